@@ -1,0 +1,20 @@
+//! The domain of Lovage: ids, heads, states, rules.
+//!
+//! Everything here is a pure function or plain data: no I/O, no clock, no randomness. Time and random numbers are
+//! arguments, so every rule can be tested at any instant and a simulation is decided by its seed.
+
+pub mod body;
+pub mod head;
+pub mod id;
+pub mod lane;
+pub mod placement;
+pub mod state;
+pub mod time;
+
+pub use body::{Body, ResultValue};
+pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version};
+pub use id::{IdRun, Ns, Partition, Slot, SlotKind, TaskId, TaskKey};
+pub use lane::{LaneDef, Route, Score};
+pub use placement::{Placement, count_delta, placement};
+pub use state::{Reason, State};
+pub use time::Millis;
