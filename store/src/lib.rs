@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Durable storage of tasks: one trait, three stores.
+//!
+//! Rules live in `lovage-core`; a store only guards versions, keeps placements and orders changes. Every verb takes a
+//! batch of one partition. The memory store is the reference that the others are compared with.
+
+mod docs;
+mod error;
+mod feed;
+mod lists;
+mod own;
+mod store;
+mod write;
+
+pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
+pub use error::{Error, Result};
+pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
+pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
+pub use own::{OwnReply, OwnRequest, OwnToken, Want};
+pub use store::{Caps, Store, StoreClock};
+pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, KeyEntry, KeyKind, KeyPut, Mode, OnExists, Sync};
