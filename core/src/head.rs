@@ -10,6 +10,7 @@ use crate::time::Millis;
 pub const HEAD_BYTES: usize = 96;
 /// Where a packed head holds `seq` (8 bytes, big-endian): the only range that a store writes by itself.
 pub const SEQ_OFFSET: usize = 40;
+const WORKER_OFFSET: usize = 90;
 /// The packed format that this version writes.
 pub const HEAD_FORMAT: u8 = 1;
 
@@ -89,6 +90,8 @@ pub struct Head {
     pub session: SessionId,
     /// The lane it waits in.
     pub lane: LaneId,
+    /// The worker of the latest attempt, by [`worker_mark`]; 0: none.
+    pub worker: u32,
     /// Order of acceptance in its partition; assigned by the store at insert.
     pub seq: u64,
     /// When it was accepted.
@@ -128,6 +131,7 @@ impl Head {
             let at = 48 + i * 6;
             out[at..at + 6].copy_from_slice(&time.0.to_be_bytes()[2..]);
         }
+        out[WORKER_OFFSET..WORKER_OFFSET + 4].copy_from_slice(&self.worker.to_be_bytes());
         out
     }
 
@@ -159,6 +163,7 @@ impl Head {
             generation: bytes[21],
             session: SessionId(u64_at(24)),
             lane: LaneId(u64_at(32)),
+            worker: u32::from_be_bytes([bytes[90], bytes[91], bytes[92], bytes[93]]),
             seq: u64_at(SEQ_OFFSET),
             created: time_at(0),
             due: time_at(1),
@@ -185,6 +190,12 @@ impl Head {
     }
 }
 
+/// A short mark of a worker's name, kept in heads instead of the name: 32-bit FNV-1a, never 0.
+pub fn worker_mark(name: &str) -> u32 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash.max(1)
+}
+
 /// One attempt of a task: the fence that keeps late answers out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
@@ -207,7 +218,7 @@ pub(crate) mod tests {
         let time = || (0u64..1 << 48).prop_map(Millis);
         let small =
             (any::<u64>(), 0usize..9, 0usize..23, 0u8..10, any::<u16>(), any::<u32>(), any::<u16>(), any::<u8>(), any::<u8>());
-        let wide = (any::<u64>(), any::<u64>(), any::<u64>());
+        let wide = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
         (small, wide, prop::collection::vec(time(), 7)).prop_map(|(s, w, t)| Head {
             version: s.0,
             state: State::ALL[s.1],
@@ -220,6 +231,7 @@ pub(crate) mod tests {
             generation: s.8,
             session: SessionId(w.0),
             lane: LaneId(w.1),
+            worker: w.3,
             seq: w.2,
             created: t[0],
             due: t[1],

@@ -3,18 +3,39 @@
 //! Everything here is a pure function or plain data: no I/O, no clock, no randomness. Time and random numbers are
 //! arguments, so every rule can be tested at any instant and a simulation is decided by its seed.
 
+pub mod answer;
+pub mod attempt;
 pub mod body;
+pub mod callback;
+pub mod classify;
+pub mod decide;
+pub mod event;
 pub mod head;
 pub mod id;
 pub mod lane;
 pub mod placement;
+pub mod problem;
+pub mod retry;
+pub mod spec;
 pub mod state;
+pub mod submit;
 pub mod time;
+pub mod units;
+pub mod view;
+pub mod worker;
 
+pub use answer::{Answer, AnswerHeaders, Fault, Outcome, TaskError};
+pub use attempt::AttemptEntry;
 pub use body::{Body, ResultValue};
-pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version};
+pub use callback::{Callback, CallbackKind, Callbacks};
+pub use decide::{Refusal, Transition, decide};
+pub use event::Event;
+pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version, worker_mark};
 pub use id::{IdRun, Ns, Partition, Slot, SlotKind, TaskId, TaskKey};
 pub use lane::{LaneDef, Route, Score};
 pub use placement::{Placement, count_delta, placement};
+pub use spec::{Form, Spec};
 pub use state::{Reason, State};
+pub use submit::NewTask;
 pub use time::Millis;
+pub use view::Record;

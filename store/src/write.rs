@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneDef, Millis, TaskKey};
+use lovage_core::{Head, LaneDef, Millis, NewTask, TaskKey};
 
 /// What happens when an id is already stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,4 +163,20 @@ pub enum Committed {
     Stale(Option<Head>),
     /// Another item of an atomic batch was refused.
     Aborted,
+}
+
+impl Insert {
+    /// The insert of a new task without a unique key.
+    pub fn new(task: NewTask, exists: OnExists) -> Self {
+        Self {
+            key: task.key,
+            head: task.head,
+            body: task.body,
+            lane: Arc::new(task.lane),
+            exists,
+            not_after: None,
+            unique: None,
+            root: task.root,
+        }
+    }
 }

@@ -1,0 +1,234 @@
+//! The signature of a task without its payload: what was asked for, kept beside the head and rarely rewritten.
+//!
+//! Stored as named MessagePack, so that fields can be added: every field has a default and is left out when it has it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::callback::{CallbackKind, Callbacks};
+use crate::id::{Ns, TaskId};
+use crate::lane::{LaneDef, Route};
+use crate::retry::RetryPolicy;
+use crate::time::Millis;
+use crate::units::Dur;
+
+/// The queue of tasks that name none.
+pub const DEFAULT_QUEUE: &str = "default";
+/// The priority of tasks that give none.
+pub const DEFAULT_PRIORITY: u8 = 4;
+/// How long the open request of one attempt may take, when nothing is said.
+pub const DEFAULT_TIME_LIMIT: Dur = Dur::from_secs(60);
+/// How long results and finished tasks are kept, when nothing is said.
+pub const DEFAULT_RETENTION: Dur = Dur::from_secs(24 * 3600);
+/// How long failed tasks are kept, when nothing is said.
+pub const DEFAULT_DEAD_RETENTION: Dur = Dur::from_secs(14 * 24 * 3600);
+
+/// How the payload is delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// `{"task","id","args","kwargs"}`; the stored payload is `{"args":…,"kwargs":…}`.
+    #[default]
+    Call,
+    /// The stored payload as it is.
+    Verbatim,
+}
+
+impl Form {
+    fn is_call(&self) -> bool {
+        *self == Self::Call
+    }
+}
+
+/// What was asked for. See API: Tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spec {
+    /// The task's name, served by a registered worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Push straight to this URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Shown in lists and logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The queue; empty: [`DEFAULT_QUEUE`].
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub queue: String,
+    /// How the payload is delivered.
+    #[serde(skip_serializing_if = "Form::is_call")]
+    pub form: Form,
+    /// The method of the delivery; none: POST.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Headers of the delivery, as given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Not before, as asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<Millis>,
+    /// How long the open request of one attempt may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<Dur>,
+    /// When and how often to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// Who is told.
+    #[serde(skip_serializing_if = "Callbacks::is_empty")]
+    pub callbacks: Callbacks,
+    /// Do not keep the result.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_result: bool,
+    /// How long the result is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_ttl: Option<Dur>,
+    /// How long the record is kept after its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Dur>,
+    /// For people and filters; inherited by children.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The task that spawned this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
+    /// The first ancestor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<TaskId>,
+    /// Set on a callback: what it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback: Option<CallbackKind>,
+    /// A hash of the request, to tell a repetition from another task with the same id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_hash: Option<u64>,
+}
+
+impl Spec {
+    /// The queue's name.
+    pub fn queue(&self) -> &str {
+        if self.queue.is_empty() { DEFAULT_QUEUE } else { &self.queue }
+    }
+
+    /// The retry policy in force.
+    pub fn retry(&self) -> RetryPolicy {
+        self.retry.clone().unwrap_or_default()
+    }
+
+    /// How long the open request of one attempt may take.
+    pub fn time_limit(&self) -> Dur {
+        self.time_limit.unwrap_or(DEFAULT_TIME_LIMIT)
+    }
+
+    /// How long a result is kept after the end.
+    pub fn result_ttl(&self) -> Duration {
+        self.result_ttl.unwrap_or(DEFAULT_RETENTION).get()
+    }
+
+    /// How long the record is kept after the end.
+    pub fn retention(&self, failed: bool) -> Duration {
+        self.retention.unwrap_or(if failed { DEFAULT_DEAD_RETENTION } else { DEFAULT_RETENTION }).get()
+    }
+
+    /// The lane of a task with this signature.
+    pub fn lane(&self, ns: Ns) -> LaneDef {
+        let route = match (&self.url, &self.task) {
+            (Some(url), _) => Route::Origin(origin(url)),
+            (None, task) => Route::Task(task.clone().unwrap_or_default()),
+        };
+        LaneDef { ns, queue: self.queue().to_owned(), route }
+    }
+
+    /// Named MessagePack.
+    pub fn encode(&self) -> Vec<u8> {
+        // Serialising plain data into a Vec cannot fail: no maps with odd keys, no I/O.
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Reads an encoded signature; `None` if it is not one.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        rmp_serde::from_slice(bytes).ok()
+    }
+}
+
+/// `scheme://host:port` of a URL that was validated at submit.
+fn origin(url: &str) -> String {
+    url::Url::parse(url).map(|u| u.origin().ascii_serialization()).unwrap_or_default()
+}
+
+/// The stored payload of a call: `{"args":…,"kwargs":…}` from JSON texts that were validated once.
+pub fn call_payload(args: Option<&str>, kwargs: Option<&str>) -> Bytes {
+    let (args, kwargs) = (args.unwrap_or("[]"), kwargs.unwrap_or("{}"));
+    let mut out = String::with_capacity(args.len() + kwargs.len() + 20);
+    out.push_str("{\"args\":");
+    out.push_str(args);
+    out.push_str(",\"kwargs\":");
+    out.push_str(kwargs);
+    out.push('}');
+    Bytes::from(out)
+}
+
+/// The body that a worker gets.
+pub fn delivered(spec: &Spec, id: &TaskId, payload: &Bytes) -> Bytes {
+    match spec.form {
+        Form::Verbatim => payload.clone(),
+        Form::Call => {
+            let task = spec.task.as_deref().unwrap_or_default();
+            let mut out = Vec::with_capacity(payload.len() + task.len() + 64);
+            out.extend_from_slice(b"{\"task\":");
+            // A string always serialises; into a Vec nothing else can fail.
+            let _ = serde_json::to_writer(&mut out, task);
+            out.extend_from_slice(b",\"id\":\"");
+            out.extend_from_slice(id.to_string().as_bytes());
+            out.extend_from_slice(b"\",");
+            out.extend_from_slice(payload.get(1..).unwrap_or(b"}"));
+            out.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_plain_signature_is_small_and_round_trips() {
+        let spec = Spec { task: Some("demo.add".into()), ..Spec::default() };
+        let bytes = spec.encode();
+        assert!(bytes.len() < 20, "{}", bytes.len());
+        assert_eq!(Spec::decode(&bytes).unwrap(), spec);
+        assert_eq!(spec.queue(), "default");
+    }
+
+    #[test]
+    fn fields_of_a_newer_version_are_passed_over() {
+        #[derive(Serialize)]
+        struct Newer {
+            task: &'static str,
+            invented_later: u8,
+        }
+        let bytes = rmp_serde::to_vec_named(&Newer { task: "a", invented_later: 1 }).unwrap();
+        assert_eq!(Spec::decode(&bytes).unwrap().task.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_call_is_delivered_with_its_name_and_id() {
+        let spec = Spec { task: Some("a\"b".into()), ..Spec::default() };
+        let id = TaskId::parse("t-1").unwrap();
+        let body = delivered(&spec, &id, &call_payload(Some("[1.50]"), None));
+        assert_eq!(&body[..], br#"{"task":"a\"b","id":"t-1","args":[1.50],"kwargs":{}}"#);
+    }
+
+    #[test]
+    fn lanes_follow_queue_and_route() {
+        let by_url =
+            Spec { task: Some("x".into()), url: Some("https://a.example/p?q=1".into()), queue: "mail".into(), ..Spec::default() };
+        assert_eq!(
+            by_url.lane(Ns(3)),
+            LaneDef { ns: Ns(3), queue: "mail".into(), route: Route::Origin("https://a.example".into()) }
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! A record as people and callbacks see it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::answer::TaskError;
+use crate::body::ResultValue;
+use crate::callback::CallbackKind;
+use crate::head::{Flags, Head};
+use crate::id::TaskId;
+use crate::retry::RetryPolicy;
+use crate::spec::Spec;
+use crate::state::Reason;
+use crate::units::Dur;
+
+/// Results and arguments up to this size are shown inside the record; larger ones have a route of their own.
+pub const INLINE_BYTES: usize = 16 * 1024;
+
+/// The record of a task (API: `GET /v1/tasks/{id}`).
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// The event that a callback reports, such as `task.succeeded`; absent elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<&'static str>,
+    /// The task's id.
+    pub id: String,
+    /// Its state.
+    pub state: &'static str,
+    /// Why it is in that state.
+    pub reason: Option<&'static str>,
+    /// The task's name.
+    pub task: Option<String>,
+    /// The address it is pushed to.
+    pub url: Option<String>,
+    /// Its name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The queue it waits in.
+    pub queue: String,
+    /// 0–9, higher first.
+    pub priority: u8,
+    /// Attempts started so far.
+    pub attempt: u32,
+    /// Attempts that the retry budget still allows.
+    pub attempts_left: u32,
+    /// Rises with every manual retry.
+    pub generation: u8,
+    /// Whether a cancel was asked for while it ran.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_requested: bool,
+    /// When it was accepted.
+    pub created_at: String,
+    /// Not before (while it waits).
+    pub due_at: Option<String>,
+    /// Never started at or after this.
+    pub expires_at: Option<String>,
+    /// Start of the latest attempt.
+    pub started_at: Option<String>,
+    /// When it became final.
+    pub finished_at: Option<String>,
+    /// The worker of the latest attempt.
+    pub worker: Option<String>,
+    /// Positional arguments, when given and small.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Box<RawValue>>,
+    /// Named arguments, when given and small.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kwargs: Option<Box<RawValue>>,
+    /// The payload, when it is JSON and small.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Box<RawValue>>,
+    /// The result, when it is JSON of up to 16 KiB.
+    pub result: Option<Box<RawValue>>,
+    /// What went wrong.
+    pub error: Option<TaskError>,
+    /// For people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// The retry policy in force.
+    pub retry: RetryPolicy,
+    /// How long the open request of one attempt may take.
+    pub time_limit: Dur,
+    /// The task that spawned this one.
+    pub parent: Option<String>,
+    /// The first ancestor.
+    pub root: Option<String>,
+    /// Set on a callback: what it reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callback: Option<CallbackKind>,
+    /// Rises by one with every change; also the `ETag`.
+    pub version: u64,
+}
+
+impl Record {
+    /// The record of this head and signature, without result and payload.
+    pub fn new(id: &TaskId, head: &Head, spec: &Spec) -> Self {
+        let retry = spec.retry();
+        let time = |t: crate::Millis| (t.0 != 0).then(|| t.rfc3339());
+        let left = if head.state.is_final() { 0 } else { u32::from(retry.max_attempts.saturating_sub(head.budget)) };
+        Self {
+            r#type: None,
+            id: id.to_string(),
+            state: head.state.as_str(),
+            reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
+            task: spec.task.clone(),
+            url: spec.url.clone(),
+            name: spec.name.clone(),
+            queue: spec.queue().to_owned(),
+            priority: head.priority,
+            attempt: head.attempt,
+            attempts_left: left,
+            generation: head.generation,
+            cancel_requested: head.flags.has(Flags::CANCEL),
+            created_at: head.created.rfc3339(),
+            due_at: if head.state.is_waiting() { time(head.due) } else { None },
+            expires_at: time(head.expires),
+            started_at: time(head.started),
+            finished_at: time(head.ended),
+            worker: None,
+            args: None,
+            kwargs: None,
+            payload: None,
+            result: None,
+            error: None,
+            labels: spec.labels.clone(),
+            retry,
+            time_limit: spec.time_limit(),
+            parent: spec.parent.as_ref().map(ToString::to_string),
+            root: spec.root.as_ref().map(ToString::to_string),
+            callback: spec.callback,
+            version: head.version,
+        }
+    }
+
+    /// With the result (inlined when it is JSON and small) or the error.
+    #[must_use]
+    pub fn with_result(mut self, result: Option<&ResultValue>) -> Self {
+        match result {
+            Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = inline(bytes),
+            Some(ResultValue::Error(bytes)) => self.error = serde_json::from_slice(bytes).ok(),
+            Some(ResultValue::Value { .. }) | None => {}
+        }
+        self
+    }
+
+    /// With the arguments or the payload, where they are JSON and small.
+    #[must_use]
+    pub fn with_payload(mut self, spec: &Spec, content_type: &str, payload: &Bytes) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Call {
+            args: Box<RawValue>,
+            kwargs: Box<RawValue>,
+        }
+        if payload.len() > INLINE_BYTES {
+            return self;
+        }
+        match spec.form {
+            crate::spec::Form::Call => {
+                if let Ok(call) = serde_json::from_slice::<Call>(payload) {
+                    self.args = Some(call.args);
+                    self.kwargs = Some(call.kwargs);
+                }
+            }
+            crate::spec::Form::Verbatim if is_json(content_type) => self.payload = inline(payload),
+            crate::spec::Form::Verbatim => {}
+        }
+        self
+    }
+}
+
+/// Whether a content type is JSON; none given counts as JSON.
+pub fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.is_empty() || essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+}
+
+fn inline(bytes: &Bytes) -> Option<Box<RawValue>> {
+    if bytes.len() > INLINE_BYTES {
+        return None;
+    }
+    serde_json::from_slice(bytes).ok()
+}

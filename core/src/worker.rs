@@ -1,0 +1,191 @@
+//! Workers as they are stored, and which of them serves a task.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::classify::StatusMap;
+use crate::time::Millis;
+use crate::units::Dur;
+
+/// Open requests per instance, when nothing is said; also for the origin of bare URLs.
+pub const DEFAULT_CONCURRENCY: u32 = 100;
+/// How long a running attempt may go on after a soft cancel, when nothing is said.
+pub const DEFAULT_CANCEL_GRACE: Duration = Duration::from_secs(10);
+
+/// A registered worker: what it serves and how it is called. Stored as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerConfig {
+    /// Where its instances are; may contain `{task}`. Empty: only self-registered instances.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// Patterns of the task names it serves, such as `images.*`.
+    pub tasks: Vec<String>,
+    /// Only tasks of these queues; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<String>,
+    /// Open requests per instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// How long a running attempt may go on after a soft cancel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel_grace: Option<Dur>,
+    /// Headers added to every delivery; their values are never shown.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// What its statuses mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_map: Option<StatusMap>,
+    /// Its signing secrets, newest first.
+    pub signing: Vec<SigningSecret>,
+}
+
+/// A secret with which deliveries are signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningSecret {
+    /// `whsec_…`.
+    pub secret: String,
+    /// Not used after this; none: until it is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+}
+
+/// The signing key of a namespace, for bare URLs and callbacks. Stored as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// Its secrets, newest first.
+    pub secrets: Vec<SigningSecret>,
+}
+
+/// A self-registered instance of a worker. Stored as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceConfig {
+    /// Where it is.
+    pub url: String,
+    /// Gone at this time unless it registers again.
+    pub until: Millis,
+    /// Open requests it takes; none: the worker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl WorkerConfig {
+    /// Open requests per instance.
+    pub fn concurrency(&self) -> u32 {
+        self.concurrency.unwrap_or(DEFAULT_CONCURRENCY)
+    }
+
+    /// How long a running attempt may go on after a soft cancel.
+    pub fn cancel_grace(&self) -> Duration {
+        self.cancel_grace.map_or(DEFAULT_CANCEL_GRACE, Into::into)
+    }
+
+    /// How closely it names this task; `None`: it does not serve it.
+    pub fn serves(&self, queue: &str, task: &str) -> Option<Closeness> {
+        if !self.queues.is_empty() && !self.queues.iter().any(|q| q == queue) {
+            return None;
+        }
+        self.tasks.iter().filter_map(|pattern| closeness(pattern, task)).max()
+    }
+}
+
+/// How closely a pattern names a task: an exact name beats any pattern, then more literal characters win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Closeness {
+    exact: bool,
+    literal: usize,
+}
+
+/// Whether `pattern` names `task`; `*` stands for any run of characters.
+pub fn closeness(pattern: &str, task: &str) -> Option<Closeness> {
+    if !pattern.contains('*') {
+        return (pattern == task).then_some(Closeness { exact: true, literal: pattern.len() });
+    }
+    let mut parts = pattern.split('*');
+    let mut rest = task.strip_prefix(parts.next()?)?;
+    let mut parts: Vec<&str> = parts.collect();
+    let last = parts.pop()?;
+    for part in parts {
+        rest = &rest[rest.find(part)? + part.len()..];
+    }
+    rest.ends_with(last).then(|| Closeness { exact: false, literal: pattern.len() - pattern.matches('*').count() })
+}
+
+/// The worker that serves a task: the most specific pattern wins, then the first name in alphabetical order.
+pub fn route<'a, W>(workers: impl Iterator<Item = (&'a str, &'a WorkerConfig, W)>, queue: &str, task: &str) -> Option<W> {
+    let mut best: Option<(Closeness, &str, W)> = None;
+    for (name, config, worker) in workers {
+        let Some(closeness) = config.serves(queue, task) else { continue };
+        let better = best.as_ref().is_none_or(|(c, n, _)| closeness > *c || closeness == *c && name < *n);
+        if better {
+            best = Some((closeness, name, worker));
+        }
+    }
+    best.map(|(.., worker)| worker)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn patterns_name_tasks() {
+        for (pattern, task, yes) in [
+            ("images.*", "images.resize", true),
+            ("images.*", "images.", true),
+            ("images.*", "image", false),
+            ("*", "anything", true),
+            ("*.resize", "images.resize", true),
+            ("a*b*c", "axbxc", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+        ] {
+            assert_eq!(closeness(pattern, task).is_some(), yes, "{pattern} {task}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_worker_wins() {
+        let worker = |tasks: &[&str], queues: &[&str]| WorkerConfig {
+            tasks: tasks.iter().map(ToString::to_string).collect(),
+            queues: queues.iter().map(ToString::to_string).collect(),
+            ..WorkerConfig::default()
+        };
+        let workers = [
+            ("all", worker(&["*"], &[])),
+            ("b-images", worker(&["images.*"], &[])),
+            ("a-images", worker(&["images.*"], &[])),
+            ("exact", worker(&["images.resize"], &["fast"])),
+        ];
+        let pick = |queue: &str, task: &str| route(workers.iter().map(|(n, w)| (*n, w, *n)), queue, task);
+        assert_eq!(pick("default", "images.resize"), Some("a-images"));
+        assert_eq!(pick("fast", "images.resize"), Some("exact"));
+        assert_eq!(pick("fast", "mail.send"), Some("all"));
+        assert_eq!(route(workers[1..].iter().map(|(n, w)| (*n, w, *n)), "default", "mail.send"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_obvious_definition(pattern in "[ab*]{0,6}", task in "[ab]{0,8}") {
+            prop_assert_eq!(closeness(&pattern, &task).is_some(), naive(pattern.as_bytes(), task.as_bytes()));
+        }
+    }
+
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|i| naive(rest, &text[i..])),
+            Some((c, rest)) => text.split_first().is_some_and(|(t, others)| t == c && naive(rest, others)),
+        }
+    }
+}
