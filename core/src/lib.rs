@@ -10,6 +10,7 @@ pub mod lane;
 pub mod placement;
 pub mod state;
 pub mod time;
+pub mod units;
 
 pub use body::{Body, ResultValue};
 pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version};
