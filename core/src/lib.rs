@@ -8,6 +8,7 @@ pub mod head;
 pub mod id;
 pub mod lane;
 pub mod placement;
+pub mod problem;
 pub mod state;
 pub mod time;
 pub mod units;
