@@ -9,6 +9,7 @@ pub mod id;
 pub mod lane;
 pub mod placement;
 pub mod problem;
+pub mod retry;
 pub mod state;
 pub mod time;
 pub mod units;
