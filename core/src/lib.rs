@@ -3,7 +3,9 @@
 //! Everything here is a pure function or plain data: no I/O, no clock, no randomness. Time and random numbers are
 //! arguments, so every rule can be tested at any instant and a simulation is decided by its seed.
 
+pub mod answer;
 pub mod body;
+pub mod classify;
 pub mod head;
 pub mod id;
 pub mod lane;

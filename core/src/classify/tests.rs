@@ -1,0 +1,304 @@
+//! The whole table of status codes, every header, and the promise not to panic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn response(status: u16, body: &str) -> Answer {
+    Answer::Response {
+        status,
+        headers: AnswerHeaders::default(),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        truncated: false,
+    }
+}
+
+fn with_headers(status: u16, outcome: Option<&str>, after: Option<&str>) -> Answer {
+    let headers = AnswerHeaders {
+        content_type: Some("application/json".into()),
+        retry_after: after.map(Into::into),
+        lovage_outcome: outcome.map(Into::into),
+    };
+    Answer::Response { status, headers, body: Bytes::from_static(b"{\"message\":\"sorry\"}"), truncated: false }
+}
+
+fn judged(answer: &Answer) -> Outcome {
+    classify(answer, &StatusMap::default(), 0)
+}
+
+fn class_of(outcome: &Outcome) -> Class {
+    match outcome {
+        Outcome::Success { .. } => Class::Success,
+        Outcome::Retry { .. } => Class::Retry,
+        Outcome::Throttled { .. } => Class::Throttled,
+        Outcome::Endpoint { .. } => Class::Endpoint,
+        Outcome::Permanent { .. } => Class::Permanent,
+        Outcome::TimedOut { .. } | Outcome::Snooze { .. } | Outcome::Cancel => panic!("{outcome:?} comes from no bare status"),
+    }
+}
+
+/// The documented table as runs of equal meaning: each from its status up to the next one's.
+fn table(preset: Preset) -> Vec<(u16, Class)> {
+    use Class::{Endpoint, Permanent, Retry, Success, Throttled};
+    match preset {
+        Preset::Lovage => vec![
+            (100, Endpoint),
+            (200, Success),
+            (300, Endpoint),
+            (400, Permanent),
+            (401, Endpoint),
+            (402, Permanent),
+            (403, Endpoint),
+            (406, Permanent),
+            (407, Endpoint),
+            (408, Retry),
+            (410, Permanent),
+            (421, Endpoint),
+            (422, Permanent),
+            (423, Retry),
+            (424, Permanent),
+            (425, Retry),
+            (426, Permanent),
+            (429, Throttled),
+            (430, Permanent),
+            (500, Retry),
+            (501, Endpoint),
+            (502, Retry),
+            (503, Throttled),
+            (504, Retry),
+        ],
+        Preset::CloudTasks => {
+            vec![(100, Retry), (200, Success), (300, Retry), (429, Throttled), (430, Retry), (503, Throttled), (504, Retry)]
+        }
+        Preset::Qstash => vec![(100, Retry), (200, Success), (300, Retry)],
+    }
+}
+
+#[test]
+fn every_status_under_every_preset() {
+    for preset in Preset::ALL {
+        let table = table(preset);
+        for status in 100..=599 {
+            let expected = table.iter().rev().find(|(from, _)| *from <= status).unwrap().1;
+            let outcome = classify(&response(status, "x"), &preset.into(), 0);
+            assert_eq!(class_of(&outcome), expected, "{status} under {preset:?}");
+        }
+        for status in [0, 99, 600, 999, u16::MAX] {
+            assert_eq!(class_of(&classify(&response(status, "x"), &preset.into(), 0)), Class::Retry, "{status}");
+        }
+    }
+}
+
+#[test]
+fn lists_go_before_the_preset_but_not_before_success() {
+    let map = StatusMap { preset: Preset::Lovage, retry: vec![400, 429, 200], permanent: vec![500], endpoint: vec![502] };
+    for (status, expected) in [
+        (400, Class::Retry),
+        (429, Class::Retry),
+        (500, Class::Permanent),
+        (502, Class::Endpoint),
+        (422, Class::Permanent),
+        (503, Class::Throttled),
+        (200, Class::Success),
+    ] {
+        assert_eq!(class_of(&classify(&response(status, ""), &map, 0)), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_status_map_is_a_name_or_an_object() {
+    let read = |json: serde_json::Value| serde_json::from_value::<StatusMap>(json).map_err(|error| error.to_string());
+    assert_eq!(read(json!("cloud-tasks")), Ok(Preset::CloudTasks.into()));
+    let whole = json!({"preset": "qstash", "retry": [400], "permanent": [410], "endpoint": [404]});
+    let map = StatusMap { preset: Preset::Qstash, retry: vec![400], permanent: vec![410], endpoint: vec![404] };
+    assert_eq!(read(whole.clone()), Ok(map.clone()));
+    assert_eq!(read(json!({"permanent": [410]})), Ok(StatusMap { permanent: vec![410], ..StatusMap::default() }));
+    assert_eq!(serde_json::to_value(&map).unwrap(), whole);
+    assert_eq!(serde_json::to_value(StatusMap::default()).unwrap(), json!("lovage"));
+    for map in [map, Preset::Qstash.into()] {
+        let packed = rmp_serde::to_vec_named(&map).unwrap();
+        assert_eq!(rmp_serde::from_slice::<StatusMap>(&packed).unwrap(), map);
+    }
+    assert!(read(json!("celery")).unwrap_err().contains("expected a preset (\"lovage\""));
+    assert!(read(json!({"presets": "lovage"})).unwrap_err().contains("unknown field `presets`"));
+    assert!(read(json!({"preset": "celery"})).is_err());
+    assert!(read(json!(["lovage"])).is_err());
+    assert!(read(json!({"retry": ["5xx"]})).is_err());
+}
+
+#[test]
+fn a_status_map_that_makes_no_sense_is_refused() {
+    for (json, pointer) in [
+        (json!({"retry": [99]}), "/retry/0"),
+        (json!({"permanent": [400, 600]}), "/permanent/1"),
+        (json!({"endpoint": [200]}), "/endpoint/0"),
+        (json!({"retry": [404], "endpoint": [404]}), "/endpoint/0"),
+        (json!({"retry": [404, 404]}), "/retry/1"),
+    ] {
+        assert_eq!(serde_json::from_value::<StatusMap>(json).unwrap().validate().unwrap_err().pointer, pointer);
+    }
+    assert_eq!(StatusMap { retry: vec![400, 404], permanent: vec![500], ..StatusMap::default() }.validate(), Ok(()));
+}
+
+#[test]
+fn no_body_is_null() {
+    let null = Outcome::Success { content_type: None, body: None };
+    for answer in [response(204, ""), response(205, ""), response(204, "odd"), response(200, ""), response(202, "")] {
+        assert_eq!(judged(&answer), null, "{answer:?}");
+    }
+    let body = Some(Bytes::from_static(b"null"));
+    assert_eq!(judged(&response(200, "null")), Outcome::Success { content_type: None, body });
+}
+
+#[test]
+fn a_result_beyond_the_limit_fails_for_good() {
+    let answer = Answer::Response {
+        status: 200,
+        headers: AnswerHeaders::default(),
+        body: Bytes::from_static(b"beginning"),
+        truncated: true,
+    };
+    let error = Fault::BodyTooLarge.error();
+    assert_eq!(judged(&answer), Outcome::Permanent { error: error.clone().with_status(200) });
+    assert_eq!(judged(&Answer::Fault(Fault::BodyTooLarge)), Outcome::Permanent { error });
+}
+
+#[test]
+fn faults_before_sending_are_the_endpoints_and_later_ones_are_charged() {
+    for fault in Fault::ALL {
+        for preset in Preset::ALL {
+            let outcome = classify(&Answer::Fault(fault), &preset.into(), 0);
+            assert_eq!(matches!(outcome, Outcome::Endpoint { .. }), fault.before_send(), "{fault:?}");
+        }
+    }
+    assert_eq!(judged(&Answer::Fault(Fault::TimedOut)), Outcome::TimedOut { error: Fault::TimedOut.error() });
+    assert_eq!(judged(&Answer::Fault(Fault::Reset)), Outcome::Retry { after: None, error: Fault::Reset.error() });
+}
+
+#[test]
+fn the_outcome_header_overrides_the_status() {
+    let minute = Some(Duration::from_secs(60));
+    let sorry = |status| TaskError::new("HttpStatus", "sorry").with_status(status);
+    let body = Some(Bytes::from_static(b"{\"message\":\"sorry\"}"));
+    for status in [200, 404, 500, 503] {
+        let judge = |word, after| judged(&with_headers(status, Some(word), after));
+        let content_type = Some("application/json".to_owned());
+        assert_eq!(judge("success", None), Outcome::Success { content_type, body: body.clone() });
+        assert_eq!(judge(" Retry ", Some("60")), Outcome::Retry { after: minute, error: sorry(status) });
+        assert_eq!(judge("retry", None), Outcome::Retry { after: None, error: sorry(status) });
+        assert_eq!(judge("FAIL", Some("60")), Outcome::Permanent { error: sorry(status) });
+        assert_eq!(judge("snooze", Some("7")), Outcome::Snooze { after: Duration::from_secs(7) });
+        assert_eq!(judge("snooze", Some("soon")), Outcome::Snooze { after: DEFAULT_SNOOZE });
+        assert_eq!(judge("cancel", None), Outcome::Cancel);
+        let unknown = TaskError::new("UnknownOutcome", "the worker answered with Lovage-Outcome \"sucess\"").with_status(status);
+        assert_eq!(judge("sucess", Some("60")), Outcome::Retry { after: minute, error: unknown });
+        assert_eq!(judge(" ", None), judged(&with_headers(status, None, None)));
+    }
+}
+
+#[test]
+fn retry_after_comes_through() {
+    let minute = Some(Duration::from_secs(60));
+    assert!(matches!(judged(&with_headers(503, None, Some("60"))), Outcome::Throttled { after, .. } if after == minute));
+    assert!(matches!(judged(&with_headers(429, None, None)), Outcome::Throttled { after: None, .. }));
+    assert!(matches!(judged(&with_headers(500, None, Some("60"))), Outcome::Retry { after, .. } if after == minute));
+    assert!(matches!(judged(&with_headers(500, None, Some("later"))), Outcome::Retry { after: None, .. }));
+}
+
+#[test]
+fn retry_after_in_all_forms() {
+    let date_ms = 784_111_777_000;
+    let secs = |secs| Some(Duration::from_secs(secs));
+    for (raw, now_ms, expected) in [
+        ("120", 0, secs(120)),
+        (" 0 ", 0, secs(0)),
+        ("86401", 0, secs(86_400)),
+        ("99999999999999999999999999", 0, secs(86_400)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", date_ms - 5_000, secs(5)),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", date_ms - 5_000, secs(5)),
+        ("Sun Nov  6 08:49:37 1994", date_ms - 5_000, secs(5)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", date_ms + 1, secs(0)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0, secs(86_400)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", u64::MAX, secs(0)),
+        ("", 0, None),
+        ("-5", 0, None),
+        ("+5", 0, None),
+        ("1.5", 0, None),
+        ("5s", 0, None),
+        ("tomorrow", 0, None),
+        ("Sun, 99 Nov 1994 08:49:37 GMT", 0, None),
+    ] {
+        assert_eq!(retry_after(raw, now_ms), expected, "{raw}");
+    }
+}
+
+#[test]
+fn the_error_comes_from_a_json_body() {
+    let error = |content_type: Option<&str>, body: &str| error::from_body(500, content_type, body.as_bytes());
+    let plain = TaskError::new("HttpStatus", "HTTP 500").with_status(500);
+    let whole = r#"{"type": "ValueError", "message": "no \"such\" image", "stack": "at main", "more": [1]}"#;
+    let expected = TaskError::new("ValueError", "no \"such\" image").with_stack("at main").with_status(500);
+    for json in [None, Some(""), Some("application/json; charset=utf-8"), Some("Application/Problem+JSON")] {
+        assert_eq!(error(json, whole), expected, "{json:?}");
+    }
+    assert_eq!(error(Some("text/plain"), whole), plain);
+    for body in ["", "oops", "[]", "null", "{", "{}", r#"{"type": "", "message": null, "stack": 5}"#, "\u{feff}{}"] {
+        assert_eq!(error(None, body), plain, "{body}");
+    }
+    let message = TaskError::new("HttpStatus", "sorry").with_status(500);
+    assert_eq!(error(None, r#"{"type": {"a": [1]}, "message": "sorry"}"#), message);
+    let deep = "[".repeat(100_000);
+    assert_eq!(error(None, &format!("{{\"type\": {deep}")), plain);
+}
+
+proptest! {
+    #[test]
+    fn classify_never_panics(
+        status: u16, content_type: Option<String>, retry_after: Option<String>, lovage_outcome: Option<String>,
+        body: Vec<u8>, truncated: bool, now_ms: u64, retry: Vec<u16>,
+    ) {
+        let headers = AnswerHeaders { content_type, retry_after, lovage_outcome };
+        let answer = Answer::Response { status, headers, body: body.into(), truncated };
+        for preset in Preset::ALL {
+            let map = StatusMap { preset, retry: retry.clone(), ..StatusMap::default() };
+            let _ = map.validate();
+            let _ = classify(&answer, &map, now_ms);
+        }
+    }
+
+    /// Whatever a worker puts into its error, what is kept is bounded, and nothing asks for more than a day.
+    #[test]
+    fn what_is_kept_is_bounded(
+        status in 100..600_u16, kind in ".{0,300}", message in ".{0,300}", times in 0..100_usize,
+        word in prop::option::of("success|retry|fail|snooze|cancel"), after in "[0-9]{0,30}",
+    ) {
+        let body = json!({"type": kind, "message": message.repeat(times), "stack": message.repeat(4 * times)}).to_string();
+        let headers = AnswerHeaders { content_type: None, retry_after: Some(after), lovage_outcome: word };
+        let answer = Answer::Response { status, headers, body: body.into(), truncated: false };
+        match judged(&answer) {
+            Outcome::Retry { after, error } | Outcome::Throttled { after, error } => {
+                prop_assert!(after.is_none_or(|after| after <= MAX_RETRY_AFTER));
+                prop_assert!(bounded(&error));
+            }
+            Outcome::Endpoint { error } | Outcome::Permanent { error } | Outcome::TimedOut { error } => prop_assert!(bounded(&error)),
+            Outcome::Snooze { after } => prop_assert!(after <= MAX_RETRY_AFTER),
+            Outcome::Success { .. } | Outcome::Cancel => {}
+        }
+    }
+
+    #[test]
+    fn retry_after_is_at_most_a_day(raw: String, digits in "[0-9]{1,40}", now_ms: u64) {
+        for raw in [raw, digits] {
+            prop_assert!(retry_after(&raw, now_ms).is_none_or(|after| after <= MAX_RETRY_AFTER));
+        }
+    }
+}
+
+fn bounded(error: &TaskError) -> bool {
+    !error.kind.is_empty()
+        && error.kind.len() <= TaskError::MAX_TYPE
+        && error.message.len() <= TaskError::MAX_MESSAGE
+        && error.stack.as_ref().is_none_or(|stack| stack.len() <= TaskError::MAX_STACK)
+}
