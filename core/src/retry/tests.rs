@@ -22,14 +22,15 @@ fn valid() -> impl Strategy<Value = RetryPolicy> {
     let jitter = prop_oneof![Just(Jitter::Full), Just(Jitter::Equal), Just(Jitter::None)];
     let delays = prop::collection::vec((0..600_000_u64).prop_map(Dur::from_millis), 1..20);
     let bounds = (1..100_000_000_u64, 0..100_000_000_u64);
-    (1..200_u16, backoff, delays, bounds, 1.0..50.0_f64, jitter, 20 * 600_000..20 * DAY_MS).prop_map(
+    (1..200_u16, backoff, delays, bounds, 100..5_000_u32, jitter, 20 * 600_000..20 * DAY_MS).prop_map(
         |(max_attempts, backoff, delays, (min, more), factor, jitter, max_age)| RetryPolicy {
             max_attempts,
             backoff,
             delays: if backoff == Backoff::List { delays } else { Vec::new() },
             min: Dur::from_millis(min),
             max: Dur::from_millis(min + more),
-            factor: if backoff == Backoff::Exponential { factor } else { RetryPolicy::DEFAULT.factor },
+            // Hundredths, because serde_json rounds the last of seventeen digits.
+            factor: if backoff == Backoff::Exponential { f64::from(factor) / 100.0 } else { RetryPolicy::DEFAULT.factor },
             jitter,
             max_age: Dur::from_millis(max_age),
         },
@@ -197,8 +198,9 @@ proptest! {
     }
 
     #[test]
-    fn the_last_delay_of_a_list_repeats(policy in valid(), n in 1..u16::MAX, random: u64) {
-        prop_assume!(policy.backoff == Backoff::List);
+    fn the_last_delay_of_a_list_repeats(millis in prop::collection::vec(0..600_000_u64, 1..20), n in 1..40_u16, random: u64) {
+        let delays = millis.into_iter().map(Dur::from_millis).collect();
+        let policy = RetryPolicy { backoff: Backoff::List, delays, ..RetryPolicy::DEFAULT };
         let index = usize::from(n - 1).min(policy.delays.len() - 1);
         prop_assert_eq!(policy.delay(n, random), policy.delays[index].get());
     }
