@@ -23,6 +23,9 @@ pub const POISON_AFTER: u8 = 3;
 /// How long a worker that says "not now" without a time is left alone at least.
 pub const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// The least wait after a fault of the endpoint, whatever the policy says: nothing else bounds those attempts.
+pub const ENDPOINT_PAUSE: Duration = Duration::from_millis(100);
+
 /// What follows from an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
@@ -153,7 +156,7 @@ fn answered(head: &Head, spec: &Spec, outcome: Outcome, now: Millis, random: u64
             let policy = spec.retry();
             // The delay grows with the attempts although none is charged.
             let tries = u16::try_from(head.attempt).unwrap_or(u16::MAX).max(1);
-            let at = now.after(policy.delay(tries, random));
+            let at = now.after(policy.delay(tries, random).max(ENDPOINT_PAUSE));
             let verdict = within_age(head, spec, at);
             again(head, spec, verdict, Reason::Endpoint, Reason::Exhausted, head.budget, error, now)
         }

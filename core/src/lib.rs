@@ -4,18 +4,25 @@
 //! arguments, so every rule can be tested at any instant and a simulation is decided by its seed.
 
 pub mod answer;
+pub mod attempt;
 pub mod body;
+pub mod callback;
 pub mod classify;
+pub mod decide;
+pub mod event;
 pub mod head;
 pub mod id;
 pub mod lane;
 pub mod placement;
 pub mod problem;
 pub mod retry;
+pub mod spec;
 pub mod state;
 pub mod submit;
 pub mod time;
 pub mod units;
+pub mod view;
+pub mod worker;
 
 pub use answer::{Answer, AnswerHeaders, Fault, Outcome, TaskError};
 pub use attempt::AttemptEntry;

@@ -38,6 +38,8 @@ pub enum Form {
 }
 
 impl Form {
+    // serde's `skip_serializing_if` passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
     fn is_call(&self) -> bool {
         *self == Self::Call
     }
