@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// The list. Kinds up to [`FaultKind::ConnectTimeout`] promise that no byte of the request left the process.
+/// The list. The kinds up to [`FaultKind::ConnectTimeout`] promise that no byte of the request left the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// The address is not allowed.

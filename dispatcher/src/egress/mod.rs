@@ -11,6 +11,7 @@
 //! * what is told to tenants about a failure comes from a fixed list ([`FaultKind`]).
 
 pub mod cidr;
+mod client;
 mod connect;
 mod exchange;
 mod fault;
@@ -24,13 +25,14 @@ mod tls;
 mod transport;
 
 pub use cidr::Cidr;
+pub use client::{EgressOptions, HttpTransport};
 pub use fault::{FaultKind, PushFault};
 pub use headers::{HeaderRefusal, check_user_headers};
 pub use policy::{AddressPolicy, Refusal};
 pub use resolve::{Resolve, SystemResolver};
 pub use target::{Origin, Scheme, Target, TargetError};
 pub use tls::TlsError;
-pub use transport::{AnswerSink, EgressOptions, HttpTransport, PushRequest, Pushed, Response, SinkVerdict, Transport};
+pub use transport::{AnswerSink, PushRequest, Pushed, Response, SinkVerdict, Transport};
 
 #[cfg(test)]
 mod tests;
