@@ -1,0 +1,38 @@
+//! The only code of the product that opens outgoing connections to addresses a tenant can name.
+//!
+//! What every request through here promises:
+//!
+//! * a URL is parsed once ([`Target`]) and only the parsed value is used afterwards;
+//! * literal addresses are judged when the URL is parsed, resolved addresses at every attempt, and the
+//!   address that was judged is the one that is dialled and compared with the peer after the connect;
+//! * redirects are not followed, no proxy is taken from the environment, nothing is decompressed;
+//! * one time limit covers everything from the name lookup to the last byte of the answer, and the answer's
+//!   head and body have limits;
+//! * what is told to tenants about a failure comes from a fixed list ([`FaultKind`]).
+
+pub mod cidr;
+mod client;
+mod connect;
+mod exchange;
+mod fault;
+mod headers;
+mod metrics;
+pub mod policy;
+mod pool;
+mod resolve;
+mod target;
+mod tls;
+mod transport;
+
+pub use cidr::Cidr;
+pub use client::{EgressOptions, HttpTransport};
+pub use fault::{FaultKind, PushFault};
+pub use headers::{HeaderRefusal, check_user_headers};
+pub use policy::{AddressPolicy, Refusal};
+pub use resolve::{Resolve, SystemResolver};
+pub use target::{Origin, Scheme, Target, TargetError};
+pub use tls::TlsError;
+pub use transport::{AnswerSink, PushRequest, Pushed, Response, SinkVerdict, Transport};
+
+#[cfg(test)]
+mod tests;
