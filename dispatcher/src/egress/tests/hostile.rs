@@ -194,3 +194,36 @@ async fn giving_up_a_push_closes_its_connection() {
     drop(running);
     assert_eq!(timeout(PATIENCE, news.recv()).await.unwrap(), Some("gone"));
 }
+
+#[tokio::test]
+async fn a_worker_that_answers_without_reading_holds_no_connection() {
+    const BODY: usize = 64 << 20;
+    let (told, mut read) = mpsc::unbounded_channel();
+    let done = Arc::new(tokio::sync::Notify::new());
+    let push_is_over = Arc::clone(&done);
+    let server = Server::start(move |mut peer| {
+        let (told, push_is_over) = (told.clone(), Arc::clone(&push_is_over));
+        async move {
+            peer.write("HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large").await;
+            push_is_over.notified().await;
+            let (mut total, mut chunk) = (0, vec![0; 1 << 16]);
+            while let Ok(n) = peer.stream.read(&mut chunk).await
+                && n > 0
+            {
+                total += n;
+            }
+            told.send(total).unwrap();
+        }
+    })
+    .await;
+    let transport = transport();
+    let mut request = request(&transport, &server.url());
+    request.body = Bytes::from(vec![0; BODY]);
+    request.max_body = 3;
+    request.timeout = PATIENCE;
+    let pushed = timeout(PATIENCE, transport.push(request)).await.unwrap();
+    assert!(pushed.outcome.unwrap().truncated);
+    done.notify_one();
+    let read = timeout(PATIENCE, read.recv()).await.unwrap().unwrap();
+    assert!(read < BODY, "the connection lived on and sent everything");
+}

@@ -1,6 +1,5 @@
 //! Connections are kept, reused and given up at the right times.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,22 +164,35 @@ async fn surplus_bytes_spoil_a_connection() {
     assert_eq!(server.accepted(), 3);
 }
 
-/// Plants a kept connection whose peer has hung up, unnoticed as yet.
-async fn plant_stale(transport: &HttpTransport, url: &str, address: SocketAddr) {
+/// Plants a kept connection to nowhere, and returns its other end.
+async fn plant(transport: &HttpTransport, server: &Server, keep: Duration) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(4096);
     let mut conn = speak_http(ours).await.unwrap_or_else(|fault| panic!("{fault:?}"));
     conn.sender.ready().await.unwrap();
-    let origin = Arc::clone(request(transport, url).target.origin());
-    transport.pool.put(PoolKey { origin, address }, conn, Duration::from_secs(4));
-    drop(theirs);
+    let origin = Arc::clone(request(transport, &server.url()).target.origin());
+    transport.pool.put(PoolKey { origin, address: server.address }, conn, keep);
+    assert_eq!(transport.idle_connections(), 1);
+    theirs
+}
+
+#[tokio::test]
+async fn an_aged_connection_is_not_used_even_before_the_sweep() {
+    let server = Server::answering(OK).await;
+    let transport = transport();
+    let planted = std::time::Instant::now();
+    let _theirs = plant(&transport, &server, Duration::from_millis(1)).await;
+    until(|| planted.elapsed() > Duration::from_millis(20)).await;
+    let pushed = push(&transport, &server.url()).await;
+    assert_eq!(pushed.outcome.unwrap().body, "ok");
+    assert!(!pushed.reused);
 }
 
 #[tokio::test]
 async fn a_stale_connection_that_took_nothing_is_replaced_once() {
     let server = Server::answering(OK).await;
     let transport = transport();
-    plant_stale(&transport, &server.url(), server.address).await;
-    assert_eq!(transport.idle_connections(), 1);
+    // The peer hangs up, and nobody has noticed yet.
+    drop(plant(&transport, &server, Duration::from_secs(4)).await);
     let pushed = push(&transport, &server.url()).await;
     assert_eq!(pushed.outcome.unwrap().body, "ok");
     assert!(!pushed.reused, "the answer came over a fresh connection");
