@@ -1,0 +1,174 @@
+//! Gates: what a push must get past in this process – a free slot of an instance, and a worker that wants to be called.
+//!
+//! Gates live as long as the process, across changes of a worker's document, so that counts stay right.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lovage_core::Millis;
+use tokio::sync::Notify;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The state of one worker, or of one origin of bare URLs.
+#[derive(Debug)]
+pub struct Gate {
+    /// Tells gates apart.
+    pub number: u64,
+    /// Somebody waits for a slot.
+    wanted: AtomicBool,
+    freed: Arc<Notify>,
+    paused_until: AtomicU64,
+    /// Consecutive "not now" answers without a time of their own.
+    throttled: AtomicU32,
+}
+
+impl Gate {
+    /// A gate that rings `freed` when a slot that somebody waits for is free.
+    pub fn new(number: u64, freed: Arc<Notify>) -> Self {
+        Self {
+            number,
+            wanted: AtomicBool::new(false),
+            freed,
+            paused_until: AtomicU64::new(0),
+            throttled: AtomicU32::new(0),
+        }
+    }
+
+    /// Ask to be told when a slot is free; look for one once more afterwards.
+    pub fn want(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Until when the worker wants to be left alone, if it does.
+    pub fn paused(&self, now: Millis) -> Option<Millis> {
+        let until = Millis(self.paused_until.load(Ordering::Relaxed));
+        (until > now).then_some(until)
+    }
+
+    /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers how long it is left alone.
+    pub fn throttle(&self, now: Millis, after: Option<Duration>) -> Duration {
+        let pause = after.unwrap_or_else(|| {
+            let times = self.throttled.load(Ordering::Relaxed);
+            FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_PAUSE)
+        });
+        let until = now.after(pause).0;
+        // Answers that were open together count once: only the first of them finds the gate open.
+        if self.paused_until.fetch_max(until, Ordering::Relaxed) <= now.0 {
+            self.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        pause
+    }
+
+    /// The worker answered in earnest: it is not throttled any more.
+    pub fn recovered(&self) {
+        if self.throttled.load(Ordering::Relaxed) != 0 {
+            self.throttled.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Open pushes of one instance.
+#[derive(Debug)]
+pub struct Slots {
+    open: AtomicU32,
+    gate: Arc<Gate>,
+}
+
+impl Slots {
+    /// No open push, behind this gate.
+    pub fn new(gate: Arc<Gate>) -> Self {
+        Self { open: AtomicU32::new(0), gate }
+    }
+
+    /// How many pushes are open.
+    pub fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes a slot if fewer than `limit` are taken.
+    pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
+        let grow = |open: u32| (open < limit).then(|| open + 1);
+        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
+        Some(Slot { slots: Arc::clone(self) })
+    }
+}
+
+/// A taken slot; free again when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+}
+
+impl Slot {
+    /// The gate that the slot belongs to.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.slots.gate
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.open.fetch_sub(1, Ordering::SeqCst);
+        if self.slots.gate.wanted.swap(false, Ordering::SeqCst) {
+            self.slots.gate.freed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn gate() -> Arc<Gate> {
+        Arc::new(Gate::new(1, Arc::new(Notify::new())))
+    }
+
+    #[test]
+    fn slots_are_bounded_and_come_back() {
+        let slots = Arc::new(Slots::new(gate()));
+        let one = slots.take(2).unwrap();
+        let _two = slots.take(2).unwrap();
+        assert!(slots.take(2).is_none());
+        drop(one);
+        assert_eq!(slots.open(), 1);
+        assert!(slots.take(2).is_some());
+    }
+
+    #[test]
+    fn pauses_double_once_per_round_and_end_with_an_answer() {
+        let gate = gate();
+        let now = Millis(1_000);
+        assert_eq!(gate.throttle(now, None), Duration::from_secs(1));
+        // A second answer of the same round does not double it again.
+        assert_eq!(gate.throttle(now, None), Duration::from_secs(2));
+        assert_eq!(gate.throttle(now, None), Duration::from_secs(2));
+        let mut now = now;
+        for _ in 0..10 {
+            now = gate.paused(now).unwrap();
+            assert_eq!(gate.paused(now), None);
+            assert!(gate.throttle(now, None) <= LONGEST_PAUSE);
+        }
+        gate.recovered();
+        let now = gate.paused(now).unwrap();
+        assert_eq!(gate.throttle(now, None), Duration::from_secs(1));
+        assert_eq!(gate.throttle(now, Some(Duration::from_secs(300))), Duration::from_secs(300));
+        assert_eq!(gate.paused(now), Some(now.after(Duration::from_secs(300))));
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_a_slot_is_told() {
+        let freed = Arc::new(Notify::new());
+        let slots = Arc::new(Slots::new(Arc::new(Gate::new(1, Arc::clone(&freed)))));
+        let slot = slots.take(1).unwrap();
+        slot.gate().want();
+        let told = freed.notified();
+        tokio::pin!(told);
+        told.as_mut().enable();
+        drop(slot);
+        told.await;
+    }
+}

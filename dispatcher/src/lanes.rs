@@ -1,0 +1,301 @@
+//! The owner's view of its lanes: which tasks may start next. Disposable: the store's guard decides.
+//!
+//! Of each lane only a window of heads is held, so a backlog of millions costs the store and not this process. A
+//! window that runs low is filled from the store; what the feed brings meanwhile is kept aside until the page is there,
+//! because it may or may not be on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use lovage_core::{Head, LaneDef, LaneId, Millis, Score, TaskKey};
+
+/// A task that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Its key.
+    pub key: TaskKey,
+    /// Its head as last seen.
+    pub head: Head,
+}
+
+/// Why no task of a lane may start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closed {
+    /// No worker serves it.
+    NoWorker,
+    /// The gate with this number has no free slot.
+    Busy(u64),
+    /// The worker or the store wants to be left alone until then.
+    Until(Millis),
+}
+
+#[derive(Debug)]
+struct Lane {
+    def: Arc<LaneDef>,
+    window: BTreeMap<Score, Waiting>,
+    /// The store may hold tasks behind the window.
+    more: bool,
+    /// Set while a page is being read: what the feed brought meanwhile.
+    aside: Option<Vec<Waiting>>,
+    closed: Option<Closed>,
+    /// Where it stands in `Lanes::ready`.
+    place: Option<(u8, u64)>,
+    /// Whether it stands in `Lanes::hungry`.
+    hungry: bool,
+}
+
+/// All lanes of a partition.
+#[derive(Debug)]
+pub struct Lanes {
+    window: usize,
+    lanes: AHashMap<LaneId, Lane>,
+    /// Open lanes that hold tasks: best priority first, then the one served longest ago.
+    ready: BTreeSet<(u8, u64, LaneId)>,
+    /// Lanes whose windows run low although the store may hold more.
+    hungry: BTreeSet<LaneId>,
+    busy: AHashMap<u64, VecDeque<LaneId>>,
+    until: BTreeSet<(Millis, LaneId)>,
+    turn: u64,
+}
+
+impl Lanes {
+    /// No lanes; of each, `window` tasks will be held.
+    pub fn new(window: usize) -> Self {
+        Self {
+            window: window.max(2),
+            lanes: AHashMap::new(),
+            ready: BTreeSet::new(),
+            hungry: BTreeSet::new(),
+            busy: AHashMap::new(),
+            until: BTreeSet::new(),
+            turn: 0,
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.window);
+    }
+
+    /// Makes a lane known; `more`: the store may hold tasks of it that were not offered.
+    pub fn add(&mut self, def: Arc<LaneDef>, more: bool) {
+        let id = def.id();
+        let lane = Lane { def, window: BTreeMap::new(), more, aside: None, closed: None, place: None, hungry: false };
+        self.lanes.entry(id).or_insert(lane);
+        self.place(id);
+    }
+
+    /// Whether the lane is known.
+    pub fn knows(&self, id: LaneId) -> bool {
+        self.lanes.contains_key(&id)
+    }
+
+    /// Number of lanes.
+    pub fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// What the lane's tasks share.
+    pub fn def(&self, id: LaneId) -> Option<&Arc<LaneDef>> {
+        self.lanes.get(&id).map(|lane| &lane.def)
+    }
+
+    /// A task waits in a lane that is known; otherwise it is given back.
+    pub fn offer(&mut self, task: Waiting) -> Option<Waiting> {
+        let window = self.window;
+        let id = task.head.lane;
+        let Some(lane) = self.lanes.get_mut(&id) else { return Some(task) };
+        if let Some(aside) = &mut lane.aside {
+            aside.push(task);
+            return None;
+        }
+        lane.hold(task, window);
+        self.place(id);
+        None
+    }
+
+    /// The task with this place is no longer waiting.
+    pub fn remove(&mut self, id: LaneId, score: Score) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if let Some(aside) = &mut lane.aside {
+            aside.retain(|task| Score::new(task.head.priority, task.head.seq) != score);
+        }
+        if lane.window.remove(&score).is_some() {
+            self.place(id);
+        }
+    }
+
+    /// The open lane whose turn it is.
+    pub fn next(&self) -> Option<LaneId> {
+        self.ready.first().map(|(_, _, id)| *id)
+    }
+
+    /// Takes the first task of a lane; the lane goes to the end of the turn.
+    pub fn take(&mut self, id: LaneId) -> Option<Waiting> {
+        let lane = self.lanes.get_mut(&id)?;
+        let (_, task) = lane.window.pop_first()?;
+        self.turn += 1;
+        if let Some((rank, turn)) = lane.place.take() {
+            self.ready.remove(&(rank, turn, id));
+        }
+        self.place(id);
+        Some(task)
+    }
+
+    /// No task of this lane may start until it is opened.
+    pub fn close(&mut self, id: LaneId, why: Closed) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        match why {
+            Closed::Busy(gate) => self.busy.entry(gate).or_default().push_back(id),
+            Closed::Until(at) => {
+                self.until.insert((at, id));
+            }
+            Closed::NoWorker => {}
+        }
+        lane.closed = Some(why);
+        self.place(id);
+    }
+
+    fn open(&mut self, id: LaneId, was: Closed) {
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && lane.closed == Some(was)
+        {
+            lane.closed = None;
+            self.place(id);
+        }
+    }
+
+    /// The gates that lanes wait for.
+    pub fn busy_gates(&self) -> Vec<u64> {
+        self.busy.keys().copied().collect()
+    }
+
+    /// Opens up to `slots` lanes that wait for this gate, those that waited longest first.
+    pub fn open_busy(&mut self, gate: u64, slots: usize) {
+        for _ in 0..slots {
+            let Some(queue) = self.busy.get_mut(&gate) else { return };
+            match queue.pop_front() {
+                Some(id) => self.open(id, Closed::Busy(gate)),
+                None => {
+                    self.busy.remove(&gate);
+                }
+            }
+        }
+    }
+
+    /// Opens lanes whose time has come.
+    pub fn open_until(&mut self, now: Millis) {
+        while let Some((at, id)) = self.until.first().copied().filter(|(at, _)| *at <= now) {
+            self.until.remove(&(at, id));
+            self.open(id, Closed::Until(at));
+        }
+    }
+
+    /// When the next lane opens by itself.
+    pub fn next_opening(&self) -> Option<Millis> {
+        self.until.first().map(|(at, _)| *at)
+    }
+
+    /// Opens every lane: the workers changed.
+    pub fn open_all(&mut self) {
+        self.busy.clear();
+        self.until.clear();
+        let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
+        for id in ids {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.closed = None;
+            }
+            self.place(id);
+        }
+    }
+
+    /// Up to `most` lanes whose windows run low: read them behind the given score, then call [`Lanes::loaded`]. A closed
+    /// lane is filled once and then left alone.
+    pub fn to_load(&mut self, most: usize) -> Vec<(LaneId, Option<Score>)> {
+        let mut out = Vec::new();
+        while out.len() < most {
+            let Some(id) = self.hungry.pop_first() else { break };
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.hungry = false;
+                lane.aside = Some(Vec::new());
+                out.push((id, lane.window.last_key_value().map(|(score, _)| *score)));
+            }
+        }
+        out
+    }
+
+    /// A page that was asked for by [`Lanes::to_load`]; `more`: the store holds tasks behind it. `None`: it could not be read.
+    pub fn loaded(&mut self, id: LaneId, page: Option<(Vec<Waiting>, bool)>) {
+        let window = self.window;
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let aside = lane.aside.take().unwrap_or_default();
+        if let Some((tasks, more)) = page {
+            lane.more = more;
+            for task in tasks {
+                lane.window.insert(Score::new(task.head.priority, task.head.seq), task);
+            }
+        }
+        for task in aside {
+            lane.hold(task, window);
+        }
+        self.place(id);
+    }
+
+    /// Drops lanes that hold nothing, here or in the store, if there are more than `keep`.
+    pub fn forget_empty(&mut self, keep: usize) {
+        if self.lanes.len() > keep {
+            self.lanes.retain(|_, lane| !lane.window.is_empty() || lane.more || lane.aside.is_some() || lane.closed.is_some());
+        }
+    }
+
+    /// Puts the lane where it belongs in `ready` and `hungry`.
+    fn place(&mut self, id: LaneId) {
+        let low = self.window / 4;
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let hungry =
+            lane.more && lane.aside.is_none() && lane.window.len() <= low && (lane.closed.is_none() || lane.window.is_empty());
+        if hungry != lane.hungry {
+            lane.hungry = hungry;
+            if hungry {
+                self.hungry.insert(id)
+            } else {
+                self.hungry.remove(&id)
+            };
+        }
+        let rank = match (lane.closed, lane.window.first_key_value()) {
+            (None, Some((score, _))) => Some(score.rank()),
+            _ => None,
+        };
+        if lane.place.map(|(rank, _)| rank) == rank {
+            return;
+        }
+        if let Some((rank, turn)) = lane.place.take() {
+            self.ready.remove(&(rank, turn, id));
+        }
+        if let Some(rank) = rank {
+            lane.place = Some((rank, self.turn));
+            self.ready.insert((rank, self.turn, id));
+        }
+    }
+}
+
+impl Lane {
+    /// Holds a task if it belongs into the window; otherwise the store keeps it until its turn.
+    fn hold(&mut self, task: Waiting, window: usize) {
+        let score = Score::new(task.head.priority, task.head.seq);
+        let inside = !self.more || self.window.last_key_value().is_some_and(|(last, _)| score < *last);
+        if !inside {
+            return;
+        }
+        self.window.insert(score, task);
+        if self.window.len() > window {
+            self.window.pop_last();
+            self.more = true;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

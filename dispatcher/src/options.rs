@@ -1,0 +1,51 @@
+//! Settings of the dispatcher. Each has a name in the configuration and a default.
+
+use std::time::Duration;
+
+/// How a dispatcher works. Defaults suit one machine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Open pushes of this process at once, over all workers.
+    pub max_in_flight: usize,
+    /// Tasks moved to running by one call of the store.
+    pub claim_batch: usize,
+    /// Changes sent to the store in one call.
+    pub settle_batch: usize,
+    /// The longest an end of an attempt waits for company before it is sent to the store.
+    pub settle_linger: Duration,
+    /// The longest a freed slot waits for company before tasks are claimed for it.
+    pub claim_linger: Duration,
+    /// Tasks of a lane that are held in memory.
+    pub lane_window: usize,
+    /// How often the partition and the session are renewed.
+    pub renew_every: Duration,
+    /// How long a renewal is good for. Longer than a failover of the store takes.
+    pub lease: Duration,
+    /// Without a renewal for this long, own pushes are closed: before anybody else may start them again.
+    pub close_after: Duration,
+    /// Bytes of an answer that are read.
+    pub max_answer: usize,
+    /// The part of an attempt that lookup, connect and TLS handshake may take together.
+    pub connect_timeout: Duration,
+    /// `User-Agent` of every push.
+    pub user_agent: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 10_000,
+            claim_batch: 200,
+            settle_batch: 200,
+            settle_linger: Duration::from_millis(2),
+            claim_linger: Duration::from_millis(1),
+            lane_window: 1024,
+            renew_every: Duration::from_secs(2),
+            lease: Duration::from_secs(15),
+            close_after: Duration::from_secs(12),
+            max_answer: 1024 * 1024,
+            connect_timeout: Duration::from_secs(5),
+            user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The owner's view of what comes due: nothing is polled. Only the near future is held; the rest stays in the store.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lovage_core::{Millis, TaskKey};
+
+/// How far ahead timers are held in memory.
+const AHEAD: Duration = Duration::from_secs(60);
+/// Timers read from the store at once.
+pub const PAGE: usize = 2_000;
+
+/// Timers up to a horizon.
+#[derive(Debug, Default)]
+pub struct Timers {
+    due: BTreeSet<(Millis, TaskKey)>,
+    /// Every timer at or before this is in `due`, apart from those being handled.
+    horizon: Millis,
+    /// Set while a page is being read: what the feed brought meanwhile.
+    aside: Option<Vec<(Millis, TaskKey)>>,
+}
+
+impl Timers {
+    /// Forgets everything; the next [`Timers::to_load`] starts anew.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// A task has to be looked at then.
+    pub fn add(&mut self, at: Millis, key: &TaskKey) {
+        if let Some(aside) = &mut self.aside {
+            aside.push((at, key.clone()));
+        }
+        if at <= self.horizon {
+            self.due.insert((at, key.clone()));
+        }
+    }
+
+    /// Takes what is due, at most `most`.
+    pub fn take(&mut self, now: Millis, most: usize) -> Vec<TaskKey> {
+        let mut out = Vec::new();
+        while out.len() < most {
+            match self.due.first() {
+                Some((at, _)) if *at <= now => out.extend(self.due.pop_first().map(|(_, key)| key)),
+                _ => break,
+            }
+        }
+        out
+    }
+
+    /// When to look again: the next timer, or the time to read further ahead.
+    pub fn next(&self) -> Millis {
+        let read_on = Millis(self.horizon.0.saturating_sub(AHEAD.as_millis() as u64 / 2));
+        self.due.first().map_or(read_on, |(at, _)| (*at).min(read_on.max(Millis(1))))
+    }
+
+    /// The time up to which timers are to be read now, if it is time to; then call [`Timers::loaded`].
+    pub fn to_load(&mut self, now: Millis) -> Option<Millis> {
+        let low = now.after(AHEAD / 2) >= self.horizon && self.due.len() < PAGE / 4;
+        if self.aside.is_some() || !low {
+            return None;
+        }
+        self.aside = Some(Vec::new());
+        Some(now.after(AHEAD))
+    }
+
+    /// The earliest timers up to `until`; `more`: there were further ones. `None`: they could not be read.
+    pub fn loaded(&mut self, until: Millis, page: Option<(Vec<(Millis, TaskKey)>, bool)>) {
+        let aside = self.aside.take().unwrap_or_default();
+        let Some((timers, more)) = page else { return };
+        // A full page may have cut a millisecond in two: its rest is read again.
+        self.horizon = if more { timers.last().map_or(until, |(at, _)| Millis(at.0.saturating_sub(1))) } else { until };
+        self.due.extend(timers);
+        for (at, key) in aside {
+            self.add(at, &key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use lovage_core::{Ns, TaskId};
+
+    use super::*;
+
+    fn key(name: &str) -> TaskKey {
+        TaskKey::new(Ns(0), TaskId::parse(name).unwrap())
+    }
+
+    #[test]
+    fn holds_the_near_future_and_reads_the_rest_in_time() {
+        let mut timers = Timers::default();
+        let now = Millis(1_000_000);
+        let until = timers.to_load(now).unwrap();
+        assert_eq!(timers.to_load(now), None, "one page at a time");
+        timers.add(Millis(now.0 + 5), &key("during"));
+        timers.loaded(until, Some((vec![(Millis(now.0 + 10), key("stored"))], false)));
+        timers.add(Millis(until.0 + 1), &key("far"));
+        assert_eq!(timers.take(now, 10), []);
+        assert_eq!(timers.next(), Millis(now.0 + 5));
+        assert_eq!(timers.take(Millis(now.0 + 20), 10), [key("during"), key("stored")]);
+        let later = timers.next();
+        assert!(later > now && later < until);
+        assert_eq!(timers.to_load(later), Some(later.after(AHEAD)));
+    }
+
+    #[test]
+    fn a_full_page_sets_the_horizon_back() {
+        let mut timers = Timers::default();
+        let now = Millis(1_000_000);
+        let until = timers.to_load(now).unwrap();
+        timers.loaded(until, Some((vec![(Millis(now.0 + 1), key("a"))], true)));
+        timers.add(Millis(now.0 + 2), &key("b"));
+        assert_eq!(timers.take(until, 10), [key("a")], "b is behind the horizon and will be read");
+        assert!(timers.to_load(now).is_some());
+    }
+
+    #[test]
+    fn a_page_that_failed_is_asked_for_again() {
+        let mut timers = Timers::default();
+        let until = timers.to_load(Millis(5)).unwrap();
+        timers.loaded(until, None);
+        assert!(timers.to_load(Millis(5)).is_some());
+    }
+}
