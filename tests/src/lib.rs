@@ -1,14 +1,18 @@
 //! The means to test Lovage from outside: real servers, real HTTP, real crashes.
 //!
 //! - [`Worker`]: an HTTP worker that answers by script and remembers every call.
+//! - [`power`]: a disk that can lose its power at any instant of a recorded run.
 //! - [`Redis`] and waiting come from the test kit that the store's tests use too.
 //!
 //! The tests themselves live in `tests/e2e`, one binary with a module per area. As everywhere in tests, a helper that cannot
 //! do its work panics with an explanation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+mod binary;
 pub mod clock;
+pub mod power;
 pub mod worker;
 
+pub use binary::lovage_binary;
 pub use lovage_testkit::{Fsync, Port, Redis, RedisOptions, eventually, wait_until};
 pub use worker::{Answered, Call, Flaky, Gate, Reply, Script, Worker};
