@@ -12,14 +12,10 @@ const CUTS: usize = 200;
 /// What a probe has promised: record number and the instant of the promise.
 type Promises = Vec<(usize, u64)>;
 
-fn start(disk: &Disk, kind: &str, mode: &str, count: usize) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_power_probe"))
-        .arg(disk.folder())
-        .args([kind, mode, &count.to_string()])
-        .envs(disk.environment())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+fn probe(disk: &Disk, kind: &str, mode: &str, count: usize) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_power_probe"));
+    command.arg(disk.folder()).args([kind, mode, &count.to_string()]).envs(disk.environment()).stdout(Stdio::piped());
+    command
 }
 
 fn promises(child: &mut Child) -> impl Iterator<Item = (usize, u64)> + use<> {
@@ -33,7 +29,7 @@ fn promises(child: &mut Child) -> impl Iterator<Item = (usize, u64)> + use<> {
 }
 
 fn run(disk: &Disk, kind: &str, mode: &str, count: usize) -> Promises {
-    let mut child = start(disk, kind, mode, count);
+    let mut child = probe(disk, kind, mode, count).spawn().unwrap();
     let promises: Promises = promises(&mut child).collect();
     assert!(child.wait().unwrap().success(), "the probe failed");
     assert_eq!(promises.len(), count);
@@ -156,7 +152,7 @@ fn kills_before_the_cut_are_part_of_the_history() {
         let disk = Disk::new();
         let mut promised = Promises::new();
         for round in 1..=5 {
-            let mut child = start(&disk, kind, "strict", 1_000_000);
+            let mut child = probe(&disk, kind, "strict", 1_000_000).spawn().unwrap();
             promised.extend(promises(&mut child).take(40 * round));
             child.kill().unwrap();
             child.wait().unwrap();
@@ -173,7 +169,8 @@ fn kills_before_the_cut_are_part_of_the_history() {
 fn a_full_disk_and_a_failing_sync_reach_the_program() {
     let disk = Disk::new();
     let fails = || {
-        let mut child = start(&disk, "file", "strict", 1_000_000);
+        // Its complaint is expected and would only confuse whoever reads the output.
+        let mut child = probe(&disk, "file", "strict", 1_000_000).stderr(Stdio::null()).spawn().unwrap();
         let promised = promises(&mut child).next();
         child.kill().unwrap();
         child.wait().unwrap();
