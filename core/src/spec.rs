@@ -119,6 +119,11 @@ impl Spec {
         self.retry.clone().unwrap_or_default()
     }
 
+    /// How many attempts are charged at most.
+    pub fn max_attempts(&self) -> u16 {
+        self.retry.as_ref().unwrap_or(&RetryPolicy::DEFAULT).max_attempts
+    }
+
     /// How long the open request of one attempt may take.
     pub fn time_limit(&self) -> Dur {
         self.time_limit.unwrap_or(DEFAULT_TIME_LIMIT)

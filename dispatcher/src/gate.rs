@@ -28,13 +28,7 @@ pub struct Gate {
 impl Gate {
     /// A gate that rings `freed` when a slot that somebody waits for is free.
     pub fn new(number: u64, freed: Arc<Notify>) -> Self {
-        Self {
-            number,
-            wanted: AtomicBool::new(false),
-            freed,
-            paused_until: AtomicU64::new(0),
-            throttled: AtomicU32::new(0),
-        }
+        Self { number, wanted: AtomicBool::new(false), freed, paused_until: AtomicU64::new(0), throttled: AtomicU32::new(0) }
     }
 
     /// Ask to be told when a slot is free; look for one once more afterwards.

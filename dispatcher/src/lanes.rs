@@ -49,7 +49,7 @@ struct Lane {
 #[derive(Debug)]
 pub struct Lanes {
     window: usize,
-    lanes: AHashMap<LaneId, Lane>,
+    known: AHashMap<LaneId, Lane>,
     /// Open lanes that hold tasks: best priority first, then the one served longest ago.
     ready: BTreeSet<(u8, u64, LaneId)>,
     /// Lanes whose windows run low although the store may hold more.
@@ -64,7 +64,7 @@ impl Lanes {
     pub fn new(window: usize) -> Self {
         Self {
             window: window.max(2),
-            lanes: AHashMap::new(),
+            known: AHashMap::new(),
             ready: BTreeSet::new(),
             hungry: BTreeSet::new(),
             busy: AHashMap::new(),
@@ -82,30 +82,25 @@ impl Lanes {
     pub fn add(&mut self, def: Arc<LaneDef>, more: bool) {
         let id = def.id();
         let lane = Lane { def, window: BTreeMap::new(), more, aside: None, closed: None, place: None, hungry: false };
-        self.lanes.entry(id).or_insert(lane);
+        self.known.entry(id).or_insert(lane);
         self.place(id);
-    }
-
-    /// Whether the lane is known.
-    pub fn knows(&self, id: LaneId) -> bool {
-        self.lanes.contains_key(&id)
     }
 
     /// Number of lanes.
     pub fn len(&self) -> usize {
-        self.lanes.len()
+        self.known.len()
     }
 
     /// What the lane's tasks share.
     pub fn def(&self, id: LaneId) -> Option<&Arc<LaneDef>> {
-        self.lanes.get(&id).map(|lane| &lane.def)
+        self.known.get(&id).map(|lane| &lane.def)
     }
 
     /// A task waits in a lane that is known; otherwise it is given back.
     pub fn offer(&mut self, task: Waiting) -> Option<Waiting> {
         let window = self.window;
         let id = task.head.lane;
-        let Some(lane) = self.lanes.get_mut(&id) else { return Some(task) };
+        let Some(lane) = self.known.get_mut(&id) else { return Some(task) };
         if let Some(aside) = &mut lane.aside {
             aside.push(task);
             return None;
@@ -117,7 +112,7 @@ impl Lanes {
 
     /// The task with this place is no longer waiting.
     pub fn remove(&mut self, id: LaneId, score: Score) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.known.get_mut(&id) else { return };
         if let Some(aside) = &mut lane.aside {
             aside.retain(|task| Score::new(task.head.priority, task.head.seq) != score);
         }
@@ -133,7 +128,7 @@ impl Lanes {
 
     /// Takes the first task of a lane; the lane goes to the end of the turn.
     pub fn take(&mut self, id: LaneId) -> Option<Waiting> {
-        let lane = self.lanes.get_mut(&id)?;
+        let lane = self.known.get_mut(&id)?;
         let (_, task) = lane.window.pop_first()?;
         self.turn += 1;
         if let Some((rank, turn)) = lane.place.take() {
@@ -145,7 +140,7 @@ impl Lanes {
 
     /// No task of this lane may start until it is opened.
     pub fn close(&mut self, id: LaneId, why: Closed) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.known.get_mut(&id) else { return };
         match why {
             Closed::Busy(gate) => self.busy.entry(gate).or_default().push_back(id),
             Closed::Until(at) => {
@@ -158,7 +153,7 @@ impl Lanes {
     }
 
     fn open(&mut self, id: LaneId, was: Closed) {
-        if let Some(lane) = self.lanes.get_mut(&id)
+        if let Some(lane) = self.known.get_mut(&id)
             && lane.closed == Some(was)
         {
             lane.closed = None;
@@ -201,9 +196,9 @@ impl Lanes {
     pub fn open_all(&mut self) {
         self.busy.clear();
         self.until.clear();
-        let ids: Vec<LaneId> = self.lanes.keys().copied().collect();
+        let ids: Vec<LaneId> = self.known.keys().copied().collect();
         for id in ids {
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.known.get_mut(&id) {
                 lane.closed = None;
             }
             self.place(id);
@@ -212,11 +207,11 @@ impl Lanes {
 
     /// Up to `most` lanes whose windows run low: read them behind the given score, then call [`Lanes::loaded`]. A closed
     /// lane is filled once and then left alone.
-    pub fn to_load(&mut self, most: usize) -> Vec<(LaneId, Option<Score>)> {
+    pub fn take_hungry(&mut self, most: usize) -> Vec<(LaneId, Option<Score>)> {
         let mut out = Vec::new();
         while out.len() < most {
             let Some(id) = self.hungry.pop_first() else { break };
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.known.get_mut(&id) {
                 lane.hungry = false;
                 lane.aside = Some(Vec::new());
                 out.push((id, lane.window.last_key_value().map(|(score, _)| *score)));
@@ -225,10 +220,10 @@ impl Lanes {
         out
     }
 
-    /// A page that was asked for by [`Lanes::to_load`]; `more`: the store holds tasks behind it. `None`: it could not be read.
+    /// A page that was asked for by [`Lanes::take_hungry`]; `more`: the store holds tasks behind it. `None`: it could not be read.
     pub fn loaded(&mut self, id: LaneId, page: Option<(Vec<Waiting>, bool)>) {
         let window = self.window;
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.known.get_mut(&id) else { return };
         let aside = lane.aside.take().unwrap_or_default();
         if let Some((tasks, more)) = page {
             lane.more = more;
@@ -244,15 +239,15 @@ impl Lanes {
 
     /// Drops lanes that hold nothing, here or in the store, if there are more than `keep`.
     pub fn forget_empty(&mut self, keep: usize) {
-        if self.lanes.len() > keep {
-            self.lanes.retain(|_, lane| !lane.window.is_empty() || lane.more || lane.aside.is_some() || lane.closed.is_some());
+        if self.known.len() > keep {
+            self.known.retain(|_, lane| !lane.window.is_empty() || lane.more || lane.aside.is_some() || lane.closed.is_some());
         }
     }
 
     /// Puts the lane where it belongs in `ready` and `hungry`.
     fn place(&mut self, id: LaneId) {
         let low = self.window / 4;
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let Some(lane) = self.known.get_mut(&id) else { return };
         let hungry =
             lane.more && lane.aside.is_none() && lane.window.len() <= low && (lane.closed.is_none() || lane.window.is_empty());
         if hungry != lane.hungry {

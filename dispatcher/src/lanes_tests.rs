@@ -83,7 +83,7 @@ proptest! {
                 lanes.offer(t);
             }
             1 => {
-                if reading.is_none() && let Some((_, after)) = lanes.to_load(1).pop() {
+                if reading.is_none() && let Some((_, after)) = lanes.take_hungry(1).pop() {
                     let page = stored.iter().filter(|(s, _)| after.is_none_or(|a| **s > a)).map(|(_, t)| t.clone()).collect();
                     reading = Some((after, page));
                 }

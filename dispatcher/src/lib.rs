@@ -1,9 +1,21 @@
 //! Claims tasks, pushes them to HTTP workers and settles the answers.
+//!
+//! `service` starts an owner per partition; `owner` is the loop; `lanes` and `timers` are its view of what may start and
+//! what comes due; `registry` and `gate` know the workers; `push` builds the request; `egress` is the only code that
+//! opens outgoing connections.
 
 pub mod egress;
+mod gate;
 mod lanes;
 mod options;
+mod owner;
+mod push;
+mod registry;
+mod service;
 pub mod signing;
 mod timers;
 
 pub use options::Options;
+pub use owner::Random;
+pub use registry::Registry;
+pub use service::Dispatcher;

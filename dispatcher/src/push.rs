@@ -1,7 +1,6 @@
 //! One attempt on the wire: builds the request (API: The request) and turns what came back into an answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
@@ -71,7 +70,7 @@ impl Attempt<'_> {
         }
         set(&mut headers, HeaderName::from_static("lovage-queue"), spec.queue());
         headers.insert(HeaderName::from_static("lovage-attempt"), head.attempt.into());
-        headers.insert(HeaderName::from_static("lovage-max-attempts"), spec.retry.as_ref().map_or(DEFAULT_ATTEMPTS, |r| r.max_attempts).into());
+        headers.insert(HeaderName::from_static("lovage-max-attempts"), spec.max_attempts().into());
         let deadline = head.started.after(spec.time_limit().get());
         set(&mut headers, HeaderName::from_static("lovage-deadline"), &deadline.rfc3339());
         if let Some(root) = &spec.root {
@@ -92,8 +91,6 @@ impl Attempt<'_> {
         headers
     }
 }
-
-const DEFAULT_ATTEMPTS: u16 = lovage_core::retry::RetryPolicy::DEFAULT.max_attempts;
 
 /// Sets a header; a text that cannot be a header value is left out (a name in another script, say).
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -149,9 +146,4 @@ pub fn excerpt(answer: &Answer) -> (Option<u16>, Option<String>) {
         }
         Answer::Fault(_) => (None, None),
     }
-}
-
-/// The time that a session still has for its pushes.
-pub fn remaining(close_after: Duration, since_renewal: Duration) -> Duration {
-    close_after.saturating_sub(since_renewal)
 }

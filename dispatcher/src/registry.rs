@@ -186,9 +186,9 @@ impl Registry {
 
     fn gate(&self, ns: Ns, name: &str) -> Arc<Gate> {
         let mut gates = self.gates.lock();
-        let gate = gates.entry((ns, name.to_owned())).or_insert_with(|| {
-            Arc::new(Gate::new(self.next_gate.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.freed)))
-        });
+        let gate = gates
+            .entry((ns, name.to_owned()))
+            .or_insert_with(|| Arc::new(Gate::new(self.next_gate.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.freed))));
         Arc::clone(gate)
     }
 
@@ -219,7 +219,9 @@ impl Registry {
         }
         self.snapshot.store(Arc::new(snapshot));
         // Idle origins are made anew with the keys of now; busy ones keep their counts.
-        self.origins.lock().retain(|_, worker| Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| i.slots.open() > 0));
+        self.origins
+            .lock()
+            .retain(|_, worker| Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| i.slots.open() > 0));
         self.changed.send_modify(|n| *n += 1);
         Ok(())
     }
@@ -292,7 +294,6 @@ fn read<T: serde::de::DeserializeOwned>(doc: &Document) -> Option<T> {
 }
 
 fn signer(secrets: &[SigningSecret], now: Millis) -> Option<Signer> {
-    let live: Vec<&str> =
-        secrets.iter().filter(|s| s.until.is_none_or(|until| until > now)).map(|s| s.secret.as_str()).collect();
+    let live: Vec<&str> = secrets.iter().filter(|s| s.until.is_none_or(|until| until > now)).map(|s| s.secret.as_str()).collect();
     Signer::new(&live).ok()
 }

@@ -21,7 +21,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Forgets everything; the next [`Timers::to_load`] starts anew.
+    /// Forgets everything; the next [`Timers::read_on`] starts anew.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -48,14 +48,18 @@ impl Timers {
         out
     }
 
-    /// When to look again: the next timer, or the time to read further ahead.
-    pub fn next(&self) -> Millis {
-        let read_on = Millis(self.horizon.0.saturating_sub(AHEAD.as_millis() as u64 / 2));
-        self.due.first().map_or(read_on, |(at, _)| (*at).min(read_on.max(Millis(1))))
+    /// When to look again: the next timer, or the time to read further ahead. `None`: a page is on its way.
+    pub fn next(&self) -> Option<Millis> {
+        let first = self.due.first().map(|(at, _)| *at);
+        if self.aside.is_some() {
+            return first;
+        }
+        let then = Millis(self.horizon.0.saturating_sub(AHEAD.as_millis() as u64 / 2));
+        Some(first.map_or(then, |first| first.min(then)))
     }
 
     /// The time up to which timers are to be read now, if it is time to; then call [`Timers::loaded`].
-    pub fn to_load(&mut self, now: Millis) -> Option<Millis> {
+    pub fn read_on(&mut self, now: Millis) -> Option<Millis> {
         let low = now.after(AHEAD / 2) >= self.horizon && self.due.len() < PAGE / 4;
         if self.aside.is_some() || !low {
             return None;
@@ -92,35 +96,35 @@ mod tests {
     fn holds_the_near_future_and_reads_the_rest_in_time() {
         let mut timers = Timers::default();
         let now = Millis(1_000_000);
-        let until = timers.to_load(now).unwrap();
-        assert_eq!(timers.to_load(now), None, "one page at a time");
+        let until = timers.read_on(now).unwrap();
+        assert_eq!(timers.read_on(now), None, "one page at a time");
         timers.add(Millis(now.0 + 5), &key("during"));
         timers.loaded(until, Some((vec![(Millis(now.0 + 10), key("stored"))], false)));
         timers.add(Millis(until.0 + 1), &key("far"));
         assert_eq!(timers.take(now, 10), []);
-        assert_eq!(timers.next(), Millis(now.0 + 5));
+        assert_eq!(timers.next(), Some(Millis(now.0 + 5)));
         assert_eq!(timers.take(Millis(now.0 + 20), 10), [key("during"), key("stored")]);
-        let later = timers.next();
+        let later = timers.next().unwrap();
         assert!(later > now && later < until);
-        assert_eq!(timers.to_load(later), Some(later.after(AHEAD)));
+        assert_eq!(timers.read_on(later), Some(later.after(AHEAD)));
     }
 
     #[test]
     fn a_full_page_sets_the_horizon_back() {
         let mut timers = Timers::default();
         let now = Millis(1_000_000);
-        let until = timers.to_load(now).unwrap();
+        let until = timers.read_on(now).unwrap();
         timers.loaded(until, Some((vec![(Millis(now.0 + 1), key("a"))], true)));
         timers.add(Millis(now.0 + 2), &key("b"));
         assert_eq!(timers.take(until, 10), [key("a")], "b is behind the horizon and will be read");
-        assert!(timers.to_load(now).is_some());
+        assert!(timers.read_on(now).is_some());
     }
 
     #[test]
     fn a_page_that_failed_is_asked_for_again() {
         let mut timers = Timers::default();
-        let until = timers.to_load(Millis(5)).unwrap();
+        let until = timers.read_on(Millis(5)).unwrap();
         timers.loaded(until, None);
-        assert!(timers.to_load(Millis(5)).is_some());
+        assert!(timers.read_on(Millis(5)).is_some());
     }
 }

@@ -1,0 +1,237 @@
+//! Which tasks start now, and their claims.
+
+use std::sync::Arc;
+
+use lovage_core::decide::claim;
+use lovage_core::{Body, Event, Flags, Head, LaneDef, Millis, Outcome, Route, Spec, TaskError, TaskKey};
+use lovage_store::{Claim, Claimed, Error, Parts, Result};
+use tokio::time::Instant;
+
+use super::calls::Done;
+use super::settle::PushEnd;
+use super::{Owner, Running, STORE_PAUSE, Shared};
+use crate::gate::Slot;
+use crate::lanes::{Closed, Waiting};
+use crate::push::Attempt;
+use crate::registry::{Admission, Instance, Worker};
+
+/// A task on its way to running, with everything its push needs.
+pub(super) struct Plan {
+    task: Waiting,
+    head: Head,
+    queue: Arc<str>,
+    worker: Arc<Worker>,
+    instance: Instance,
+    slot: Slot,
+}
+
+/// Freed slots that are worth a claim of their own while many pushes are open.
+const WORTH_A_CLAIM: usize = 64;
+
+impl Owner {
+    /// Claims what may start: one call at a time, so that what becomes free meanwhile goes together with the next.
+    pub(super) fn admit(&mut self) {
+        if self.claim_calls > 0 || self.stopping.is_some() || self.lanes.next().is_none() {
+            return;
+        }
+        let Some(token) = self.token.clone() else { return };
+        let open = self.running.len();
+        let linger = self.shared.options.claim_linger;
+        let few = self.freed < WORTH_A_CLAIM.min(open / 4);
+        if few && self.last_claim.elapsed() < linger {
+            return;
+        }
+        let plans = self.plan();
+        self.freed = 0;
+        self.last_claim = Instant::now();
+        if plans.is_empty() {
+            return;
+        }
+        self.claim_calls += 1;
+        metrics::histogram!("lovage_claim_batch").record(plans.len() as f64);
+        let items = plans.iter().map(item).collect();
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move {
+            let outcome = shared.store.claim(p, &token, shared.session, items).await;
+            if let Err(Error::Unknown(_)) = &outcome {
+                return settle_unknown(&shared, p, plans).await;
+            }
+            Done::Claimed(plans, outcome)
+        }));
+    }
+
+    /// Takes tasks from the lanes in turn while slots are free.
+    fn plan(&mut self) -> Vec<Plan> {
+        let now = self.now();
+        self.open_gates(now);
+        let room = self.shared.options.max_in_flight.saturating_sub(self.running.len() + self.claiming.len());
+        let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch).min(room);
+        let mut plans: Vec<Plan> = Vec::new();
+        // The lanes of a batch are few: the route of the last one is kept.
+        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
+        while plans.len() < most {
+            let Some(id) = self.lanes.next() else { break };
+            let Some(lane) = self.lanes.def(id).cloned() else { break };
+            let (queue, worker) = match &last {
+                Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
+                _ => (lane.queue.as_str().into(), self.route(&lane)),
+            };
+            last = Some((Arc::clone(&lane), Arc::clone(&queue), worker.clone()));
+            let Some(worker) = worker else {
+                self.lanes.close(id, Closed::NoWorker);
+                continue;
+            };
+            match worker.admit(now) {
+                Admission::Slot(slot, instance) => {
+                    let Some(task) = self.lanes.take(id) else { break };
+                    if task.head.flags.has(Flags::HELD) {
+                        continue;
+                    }
+                    match claim(&task.head, self.shared.session, worker.mark, now) {
+                        Ok(head) => {
+                            self.claiming.insert(task.key.clone(), None);
+                            plans.push(Plan { task, head, queue, worker, instance, slot });
+                        }
+                        // Past its expiry: its timer ends it.
+                        Err(_) => self.timers.add(now, &task.key),
+                    }
+                }
+                Admission::Busy => self.lanes.close(id, Closed::Busy(worker.gate.number)),
+                Admission::Paused(until) => self.lanes.close(id, Closed::Until(until)),
+                Admission::NoInstance => self.lanes.close(id, Closed::NoWorker),
+            }
+        }
+        plans
+    }
+
+    fn route(&self, lane: &LaneDef) -> Option<Arc<Worker>> {
+        match &lane.route {
+            Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
+            Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin)),
+        }
+    }
+
+    fn open_gates(&mut self, now: Millis) {
+        let gates = self.lanes.busy_gates();
+        if !gates.is_empty() {
+            for (gate, slots) in self.shared.registry.free(&gates, now) {
+                self.lanes.open_busy(gate, slots);
+            }
+        }
+    }
+
+    pub(super) fn on_claimed(&mut self, plans: Vec<Plan>, outcome: Result<Vec<Claimed>>) {
+        self.claim_calls -= 1;
+        let claimed = match outcome {
+            Ok(claimed) => claimed,
+            Err(error) => return self.claim_failed(plans, &error),
+        };
+        for (plan, claimed) in plans.into_iter().zip(claimed) {
+            let newer = self.claiming.remove(&plan.task.key).flatten();
+            match claimed {
+                Claimed::Ok(body) => self.start(plan, newer, &body),
+                // Somebody else changed it: the feed brings the truth.
+                Claimed::Stale => metrics::counter!("lovage_claims_refused_total").increment(1),
+            }
+        }
+    }
+
+    fn claim_failed(&mut self, plans: Vec<Plan>, error: &Error) {
+        if matches!(error, Error::Fenced) {
+            // Another owner: the view is worthless.
+            tracing::warn!(partition = self.partition.0, "lost the partition");
+            self.token = None;
+            self.lanes.clear();
+            self.timers.clear();
+            self.released = true;
+        } else {
+            self.store_failed("claim tasks", error);
+        }
+        for plan in plans {
+            self.claiming.remove(&plan.task.key);
+            self.lanes.offer(plan.task);
+        }
+    }
+
+    /// Pushes a claimed task.
+    fn start(&mut self, plan: Plan, newer: Option<Head>, body: &bytes::Bytes) {
+        let Plan { task, head, queue, worker, instance, slot } = plan;
+        let key = task.key;
+        let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
+        let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
+        let (spec, body) = match decoded {
+            Some((spec, body)) => (Arc::new(spec), Some(body)),
+            None => (Arc::new(Spec::default()), None),
+        };
+        let target = match (&spec.url, &instance.target) {
+            (Some(url), _) => self.shared.registry.target(url),
+            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
+            (None, None) => None,
+        };
+        let attempt = head.open_attempt();
+        let running = Running { head, spec, queue, worker, abort: None, slot: Some(slot), ending: false };
+        self.running.insert(key.clone(), running);
+        let Some(running) = self.running.get_mut(&key) else { return };
+        let Some(body) = body else {
+            let error = TaskError::new("Damaged", "the stored task cannot be read");
+            self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Permanent { error } }, None);
+            return;
+        };
+        let Some(target) = target else {
+            // Judged again at every attempt: the rules may have become stricter since it was registered.
+            let error = lovage_core::Fault::Forbidden.error();
+            self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
+            return;
+        };
+        let request = Attempt {
+            key: &key,
+            head: &running.head,
+            spec: &running.spec,
+            content_type: &body.content_type,
+            payload: &body.payload,
+            worker: &running.worker,
+            target,
+        }
+        .request(&self.shared.options);
+        let (transport, ends) = (Arc::clone(&self.shared.transport), self.ends_in.clone());
+        let pushed = key.clone();
+        let task = tokio::spawn(async move {
+            let outcome = transport.push(request).await;
+            // The owner outlives its pushes; if it is gone nobody wants the answer.
+            let _ = ends.send(PushEnd { key: pushed, attempt, instance: instance.url, pushed: outcome });
+        });
+        running.abort = Some(task.abort_handle());
+        if running.head.flags.has(Flags::CANCEL) {
+            self.on_cancel_wish(&key);
+        }
+    }
+}
+
+fn item(plan: &Plan) -> Claim {
+    Claim { key: plan.task.key.clone(), was: plan.task.head.clone(), head: plan.head.clone(), queue: Arc::clone(&plan.queue) }
+}
+
+/// Nobody knows whether a claim was carried out: look until the store can tell. What shows our attempt is ours.
+async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Plan>) -> Done {
+    let keys: Vec<TaskKey> = plans.iter().map(|plan| plan.task.key.clone()).collect();
+    let started = Instant::now();
+    loop {
+        tokio::time::sleep(STORE_PAUSE).await;
+        let read = async {
+            let mut out = Vec::with_capacity(keys.len());
+            for (plan, key) in plans.iter().zip(&keys) {
+                let stored = shared.store.get(p, key, Parts { body: true, ..Parts::default() }).await?;
+                let ours =
+                    stored.filter(|s| s.head.open_attempt() == plan.head.open_attempt() && s.head.state == plan.head.state);
+                out.push(ours.and_then(|s| s.body).map_or(Claimed::Stale, Claimed::Ok));
+            }
+            Ok::<_, Error>(out)
+        };
+        match read.await {
+            Ok(claimed) => return Done::Found(plans, claimed),
+            // The session's lease is over: whoever owns the partition takes care of them.
+            Err(error) if started.elapsed() > shared.options.close_after => return Done::Claimed(plans, Err(error)),
+            Err(_) => {}
+        }
+    }
+}

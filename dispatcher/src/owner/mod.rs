@@ -1,0 +1,364 @@
+//! The owner of a partition: claim → admit → push → settle, as one single-threaded loop with I/O at its edges.
+//!
+//! The loop keeps a disposable view (lanes, timers, open attempts). Every call of the store is a future in `calls`
+//! whose answer comes back as a [`Done`]; every push is a task whose answer comes back over one channel. So nothing
+//! blocks anything, and a wedged loop renews nothing and loses its partition.
+
+mod admit;
+mod background;
+mod calls;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::{AHashMap, AHashSet};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
+use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::admit::Plan;
+use self::calls::Done;
+use self::settle::{PushEnd, Settlement};
+use crate::egress::Transport;
+use crate::gate::Slot;
+use crate::lanes::{Lanes, Waiting};
+use crate::options::Options;
+use crate::registry::{Registry, Worker};
+use crate::timers::Timers;
+
+/// Random numbers, injected so that a seed decides a simulation.
+pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What all owners of a process share.
+pub(crate) struct Shared {
+    pub store: Arc<dyn Store>,
+    pub transport: Arc<dyn Transport>,
+    pub registry: Arc<Registry>,
+    pub options: Options,
+    pub random: Random,
+    pub session: SessionId,
+}
+
+/// An open attempt of this session.
+struct Running {
+    head: Head,
+    spec: Arc<lovage_core::Spec>,
+    queue: Arc<str>,
+    worker: Arc<Worker>,
+    /// Closes the connection.
+    abort: Option<AbortHandle>,
+    /// Given back as soon as the connection is done with, before the end is stored.
+    slot: Option<Slot>,
+    /// The end of the attempt is on its way to the store.
+    ending: bool,
+}
+
+pub(crate) struct Owner {
+    shared: Arc<Shared>,
+    partition: Partition,
+    token: Option<OwnToken>,
+    /// Start of the last renewal that succeeded.
+    renewed: Instant,
+    renewing: bool,
+    lanes: Lanes,
+    timers: Timers,
+    running: AHashMap<TaskKey, Running>,
+    /// Being claimed; the newest head that the feed showed meanwhile.
+    claiming: AHashMap<TaskKey, Option<Head>>,
+    claim_calls: usize,
+    last_claim: Instant,
+    freed: usize,
+    settling: Vec<Settlement>,
+    settling_since: Instant,
+    settle_calls: usize,
+    /// After a fault of the store: no new calls before this.
+    pause_until: Instant,
+    due_calls: usize,
+    sweeping: bool,
+    /// The feed is being read.
+    feeding: bool,
+    /// The definitions of new lanes are being read.
+    learning: bool,
+    recovering: AHashSet<SessionId>,
+    recovered: Vec<SessionId>,
+    /// Soft cancels: when the connection is closed.
+    graces: BTreeMap<(Instant, TaskKey), u32>,
+    calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    ends: mpsc::UnboundedReceiver<PushEnd>,
+    ends_in: mpsc::UnboundedSender<PushEnd>,
+    stopping: Option<Instant>,
+    released: bool,
+}
+
+/// How long nothing is asked of a store that just failed.
+const STORE_PAUSE: Duration = Duration::from_millis(200);
+/// Batches of due tasks handled at the same time.
+const DUE_CALLS: usize = 4;
+const FEED_WAIT: Duration = Duration::from_secs(10);
+/// Empty lanes are forgotten above this number.
+const KEEP_LANES: usize = 10_000;
+
+impl Owner {
+    pub(crate) fn new(shared: Arc<Shared>, partition: Partition) -> Self {
+        let (ends_in, ends) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        let lanes = Lanes::new(shared.options.lane_window);
+        Self {
+            shared,
+            partition,
+            token: None,
+            renewed: now,
+            renewing: false,
+            lanes,
+            timers: Timers::default(),
+            running: AHashMap::new(),
+            claiming: AHashMap::new(),
+            claim_calls: 0,
+            last_claim: now,
+            freed: 0,
+            settling: Vec::new(),
+            settling_since: now,
+            settle_calls: 0,
+            pause_until: now,
+            due_calls: 0,
+            sweeping: false,
+            feeding: false,
+            learning: false,
+            recovering: AHashSet::new(),
+            recovered: Vec::new(),
+            graces: BTreeMap::new(),
+            calls: FuturesUnordered::new(),
+            ends,
+            ends_in,
+            stopping: None,
+            released: false,
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.shared.store.clock().now()
+    }
+
+    /// Runs until `stop`, then gives back what is unfinished after `grace` and leaves.
+    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration, mut changed: watch::Receiver<u64>) {
+        let freed = self.shared.registry.freed();
+        let mut tick = tokio::time::interval(self.shared.options.renew_every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            // Armed before the lanes are looked at, so that no slot is freed unseen.
+            let freed = freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            self.work();
+            if self.stopping.is_some() && self.is_done() {
+                break;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.stopping.is_none() => self.begin_stop(grace),
+                Some(end) = self.ends.recv() => {
+                    self.on_push_end(end);
+                    while let Ok(end) = self.ends.try_recv() {
+                        self.on_push_end(end);
+                    }
+                }
+                Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
+                _ = tick.tick() => self.on_tick(),
+                () = freed => {}
+                Ok(()) = changed.changed() => self.lanes.open_all(),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Everything that can be done without waiting.
+    fn work(&mut self) {
+        self.close_overdue();
+        if Instant::now() >= self.pause_until {
+            self.look_at_timers();
+            self.admit();
+            self.load_windows();
+            self.flush();
+        }
+    }
+
+    /// When to look again although nothing happened.
+    fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let store_now = self.now();
+        let at = |then: Millis| now + then.since(store_now) + Duration::from_millis(1);
+        let mut wake = now + Duration::from_secs(1);
+        if self.token.is_some() {
+            if let Some(timer) = self.timers.next().filter(|_| self.due_calls < DUE_CALLS) {
+                wake = wake.min(at(timer));
+            }
+            if let Some(opening) = self.lanes.next_opening() {
+                wake = wake.min(at(opening));
+            }
+            if self.claim_calls == 0 && self.lanes.next().is_some() && self.freed > 0 {
+                wake = wake.min(self.last_claim + self.shared.options.claim_linger);
+            }
+        }
+        if !self.settling.is_empty() {
+            wake = wake.min(self.settling_since + self.shared.options.settle_linger);
+        }
+        if let Some(((grace, _), _)) = self.graces.first_key_value() {
+            wake = wake.min(*grace);
+        }
+        if let Some(stop) = self.stopping {
+            wake = wake.min(stop);
+        }
+        wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now)
+    }
+
+    fn on_tick(&mut self) {
+        self.renew();
+        if self.token.is_some() {
+            self.sweep();
+            self.lanes.forget_empty(KEEP_LANES);
+        }
+        metrics::gauge!("lovage_lanes", "partition" => self.partition.0.to_string()).set(self.lanes.len() as f64);
+        metrics::gauge!("lovage_attempts_open", "partition" => self.partition.0.to_string()).set(self.running.len() as f64);
+        // Without a renewal for this long somebody else may think this session dead: nothing of it may go on.
+        if self.renewed.elapsed() >= self.shared.options.close_after {
+            self.lose_everything();
+        }
+    }
+
+    fn lose_everything(&mut self) {
+        if self.token.take().is_some() || !self.running.is_empty() {
+            tracing::error!(partition = self.partition.0, "the lease was not renewed in time; closing all open attempts");
+        }
+        for (_, running) in self.running.drain() {
+            if let Some(abort) = running.abort {
+                abort.abort();
+            }
+        }
+        self.settling.clear();
+        self.graces.clear();
+        self.lanes.clear();
+        self.timers.clear();
+    }
+
+    /// The feed says what each record looks like now.
+    fn on_feed(&mut self, batch: FeedBatch) {
+        match batch {
+            FeedBatch::Entries { entries, next } => {
+                for entry in entries {
+                    for row in &entry.rows {
+                        self.on_row(row, entry.source);
+                    }
+                }
+                self.read_feed(next);
+            }
+            FeedBatch::Behind { tail } => {
+                tracing::warn!(partition = self.partition.0, "fell behind the feed; reading the lanes anew");
+                self.feeding = false;
+                self.reload(Some(tail));
+            }
+        }
+    }
+
+    fn on_row(&mut self, row: &FeedRow, source: SessionId) {
+        let Some(head) = &row.head else { return };
+        if head.state == State::Running {
+            if source == self.shared.session {
+                return;
+            }
+            if let Some(running) = self.running.get_mut(&row.key) {
+                if running.head.open_attempt() == head.open_attempt() && running.head.version < head.version {
+                    running.head = head.clone();
+                    self.on_cancel_wish(&row.key);
+                }
+                return;
+            }
+            if let Some(newer) = self.claiming.get_mut(&row.key) {
+                *newer = Some(head.clone());
+                return;
+            }
+        }
+        let place = placement(head);
+        if let Some(at) = place.timer {
+            self.timers.add(at, &row.key);
+        }
+        if self.token.is_none() {
+            return;
+        }
+        if head.state == State::Queued {
+            let task = Waiting { key: row.key.clone(), head: head.clone() };
+            if self.lanes.offer(task).is_some() {
+                self.learn_lanes();
+            }
+        } else {
+            self.lanes.remove(head.lane, Score::new(head.priority, head.seq));
+        }
+    }
+
+    /// A cancel of an open attempt: hard at once, soft after the worker's grace.
+    fn on_cancel_wish(&mut self, key: &TaskKey) {
+        let Some(running) = self.running.get(key) else { return };
+        if !running.head.flags.has(Flags::CANCEL) || running.ending {
+            return;
+        }
+        let grace = if running.head.flags.has(Flags::HARD) { Duration::ZERO } else { running.worker.config.cancel_grace() };
+        self.graces.insert((Instant::now() + grace, key.clone()), running.head.attempt);
+    }
+
+    /// Closes connections whose cancel has waited long enough.
+    fn close_overdue(&mut self) {
+        let now = Instant::now();
+        while let Some(((at, _), _)) = self.graces.first_key_value()
+            && *at <= now
+        {
+            let Some(((_, key), number)) = self.graces.pop_first() else { break };
+            let Some(running) = self.running.get(&key).filter(|r| r.head.attempt == number && !r.ending) else { continue };
+            let attempt = running.head.open_attempt();
+            self.end_attempt(&key, Event::Aborted { attempt }, None);
+        }
+    }
+
+    fn begin_stop(&mut self, grace: Duration) {
+        self.stopping = Some(Instant::now() + grace);
+        // Others may claim at once; this session stays alive while its attempts run.
+        self.renew();
+    }
+
+    /// Nothing of this session is left in the partition.
+    fn is_done(&mut self) -> bool {
+        let over = self.stopping.is_some_and(|at| Instant::now() >= at);
+        if over {
+            self.give_back();
+        }
+        let idle = self.running.is_empty() && self.claiming.is_empty() && self.settling.is_empty() && self.settle_calls == 0;
+        // A store that stays away cannot be told; the next start finds the attempts by their dead session.
+        let hopeless = self.stopping.is_some_and(|at| Instant::now() >= at + Duration::from_secs(5));
+        idle && self.claim_calls == 0 || hopeless
+    }
+
+    fn give_back(&mut self) {
+        let open: Vec<TaskKey> = self.running.iter().filter(|(_, r)| !r.ending).map(|(key, _)| key.clone()).collect();
+        for key in open {
+            if let Some(attempt) = self.running.get(&key).map(|r| r.head.open_attempt()) {
+                self.end_attempt(&key, Event::GivenBack { attempt }, None);
+            }
+        }
+        self.flush_now();
+    }
+
+    /// Starts over: reads the lanes, then follows the feed from before.
+    fn reload(&mut self, tail: Option<FeedPos>) {
+        self.lanes.clear();
+        self.timers.clear();
+        self.load(tail);
+    }
+}

@@ -1,0 +1,236 @@
+//! From the end of an attempt to the store: answer → event → `decide` → one guarded commit per batch.
+
+use std::sync::Arc;
+
+use lovage_core::classify::classify;
+use lovage_core::{Answer, Attempt, Event, Head, Outcome, ResultValue, Spec, TaskKey, Transition, callback, decide};
+use lovage_store::{Commit, Committed, Effect, Insert, Mode, OnExists, Result, Sync};
+use tokio::time::Instant;
+
+use super::calls::Done;
+use super::{Owner, Shared};
+use crate::egress::Pushed;
+use crate::push;
+
+/// A push that came back.
+pub(super) struct PushEnd {
+    pub key: TaskKey,
+    pub attempt: Attempt,
+    pub instance: Arc<str>,
+    pub pushed: Pushed,
+}
+
+/// An end of an attempt on its way to the store.
+pub(super) struct Settlement {
+    key: TaskKey,
+    was: Head,
+    event: Event,
+    transition: Transition,
+    spec: Arc<Spec>,
+    queue: Arc<str>,
+    note: Option<Note>,
+}
+
+/// What the attempt's entry says beyond the rules.
+#[derive(Clone)]
+pub(super) struct Note {
+    instance: Arc<str>,
+    status: Option<u16>,
+    excerpt: Option<String>,
+}
+
+impl Owner {
+    pub(super) fn on_push_end(&mut self, end: PushEnd) {
+        let Some(running) = self.running.get_mut(&end.key).filter(|r| r.head.open_attempt() == end.attempt && !r.ending) else {
+            return;
+        };
+        running.abort = None;
+        running.slot = None;
+        self.freed += 1;
+        let now = self.shared.store.clock().now();
+        let elapsed = end.pushed.elapsed;
+        let answer = push::answer(end.pushed);
+        let mut outcome = classify(&answer, &running.worker.status_map, now.0);
+        match &mut outcome {
+            Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
+            Outcome::Endpoint { .. } => {}
+            _ => running.worker.gate.recovered(),
+        }
+        metrics::histogram!("lovage_attempt_seconds").record(elapsed.as_secs_f64());
+        metrics::counter!("lovage_attempts_total", "outcome" => word(&outcome)).increment(1);
+        let (status, excerpt) = match &answer {
+            // A plain success keeps no entry: nothing to note.
+            Answer::Response { .. } if matches!(outcome, Outcome::Success { .. }) => (None, None),
+            other => push::excerpt(other),
+        };
+        let note = Note { instance: end.instance, status, excerpt };
+        self.end_attempt(&end.key, Event::Answered { attempt: end.attempt, outcome }, Some(note));
+    }
+
+    /// The attempt is over: close its connection, give back its slot, and send its end to the store.
+    pub(super) fn end_attempt(&mut self, key: &TaskKey, event: Event, note: Option<Note>) {
+        let (now, random) = (self.now(), (self.shared.random)());
+        let Some(running) = self.running.get_mut(key) else { return };
+        if let Some(abort) = running.abort.take() {
+            abort.abort();
+        }
+        running.slot = None;
+        running.ending = true;
+        let transition = match decide(&running.head, &running.spec, event.clone(), now, random) {
+            Ok(transition) => transition,
+            Err(refusal) => {
+                tracing::error!(%refusal, task.id = %key.id, "the end of an attempt was refused");
+                self.running.remove(key);
+                return;
+            }
+        };
+        let settlement = Settlement {
+            key: key.clone(),
+            was: running.head.clone(),
+            event,
+            transition,
+            spec: Arc::clone(&running.spec),
+            queue: Arc::clone(&running.queue),
+            note,
+        };
+        self.settle(settlement);
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        if self.settling.is_empty() {
+            self.settling_since = Instant::now();
+        }
+        self.settling.push(settlement);
+    }
+
+    /// Sends what has gathered: at once when nothing is under way, else in full batches or after the linger.
+    pub(super) fn flush(&mut self) {
+        if self.settling.is_empty() {
+            return;
+        }
+        let full = self.settling.len() >= self.shared.options.settle_batch;
+        let waited = self.settling_since.elapsed() >= self.shared.options.settle_linger;
+        if self.settle_calls == 0 || full || waited {
+            self.flush_now();
+        }
+    }
+
+    pub(super) fn flush_now(&mut self) {
+        let most = self.shared.options.settle_batch.min(self.shared.store.caps().max_batch);
+        while !self.settling.is_empty() {
+            let rest = self.settling.split_off(self.settling.len().min(most));
+            let items = std::mem::replace(&mut self.settling, rest);
+            self.settle_calls += 1;
+            metrics::histogram!("lovage_settle_batch").record(items.len() as f64);
+            let commits = items.iter().map(|item| commit(&self.shared, item)).collect();
+            let (shared, p) = (Arc::clone(&self.shared), self.partition);
+            self.calls.push(Box::pin(async move {
+                let outcome = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await;
+                Done::Settled(items, outcome)
+            }));
+        }
+    }
+
+    pub(super) fn on_settled(&mut self, items: Vec<Settlement>, outcome: Result<Vec<Committed>>) {
+        self.settle_calls -= 1;
+        let committed = match outcome {
+            Ok(committed) => committed,
+            Err(error) => {
+                // Nothing is lost: the same guarded change is sent again until the store takes or refuses it.
+                self.store_failed("settle attempts", &error);
+                for item in items {
+                    self.settle(item);
+                }
+                return;
+            }
+        };
+        for (item, committed) in items.into_iter().zip(committed) {
+            match committed {
+                Committed::Ok => self.forget(&item),
+                Committed::Stale(Some(head)) if item.transition.head.as_ref() == Some(&head) => {
+                    // Our own change: an earlier call was carried out although its answer was lost.
+                    self.forget(&item);
+                }
+                Committed::Stale(Some(head)) => self.settle_again(item, head),
+                Committed::Stale(None) | Committed::Aborted => {
+                    metrics::counter!("lovage_answers_fenced_total").increment(1);
+                    self.forget(&item);
+                }
+            }
+        }
+    }
+
+    /// The attempt is settled; a newer one of the same task stays.
+    fn forget(&mut self, item: &Settlement) {
+        if self.running.get(&item.key).is_some_and(|r| r.head.open_attempt() == item.was.open_attempt()) {
+            self.running.remove(&item.key);
+        }
+    }
+
+    /// The record changed meanwhile: a cancel leaves the attempt open, anything else has fenced it.
+    fn settle_again(&mut self, item: Settlement, head: Head) {
+        let (now, random) = (self.now(), (self.shared.random)());
+        let Ok(transition) = decide(&head, &item.spec, item.event.clone(), now, random) else {
+            metrics::counter!("lovage_answers_fenced_total").increment(1);
+            return self.forget(&item);
+        };
+        if let Some(running) = self.running.get_mut(&item.key) {
+            running.head = head.clone();
+        }
+        self.settle(Settlement { was: head, transition, ..item });
+    }
+}
+
+fn commit(shared: &Shared, item: &Settlement) -> Commit {
+    let mut transition = item.transition.clone();
+    if let (Some(entry), Some(note)) = (&mut transition.attempt, &item.note) {
+        entry.instance = Some(note.instance.to_string());
+        entry.status = note.status.or(entry.status);
+        entry.excerpt.clone_from(&note.excerpt);
+    }
+    to_commit(shared, &item.key, item.was.clone(), transition, &item.spec, Arc::clone(&item.queue))
+}
+
+/// A transition as the store takes it: callbacks become tasks of the same commit.
+pub(super) fn to_commit(
+    shared: &Shared,
+    key: &TaskKey,
+    was: Head,
+    transition: Transition,
+    spec: &Spec,
+    queue: Arc<str>,
+) -> Commit {
+    let now = shared.store.clock().now();
+    let mut effects = Vec::new();
+    if let Some(head) = &transition.head {
+        for kind in &transition.notices {
+            let result = transition.result.as_ref().and_then(Option::as_ref);
+            if let Some(task) = callback::spawn(*kind, key, head, spec, result, now, (shared.random)()) {
+                effects.push(Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated))));
+            }
+        }
+    }
+    Commit {
+        key: key.clone(),
+        was,
+        head: transition.head,
+        queue,
+        body: None,
+        result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
+        attempt: transition.attempt.map(|entry| entry.encode().into()),
+        effects,
+    }
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success { .. } => "success",
+        Outcome::Retry { .. } => "retry",
+        Outcome::TimedOut { .. } => "timed_out",
+        Outcome::Throttled { .. } => "throttled",
+        Outcome::Endpoint { .. } => "endpoint",
+        Outcome::Permanent { .. } => "permanent",
+        Outcome::Snooze { .. } => "snooze",
+        Outcome::Cancel => "cancel",
+    }
+}

@@ -1,0 +1,52 @@
+//! The dispatcher of a process: one owner per partition, and the watch over workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lovage_core::{Partition, SessionId};
+use lovage_store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::egress::Transport;
+use crate::options::Options;
+use crate::owner::{Owner, Random, Shared};
+use crate::registry::Registry;
+
+/// See the module.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+impl Dispatcher {
+    /// A dispatcher for all partitions of `store`. `session` must be new to the store: a life of this process.
+    pub fn new(
+        store: Arc<dyn Store>,
+        transport: Arc<dyn Transport>,
+        registry: Arc<Registry>,
+        session: SessionId,
+        random: Random,
+        options: Options,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session }) }
+    }
+
+    /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given
+    /// back without a charge. Returns when the store knows.
+    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+        let watching = CancellationToken::new();
+        let watch = tokio::spawn(Arc::clone(&self.shared.registry).watch(Arc::clone(&self.shared.store), watching.clone()));
+        let mut owners = JoinSet::new();
+        for p in 0..self.shared.store.caps().partitions {
+            let owner = Owner::new(Arc::clone(&self.shared), Partition(p));
+            owners.spawn(owner.run(stop.clone(), grace, self.shared.registry.changed()));
+        }
+        while let Some(ended) = owners.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the owner of a partition ended unexpectedly; its lease will run out");
+            }
+        }
+        watching.cancel();
+        let _ = watch.await;
+    }
+}
