@@ -12,6 +12,9 @@ mod error;
 mod feed;
 mod lists;
 pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
+pub mod model;
 mod own;
 mod store;
 mod write;

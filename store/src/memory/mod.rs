@@ -273,4 +273,4 @@ impl Store for MemoryStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

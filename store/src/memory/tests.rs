@@ -1,4 +1,5 @@
 //! The memory store passes its own definition.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +8,24 @@ use async_trait::async_trait;
 use lovage_core::{Millis, Partition};
 
 use super::{MemoryClock, MemoryOptions, MemoryStore};
-use crate::Store;
 use crate::conformance::Fixture;
+use crate::conformance::kit::Kit;
+use crate::{FeedBatch, Store};
 
-struct Memory {
+/// A memory store with a clock that is moved by hand.
+pub(crate) struct Memory {
     store: Arc<MemoryStore>,
     clock: MemoryClock,
 }
 
 impl Memory {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with(|options| options)
+    }
+
+    fn with(change: impl FnOnce(MemoryOptions) -> MemoryOptions) -> Self {
         let clock = MemoryClock::manual(Millis(1_767_225_600_000));
-        Self { store: Arc::new(MemoryStore::new(MemoryOptions::new(clock.clone()))), clock }
+        Self { store: Arc::new(MemoryStore::new(change(MemoryOptions::new(clock.clone())))), clock }
     }
 }
 
@@ -39,3 +46,37 @@ impl Fixture for Memory {
 }
 
 crate::conformance_suite!(Memory::new());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agrees_with_the_model() {
+    crate::model::check("memory", Memory::new, 200).await;
+}
+
+/// A difference is found: here a feed that forgets what the audit wants to replay.
+#[tokio::test]
+async fn a_store_that_forgets_is_found() {
+    let mut differences = 0;
+    for seed in 0..20 {
+        let forgetful = Memory::with(|options| MemoryOptions { feed_keep: Some(3), ..options });
+        if let Err(difference) = crate::model::sequence(Arc::new(forgetful), seed, crate::model::STEPS).await {
+            assert!(difference.contains("the feed has lost"), "{difference}");
+            differences += 1;
+        }
+    }
+    assert!(differences > 10, "{differences} of 20 sequences found it");
+}
+
+/// The bound takes effect when the owner renews, and readers are told.
+#[tokio::test]
+async fn a_bounded_feed_forgets_the_oldest() {
+    let fixture = Memory::with(|options| MemoryOptions { feed_keep: Some(2), ..options });
+    let kit = Kit::new(&fixture).await;
+    let start = kit.store.tail(kit.p).await.unwrap();
+    for _ in 0..4 {
+        kit.put(kit.task()).await;
+    }
+    let all = kit.entries(start, 4).await;
+    kit.token().await;
+    assert!(matches!(kit.store.feed(kit.p, start, Duration::ZERO).await, Ok(FeedBatch::Behind { tail }) if tail == all[3].pos));
+    assert_eq!(kit.entries(all[1].pos, 2).await.len(), 2);
+}
