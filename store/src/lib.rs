@@ -17,6 +17,7 @@ pub mod memory;
 pub mod model;
 mod own;
 mod store;
+pub mod wrap;
 mod write;
 
 pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};

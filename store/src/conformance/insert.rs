@@ -83,7 +83,7 @@ pub async fn a_batch_sees_its_own_items(fixture: &dyn Fixture) {
     assert_eq!(entry.task, keyed.key);
 }
 
-/// A task whose last moment has passed is refused; the last moment itself is not late.
+/// A task whose last moment has passed is refused.
 pub async fn late_is_refused(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;
     let before = kit.now();
