@@ -3,18 +3,28 @@
 //! Rules live in `lovage-core`; a store only guards versions, keeps placements and orders changes. Every verb takes a
 //! batch of one partition. The memory store is the reference that the others are compared with.
 
+mod check;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)] // cases of tests: they panic with what they found
+pub mod conformance;
 mod docs;
 mod error;
 mod feed;
 mod lists;
+pub mod memory;
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
+pub mod model;
 mod own;
 mod store;
+pub mod wrap;
 mod write;
 
 pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
 pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
+pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use own::{OwnReply, OwnRequest, OwnToken, Want};
 pub use store::{Caps, Store, StoreClock};
 pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, KeyEntry, KeyKind, KeyPut, Mode, OnExists, Sync};

@@ -1,0 +1,61 @@
+//! The list of all cases.
+
+/// Makes a test of every case, run over the store of a fresh `$fixture` each (an expression of a type that implements
+/// [`Fixture`](crate::conformance::Fixture)). Needs `tokio` with macros in the calling crate. Put it into a module of
+/// its own for each fixture.
+#[macro_export]
+macro_rules! conformance_suite {
+    ($fixture:expr) => {
+        $crate::conformance_suite! { @cases $fixture;
+            insert {
+                stores_what_was_given, seq_rises_in_order, an_id_is_taken_once, a_batch_sees_its_own_items, late_is_refused,
+                a_key_is_taken_once, a_key_is_free_after_its_end, refusals_come_in_the_documented_order, each_alone, all_or_nothing,
+                a_task_has_one_home,
+            }
+            claim {
+                hands_out_bodies_in_order, a_stale_version_is_refused, only_the_owner_claims, no_task_twice_in_a_batch,
+                keeps_result_and_attempts,
+            }
+            commit {
+                changes_the_head, stale_answers_the_head, delete_removes_every_part, a_deleted_id_starts_anew, results_are_set_and_removed,
+                attempts_are_appended, the_body_is_replaced, spawns_in_the_same_step, a_stale_change_spawns_nothing, all_or_nothing,
+                items_apply_in_order, ordered_changes_guard_at_once, counts_move,
+            }
+            race { cancel_or_claim_never_both, one_winner_among_many }
+            feed {
+                one_entry_for_each_call, refused_calls_write_nothing, sources_are_named, a_write_wakes_a_reader, an_idle_reader_times_out,
+                the_tail_is_where_news_begin, a_lost_place_is_behind, replay_rebuilds_everything, ordered_changes_arrive,
+            }
+            places {
+                lanes_by_priority_then_age, a_lane_is_read_from_a_score, timers_earliest_first, equal_times_are_paged, running_by_session,
+                done_by_time, members_of_a_tree, every_state_has_its_places, ordered_tasks_keep_their_place, lanes_are_known_again,
+                listed_once_in_pages, lists_are_filtered, counts_equal_a_recount,
+            }
+            keys { found_until_their_end, kept_after_the_task, apart_by_namespace }
+            own {
+                taken_kept_and_refused, released_and_taken_over, taken_after_a_lapse, a_lapsed_session_is_listed_until_dropped,
+                a_live_session_is_not_dropped, leaving_is_not_lapsing, every_take_has_a_new_token, partitions_have_their_own_owner,
+            }
+            docs {
+                guards, versions_are_never_reused, each_applies_alone, pages_in_order, a_change_wakes, apart_by_namespace_and_kind,
+                bytes_are_untouched,
+            }
+            limits {
+                large_bodies_are_untouched, empty_batches, a_full_batch, a_longer_batch_is_refused, unknown_partitions_are_refused,
+                namespaces_are_apart, partitions_are_apart, survives_a_restart, answers_a_ping,
+            }
+        }
+    };
+    (@cases $fixture:expr; $($group:ident { $($case:ident),+ $(,)? })+) => {
+        $(mod $group {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let fixture = $fixture;
+                $crate::conformance::$group::$case(&fixture).await;
+            })+
+        })+
+    };
+}

@@ -1,0 +1,300 @@
+//! The writing calls of a sequence.
+
+use std::collections::BTreeMap;
+
+use lovage_core::{Head, LaneDef, Millis, TaskKey};
+
+use super::compare::{bare, both, ok, same};
+use super::generate::{LEASE, NAMESPACES, SESSIONS};
+use super::pair::Pair;
+use crate::conformance::kit::running;
+use crate::{
+    Claim, Commit, Committed, DocGuard, DocKind, DocOutcome, DocPut, Effect, Insert, Inserted, Mode, OwnReply, OwnRequest,
+    OwnToken, Store, Sync, Want,
+};
+
+impl Pair {
+    fn now(&self) -> Millis {
+        self.store.clock().now()
+    }
+
+    fn mode(&mut self) -> Mode {
+        if self.source.chance(25) { Mode::Atomic } else { Mode::Each }
+    }
+
+    fn lane(&self, head: &Head) -> Option<&LaneDef> {
+        self.source.lanes().iter().find(|lane| lane.id() == head.lane).map(|lane| &**lane)
+    }
+
+    pub(super) async fn insert(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let mode = self.mode();
+        let mut items = Vec::new();
+        for _ in 0..self.source.rng.usize(1..6) {
+            let root = if self.source.chance(20) { self.some_key() } else { None };
+            items.push(self.source.task(now, root));
+        }
+        self.insert_these(items, mode).await
+    }
+
+    async fn insert_these(&mut self, items: Vec<Insert>, mode: Mode) -> Result<(), String> {
+        let found = self.store.insert(self.p, items.clone(), mode).await;
+        let expected = self.model.insert(self.p, items.clone(), mode).await;
+        let Some((found, expected)) = both("insert", found, expected)? else { return Ok(()) };
+        same("the number of answers", &found.len(), &items.len())?;
+        let refused = expected.iter().any(|answer| !matches!(answer, Inserted::Ok { .. }));
+        for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
+            let what = format!("an answer to insert {mode:?} {items:?}");
+            match (found, expected) {
+                (Inserted::Ok { seq }, Inserted::Ok { .. }) => self.stored(&item.key, *seq)?,
+                // The other of the same id may be in this batch and not be stored: then there is no `seq` yet.
+                (Inserted::Exists(found), Inserted::Exists(expected)) if mode == Mode::Atomic && refused => {
+                    same(&what, &bare(found), &bare(expected))?;
+                }
+                (Inserted::Exists(found), Inserted::Exists(expected)) => {
+                    self.compare_head(&what, &item.key, Some(found), Some(expected))?;
+                }
+                (found, expected) => same(&what, found, expected)?,
+            }
+        }
+        // Nothing was written if nothing was taken.
+        self.unsettled &=
+            refused && (mode == Mode::Atomic || !expected.iter().any(|answer| matches!(answer, Inserted::Ok { .. })));
+        Ok(())
+    }
+
+    /// Notes the order of acceptance that the store gave a task.
+    fn stored(&mut self, key: &TaskKey, seq: u64) -> Result<(), String> {
+        if seq <= self.last_seq {
+            return Err(format!("seq {seq} came after {}", self.last_seq));
+        }
+        self.last_seq = seq;
+        self.seqs.insert(key.clone(), seq);
+        self.keys.insert(key.clone());
+        Ok(())
+    }
+
+    /// Makes ordered changes visible: a durable write implies them.
+    pub(super) async fn settle(&mut self) -> Result<(), String> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        let now = self.now();
+        let marker = self.source.plain_task(now, None);
+        self.insert_these(vec![marker], Mode::Each).await
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let mode = self.mode();
+        let sync = if self.source.chance(40) { Sync::Ordered } else { Sync::Durable };
+        let source = if self.source.chance(30) { lovage_core::SessionId(0) } else { self.source.pick(&SESSIONS) };
+        let mut items: Vec<Commit> = Vec::new();
+        let mut after: BTreeMap<TaskKey, Head> = BTreeMap::new();
+        for _ in 0..self.source.rng.usize(1..5) {
+            let Some(key) = self.some_key() else { return self.insert().await };
+            // A refusal that an atomic batch then takes back may show either head: not generated.
+            if mode == Mode::Atomic && items.iter().any(|item| item.key == key) {
+                continue;
+            }
+            let chained = after.get(&key).cloned().filter(|_| self.source.chance(70));
+            let Some(was) = (match chained {
+                Some(head) => Some(head),
+                None => self.model_head(&key).await?,
+            }) else {
+                continue;
+            };
+            let item = self.change(key, was, now);
+            if let Some(head) = &item.head {
+                after.insert(item.key.clone(), head.clone());
+            }
+            items.push(item);
+        }
+        let theirs = items.iter().map(|item| self.their_commit(item)).collect();
+        let found = self.store.commit(self.p, source, theirs, mode, sync).await;
+        let expected = self.model.commit(self.p, source, items.clone(), mode, sync).await;
+        let Some((found, expected)) = both("commit", found, expected)? else { return Ok(()) };
+        same("the number of answers", &found.len(), &items.len())?;
+        for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
+            let what = format!("an answer to commit {mode:?} {items:?}");
+            match (found, expected) {
+                (Committed::Stale(found), Committed::Stale(expected)) => {
+                    self.compare_head(&what, &item.key, found.as_ref(), expected.as_ref())?;
+                }
+                (found, expected) => same(&what, found, expected)?,
+            }
+        }
+        let applied = expected.contains(&Committed::Ok);
+        match sync {
+            Sync::Ordered => self.unsettled |= applied,
+            Sync::Durable => self.unsettled &= !applied,
+        }
+        self.learn_spawned(&items, &expected).await
+    }
+
+    fn change(&mut self, key: TaskKey, mut was: Head, now: Millis) -> Commit {
+        let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
+        let head = if self.source.chance(12) { None } else { Some(self.source.next_head(&was, now)) };
+        if self.source.chance(15) {
+            was.version = self.source.pick(&[was.version - 1, was.version + 1, was.version + 1_000_000, 0]);
+        }
+        let result = match self.source.rng.u32(0..10) {
+            0..3 => Some(Some(self.source.bytes())),
+            3 => Some(None),
+            _ => None,
+        };
+        let mut effects = Vec::new();
+        while self.source.chance(20) {
+            let root = if self.source.chance(50) { Some(key.clone()) } else { None };
+            effects.push(Effect::Spawn(Box::new(self.source.plain_task(now, root))));
+        }
+        Commit {
+            was,
+            head,
+            queue,
+            body: if self.source.chance(10) { Some(self.source.bytes()) } else { None },
+            result,
+            attempt: if self.source.chance(30) { Some(self.source.bytes()) } else { None },
+            effects,
+            key,
+        }
+    }
+
+    fn their_commit(&self, item: &Commit) -> Commit {
+        let head = item.head.as_ref().map(|head| self.theirs(&item.key, head));
+        Commit { was: self.theirs(&item.key, &item.was), head, ..item.clone() }
+    }
+
+    /// Reads the order of acceptance of spawned tasks, which no answer tells.
+    async fn learn_spawned(&mut self, items: &[Commit], answers: &[Committed]) -> Result<(), String> {
+        let applied = items.iter().zip(answers).filter(|(_, answer)| **answer == Committed::Ok);
+        let spawned = applied.flat_map(|(item, _)| &item.effects).map(|effect| match effect {
+            Effect::Spawn(child) => child.key.clone(),
+        });
+        let spawned: Vec<_> = spawned.collect();
+        if spawned.is_empty() {
+            return Ok(());
+        }
+        // What comes after the commit must not be numbered before what it spawned.
+        let before = self.last_seq;
+        self.settle().await?;
+        let after = std::mem::replace(&mut self.last_seq, before);
+        let heads = ok("heads", self.store.heads(self.p, &spawned).await)?;
+        for (key, head) in spawned.iter().zip(heads) {
+            let head = head.ok_or_else(|| format!("spawned {key:?} is not there"))?;
+            self.stored(key, head.seq)?;
+        }
+        if after > before && self.last_seq >= after {
+            return Err(format!("a spawned task was numbered {} after {after}", self.last_seq));
+        }
+        self.last_seq = self.last_seq.max(after);
+        Ok(())
+    }
+
+    pub(super) async fn claim(&mut self) -> Result<(), String> {
+        let (session, given) = self.own().await?;
+        let mut items = Vec::new();
+        for _ in 0..self.source.rng.usize(1..5) {
+            let Some(key) = self.some_key() else { break };
+            let Some(was) = self.model_head(&key).await? else { continue };
+            // Mostly tasks that wait, once in a while any.
+            if was.state.is_waiting() || self.source.chance(20) {
+                let was = if self.source.chance(15) { Head { version: was.version + 1, ..was } } else { was };
+                let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
+                items.push(Claim { head: running(&was, session), was, queue, key });
+            }
+        }
+        let nobody = || OwnToken("0:0:nobody".into());
+        let given = given.filter(|_| !self.source.chance(10));
+        let (token, model_token) = given.unwrap_or_else(|| (nobody(), nobody()));
+        let theirs = items.iter().map(|item| Claim {
+            was: self.theirs(&item.key, &item.was),
+            head: self.theirs(&item.key, &item.head),
+            ..item.clone()
+        });
+        let found = self.store.claim(self.p, &token, session, theirs.collect()).await;
+        let expected = self.model.claim(self.p, &model_token, session, items.clone()).await;
+        let Some((found, expected)) = both("claim", found, expected)? else { return Ok(()) };
+        same(&format!("the answer to claim {items:?}"), &found, &expected)
+    }
+
+    /// A renewal by any session; answers it with both tokens if it owns the partition now.
+    pub(super) async fn own(&mut self) -> Result<(lovage_core::SessionId, Option<(OwnToken, OwnToken)>), String> {
+        let session = self.source.pick(&SESSIONS);
+        let want = self.source.pick(&[Want::Own, Want::Own, Want::Own, Want::Own, Want::Release, Want::Leave]);
+        let mut drop = if self.source.chance(50) { self.lapsed.clone() } else { Vec::new() };
+        if self.source.chance(5) {
+            drop.push(self.source.pick(&SESSIONS));
+        }
+        // A caller does not call itself lapsed.
+        drop.retain(|dropped| *dropped != session);
+        let request = OwnRequest { session, want, lease: LEASE, drop };
+        let found = self.store.own(self.p, request.clone()).await;
+        let expected = self.model.own(self.p, request.clone()).await;
+        let what = format!("the answer to {request:?}");
+        let Some((mut found, mut expected)) = both(&what, found, expected)? else { return Ok((session, None)) };
+        let owns = |reply: &OwnReply| reply.token.is_some();
+        same(&what, &owns(&found), &owns(&expected))?;
+        found.lapsed.sort();
+        expected.lapsed.sort();
+        same(&format!("lapsed in {what}"), &found.lapsed, &expected.lapsed)?;
+        self.lapsed = expected.lapsed;
+        let tokens = found.token.zip(expected.token);
+        if let Some((token, model_token)) = &tokens {
+            let fresh = self.tokens.insert(token.0.clone());
+            if self.model_tokens.insert(model_token.0.clone()) && !fresh {
+                return Err(format!("{token:?} was given to an earlier owner"));
+            }
+        }
+        Ok((session, tokens))
+    }
+
+    pub(super) async fn put_docs(&mut self) -> Result<(), String> {
+        let mut items = Vec::new();
+        let mut model_items = Vec::new();
+        for _ in 0..self.source.rng.usize(1..4) {
+            let kind = self.source.pick(&[DocKind::Queue, DocKind::Worker]);
+            let ns = self.source.pick(&NAMESPACES);
+            let name = self.source.pick(&["a", "b/c", "ü"]).to_owned();
+            let (version, model_version) = self.docs.get(&(kind, ns, name.clone())).copied().unwrap_or_default();
+            let (guard, model_guard) = match self.source.rng.u32(0..6) {
+                0 => (DocGuard::Absent, DocGuard::Absent),
+                1 | 2 => (DocGuard::Any, DocGuard::Any),
+                3 => (DocGuard::Version(version + 1_000), DocGuard::Version(model_version + 1_000)),
+                _ => (DocGuard::Version(version), DocGuard::Version(model_version)),
+            };
+            let bytes = if self.source.chance(25) { None } else { Some(self.source.bytes()) };
+            let item = DocPut { kind, ns, name, guard, bytes };
+            model_items.push(DocPut { guard: model_guard, ..item.clone() });
+            items.push(item);
+        }
+        let found = self.store.put_docs(items.clone()).await;
+        let expected = self.model.put_docs(model_items).await;
+        let Some((found, expected)) = both("put_docs", found, expected)? else { return Ok(()) };
+        same("the number of answers", &found.len(), &items.len())?;
+        for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
+            let what = format!("an answer to put_docs {items:?}");
+            let last = self.docs.entry((item.kind, item.ns, item.name.clone())).or_default();
+            match (found, expected) {
+                (DocOutcome::Ok { version, created }, DocOutcome::Ok { version: model_version, created: model_created }) => {
+                    same(&what, created, model_created)?;
+                    // Deleting what is not there changes nothing, and no version is promised for it.
+                    if *model_version > last.1 {
+                        if *version <= last.0 {
+                            return Err(format!("{what}: version {version} came after {}", last.0));
+                        }
+                        *last = (*version, *model_version);
+                    }
+                }
+                (DocOutcome::Refused(found), DocOutcome::Refused(expected)) => {
+                    same(&what, &found.as_ref().map(|doc| &doc.bytes), &expected.as_ref().map(|doc| &doc.bytes))?;
+                    if let Some(found) = found {
+                        same("the version shown", &found.version, &last.0)?;
+                    }
+                }
+                (found, expected) => same(&what, found, expected)?,
+            }
+        }
+        Ok(())
+    }
+}

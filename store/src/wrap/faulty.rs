@@ -1,0 +1,212 @@
+//! A store that fails on purpose: by a script for single calls, by a seed for many, or altogether.
+//!
+//! Every fault is one that a real store has: it could not be asked, its answer got lost, or it was slow.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fastrand::Rng;
+use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
+use parking_lot::Mutex;
+
+use super::Verb;
+use crate::{
+    Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
+    Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
+    Result, Store, StoreClock, Stored, Sync,
+};
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The call does not reach the store: [`Error::Unavailable`].
+    Before,
+    /// The call is carried out and its answer gets lost: [`Error::Unknown`] for a verb that writes, else
+    /// [`Error::Unavailable`].
+    After,
+    /// The call is carried out this much later.
+    Delay(Duration),
+}
+
+/// Makes calls of another store fail.
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    plan: Mutex<Plan>,
+}
+
+#[derive(Default)]
+struct Plan {
+    script: BTreeMap<Verb, VecDeque<Option<Fault>>>,
+    random: Option<Random>,
+    away: bool,
+}
+
+struct Random {
+    rng: Rng,
+    per_mille: u32,
+    longest: Duration,
+}
+
+impl Faulty {
+    /// A store that works until it is told otherwise.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner, plan: Mutex::default() }
+    }
+
+    /// Adds to the script of a verb: each call of it takes the next entry, `None` lets it pass. A scripted call has no
+    /// other faults.
+    pub fn script(&self, verb: Verb, faults: impl IntoIterator<Item = Option<Fault>>) {
+        self.plan.lock().script.entry(verb).or_default().extend(faults);
+    }
+
+    /// From now on this many in a thousand calls have a fault, drawn from `seed`; delays take up to `longest`.
+    pub fn random(&self, seed: u64, per_mille: u32, longest: Duration) {
+        self.plan.lock().random = Some(Random { rng: Rng::with_seed(seed), per_mille, longest });
+    }
+
+    /// Whether the store is away altogether: then every call fails as [`Fault::Before`].
+    pub fn set_away(&self, away: bool) {
+        self.plan.lock().away = away;
+    }
+
+    /// Forgets all plans: from now on everything works.
+    pub fn heal(&self) {
+        *self.plan.lock() = Plan::default();
+    }
+
+    async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        // Taken before the match: a lock held in its head would be held over the call.
+        let fault = self.plan.lock().next(verb);
+        match fault {
+            None => call.await,
+            Some(Fault::Before) => Err(Error::Unavailable("made to fail before the call".into())),
+            Some(Fault::Delay(by)) => {
+                tokio::time::sleep(by).await;
+                call.await
+            }
+            Some(Fault::After) => {
+                call.await?;
+                let text = "made to fail after the call".to_owned();
+                Err(if verb.writes() { Error::Unknown(text) } else { Error::Unavailable(text) })
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn next(&mut self, verb: Verb) -> Option<Fault> {
+        if self.away {
+            return Some(Fault::Before);
+        }
+        if let Some(scripted) = self.script.get_mut(&verb).and_then(VecDeque::pop_front) {
+            return scripted;
+        }
+        let random = self.random.as_mut()?;
+        if random.rng.u32(0..1_000) >= random.per_mille {
+            return None;
+        }
+        Some(match random.rng.u32(0..3) {
+            0 => Fault::Before,
+            1 => Fault::After,
+            _ => Fault::Delay(random.longest.mul_f64(random.rng.f64())),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn caps(&self) -> &Caps {
+        self.inner.caps()
+    }
+
+    fn clock(&self) -> &dyn StoreClock {
+        self.inner.clock()
+    }
+
+    async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
+        self.call(Verb::Insert, self.inner.insert(p, items, mode)).await
+    }
+
+    async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, items: Vec<Claim>) -> Result<Vec<Claimed>> {
+        self.call(Verb::Claim, self.inner.claim(p, own, source, items)).await
+    }
+
+    async fn commit(
+        &self,
+        p: Partition,
+        source: SessionId,
+        items: Vec<Commit>,
+        mode: Mode,
+        sync: Sync,
+    ) -> Result<Vec<Committed>> {
+        self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await
+    }
+
+    async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
+        self.call(Verb::Own, self.inner.own(p, request)).await
+    }
+
+    async fn tail(&self, p: Partition) -> Result<FeedPos> {
+        self.call(Verb::Tail, self.inner.tail(p)).await
+    }
+
+    async fn feed(&self, p: Partition, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
+        self.call(Verb::Feed, self.inner.feed(p, at, wait)).await
+    }
+
+    async fn heads(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
+        self.call(Verb::Heads, self.inner.heads(p, keys)).await
+    }
+
+    async fn get(&self, p: Partition, key: &TaskKey, parts: Parts) -> Result<Option<Stored>> {
+        self.call(Verb::Get, self.inner.get(p, key, parts)).await
+    }
+
+    async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Bytes>>> {
+        self.call(Verb::Bodies, self.inner.bodies(p, keys)).await
+    }
+
+    async fn scan(&self, p: Partition, index: &Index, from: Cursor, limit: usize) -> Result<Page> {
+        self.call(Verb::Scan, self.inner.scan(p, index, from, limit)).await
+    }
+
+    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+        self.call(Verb::Lanes, self.inner.lanes(p)).await
+    }
+
+    async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
+        self.call(Verb::List, self.inner.list(p, query, from, limit)).await
+    }
+
+    async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
+        self.call(Verb::Lookup, self.inner.lookup(p, ns, kind, key)).await
+    }
+
+    async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {
+        self.call(Verb::Counts, self.inner.counts(p)).await
+    }
+
+    async fn docs(&self, kind: DocKind, ns: Option<Ns>, after: Option<(Ns, String)>, limit: usize) -> Result<DocPage> {
+        self.call(Verb::Docs, self.inner.docs(kind, ns, after, limit)).await
+    }
+
+    async fn doc(&self, kind: DocKind, ns: Ns, name: &str) -> Result<Option<Document>> {
+        self.call(Verb::Doc, self.inner.doc(kind, ns, name)).await
+    }
+
+    async fn put_docs(&self, items: Vec<DocPut>) -> Result<Vec<DocOutcome>> {
+        self.call(Verb::PutDocs, self.inner.put_docs(items)).await
+    }
+
+    async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64> {
+        self.call(Verb::DocVersion, self.inner.doc_version(seen, wait)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.call(Verb::Ping, self.inner.ping()).await
+    }
+}

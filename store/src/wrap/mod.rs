@@ -1,0 +1,90 @@
+//! Stores around stores: measured, or made to fail. Written once for all stores.
+
+mod faulty;
+mod traced;
+
+pub use faulty::{Fault, Faulty};
+pub use traced::Traced;
+
+/// The verbs of a store, to name them in metrics and fault plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// [`Store::insert`](crate::Store::insert).
+    Insert,
+    /// [`Store::claim`](crate::Store::claim).
+    Claim,
+    /// [`Store::commit`](crate::Store::commit).
+    Commit,
+    /// [`Store::own`](crate::Store::own).
+    Own,
+    /// [`Store::tail`](crate::Store::tail).
+    Tail,
+    /// [`Store::feed`](crate::Store::feed).
+    Feed,
+    /// [`Store::heads`](crate::Store::heads).
+    Heads,
+    /// [`Store::get`](crate::Store::get).
+    Get,
+    /// [`Store::bodies`](crate::Store::bodies).
+    Bodies,
+    /// [`Store::scan`](crate::Store::scan).
+    Scan,
+    /// [`Store::lanes`](crate::Store::lanes).
+    Lanes,
+    /// [`Store::list`](crate::Store::list).
+    List,
+    /// [`Store::lookup`](crate::Store::lookup).
+    Lookup,
+    /// [`Store::counts`](crate::Store::counts).
+    Counts,
+    /// [`Store::docs`](crate::Store::docs).
+    Docs,
+    /// [`Store::doc`](crate::Store::doc).
+    Doc,
+    /// [`Store::put_docs`](crate::Store::put_docs).
+    PutDocs,
+    /// [`Store::doc_version`](crate::Store::doc_version).
+    DocVersion,
+    /// [`Store::ping`](crate::Store::ping).
+    Ping,
+}
+
+impl Verb {
+    /// The word used in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Claim => "claim",
+            Self::Commit => "commit",
+            Self::Own => "own",
+            Self::Tail => "tail",
+            Self::Feed => "feed",
+            Self::Heads => "heads",
+            Self::Get => "get",
+            Self::Bodies => "bodies",
+            Self::Scan => "scan",
+            Self::Lanes => "lanes",
+            Self::List => "list",
+            Self::Lookup => "lookup",
+            Self::Counts => "counts",
+            Self::Docs => "docs",
+            Self::Doc => "doc",
+            Self::PutDocs => "put_docs",
+            Self::DocVersion => "doc_version",
+            Self::Ping => "ping",
+        }
+    }
+
+    /// Whether a call may have changed something although its answer got lost.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutDocs)
+    }
+
+    /// Whether a call may wait for news: then its time says nothing about the store.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::Feed | Self::DocVersion)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! A store that tells how long its calls take and how they fail.
+//!
+//! | metric | labels | meaning |
+//! |---|---|---|
+//! | `lovage_store_call_seconds` | `verb` | time of each call that does not wait for news |
+//! | `lovage_store_errors_total` | `verb`, `error` | calls that failed, by the kind of error |
+//!
+//! Each call also runs in a debug span `store` with its verb.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
+use tracing::Instrument;
+
+use super::Verb;
+use crate::{
+    Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
+    Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
+    Result, Store, StoreClock, Stored, Sync,
+};
+
+/// Measures the calls of another store.
+pub struct Traced {
+    inner: Arc<dyn Store>,
+}
+
+impl Traced {
+    /// Measures the calls of `inner`.
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner }
+    }
+
+    async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let started = Instant::now();
+        let answer = call.instrument(tracing::debug_span!("store", verb = verb.as_str())).await;
+        if !verb.waits() {
+            metrics::histogram!("lovage_store_call_seconds", "verb" => verb.as_str()).record(started.elapsed());
+        }
+        if let Err(error) = &answer {
+            metrics::counter!("lovage_store_errors_total", "verb" => verb.as_str(), "error" => kind(error)).increment(1);
+        }
+        answer
+    }
+}
+
+fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::Unavailable(_) => "unavailable",
+        Error::Unknown(_) => "unknown",
+        Error::Full(_) => "full",
+        Error::Fenced => "fenced",
+        Error::Corrupt(_) => "corrupt",
+        Error::Format { .. } => "format",
+        Error::Locked(_) => "locked",
+        Error::Invalid(_) => "invalid",
+    }
+}
+
+#[async_trait]
+impl Store for Traced {
+    fn caps(&self) -> &Caps {
+        self.inner.caps()
+    }
+
+    fn clock(&self) -> &dyn StoreClock {
+        self.inner.clock()
+    }
+
+    async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
+        self.call(Verb::Insert, self.inner.insert(p, items, mode)).await
+    }
+
+    async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, items: Vec<Claim>) -> Result<Vec<Claimed>> {
+        self.call(Verb::Claim, self.inner.claim(p, own, source, items)).await
+    }
+
+    async fn commit(
+        &self,
+        p: Partition,
+        source: SessionId,
+        items: Vec<Commit>,
+        mode: Mode,
+        sync: Sync,
+    ) -> Result<Vec<Committed>> {
+        self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await
+    }
+
+    async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
+        self.call(Verb::Own, self.inner.own(p, request)).await
+    }
+
+    async fn tail(&self, p: Partition) -> Result<FeedPos> {
+        self.call(Verb::Tail, self.inner.tail(p)).await
+    }
+
+    async fn feed(&self, p: Partition, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
+        self.call(Verb::Feed, self.inner.feed(p, at, wait)).await
+    }
+
+    async fn heads(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
+        self.call(Verb::Heads, self.inner.heads(p, keys)).await
+    }
+
+    async fn get(&self, p: Partition, key: &TaskKey, parts: Parts) -> Result<Option<Stored>> {
+        self.call(Verb::Get, self.inner.get(p, key, parts)).await
+    }
+
+    async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Bytes>>> {
+        self.call(Verb::Bodies, self.inner.bodies(p, keys)).await
+    }
+
+    async fn scan(&self, p: Partition, index: &Index, from: Cursor, limit: usize) -> Result<Page> {
+        self.call(Verb::Scan, self.inner.scan(p, index, from, limit)).await
+    }
+
+    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+        self.call(Verb::Lanes, self.inner.lanes(p)).await
+    }
+
+    async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
+        self.call(Verb::List, self.inner.list(p, query, from, limit)).await
+    }
+
+    async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
+        self.call(Verb::Lookup, self.inner.lookup(p, ns, kind, key)).await
+    }
+
+    async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {
+        self.call(Verb::Counts, self.inner.counts(p)).await
+    }
+
+    async fn docs(&self, kind: DocKind, ns: Option<Ns>, after: Option<(Ns, String)>, limit: usize) -> Result<DocPage> {
+        self.call(Verb::Docs, self.inner.docs(kind, ns, after, limit)).await
+    }
+
+    async fn doc(&self, kind: DocKind, ns: Ns, name: &str) -> Result<Option<Document>> {
+        self.call(Verb::Doc, self.inner.doc(kind, ns, name)).await
+    }
+
+    async fn put_docs(&self, items: Vec<DocPut>) -> Result<Vec<DocOutcome>> {
+        self.call(Verb::PutDocs, self.inner.put_docs(items)).await
+    }
+
+    async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64> {
+        self.call(Verb::DocVersion, self.inner.doc_version(seen, wait)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.call(Verb::Ping, self.inner.ping()).await
+    }
+}
