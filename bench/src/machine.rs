@@ -49,7 +49,7 @@ impl Machine {
             kernel: first_word("/proc/sys/kernel/osrelease"),
             load_average: first_word("/proc/loadavg").parse().unwrap_or(0.0),
             fdatasync_us: fdatasync_us(folder)?,
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: std::iter::once("bench/run".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
         })
     }
 }

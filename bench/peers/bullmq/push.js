@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { Queue, QueueEvents } from 'bullmq';
+import { Redis } from 'ioredis';
 import { QUEUE, connection, cpuSeconds, options, startWorker } from './common.js';
 
 const now = () => Number(process.hrtime.bigint());
@@ -11,6 +12,11 @@ const data = JSON.parse(options.payload);
 const jobOptions = { removeOnComplete: options.remove, attempts: 10, backoff: { type: 'exponential', delay: 1000 } };
 const acks = [];
 const results = [];
+
+setTimeout(() => {
+  console.error('push.js: not done within 5 minutes');
+  process.exit(1);
+}, 300_000).unref();
 
 const worker = await (options.inline ? startWorker() : forkedWorker());
 const queue = new Queue(QUEUE, { connection });
@@ -64,26 +70,49 @@ async function single() {
 }
 
 // Latency counts from the call, not from the planned instant: Node's timers are a millisecond coarse, and that is the
-// generator's fault, not BullMQ's.
+// generator's fault, not BullMQ's. One listener for all jobs is cheaper than BullMQ's waitUntilFinished for each.
 async function rate() {
-  const events = new QueueEvents(QUEUE, { connection });
+  // From the last event so far: "from now on", the default, begins with the first read and misses what came before it.
+  const client = new Redis(connection);
+  const [[lastEventId]] = await client.xrevrange(queue.toKey('events'), '+', '-', 'COUNT', 1);
+  client.disconnect();
+  const events = new QueueEvents(QUEUE, { connection, lastEventId });
   await events.waitUntilReady();
+  const sent = new Map(); // instant of the call by job id, until the result is here
+  const early = new Map(); // instant of a result that came before the answer to its add
+  events.on('completed', ({ jobId }) => {
+    if (sent.has(jobId)) finish(jobId, now());
+    else early.set(jobId, now());
+  });
+  let finished = 0;
+  let allFinished;
+  const all = new Promise((resolve) => {
+    allFinished = resolve;
+  });
+  const finish = (jobId, at) => {
+    results.push(at - sent.get(jobId));
+    sent.delete(jobId);
+    finished += 1;
+    if (finished === tasks) allFinished();
+  };
+
   const interval = 1e9 / Number(options.rate);
   const start = now();
-  const open = [];
+  const add = async () => {
+    const called = now();
+    const job = await queue.add('push', data, jobOptions);
+    acks.push(now() - called);
+    sent.set(job.id, called);
+    if (early.has(job.id)) finish(job.id, early.get(job.id));
+  };
+  const adds = [];
   for (let index = 0; index < tasks; index += 1) {
     const wait = (start + index * interval - now()) / 1e6;
     if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-    const keep = index >= tasks / 10; // the first tenth warms up
-    open.push((async () => {
-      const sent = now();
-      const job = await queue.add('push', data, jobOptions);
-      if (keep) acks.push(now() - sent);
-      await job.waitUntilFinished(events);
-      if (keep) results.push(now() - sent);
-    })());
+    adds.push(add());
   }
-  await Promise.all(open);
+  await Promise.all(adds);
+  await all;
   await events.close();
 }
 

@@ -7,6 +7,7 @@ process.on('message', async (message) => {
   await worker.stop();
   process.disconnect();
 });
+process.on('disconnect', () => process.exit()); // also when the parent has died
 process.send({ name: 'ready' });
 process.send({ name: 'warm', ...(await worker.warm) });
 process.send({ name: 'done', ...(await worker.done) });

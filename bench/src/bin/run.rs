@@ -46,6 +46,9 @@ struct Arguments {
     /// BullMQ's concurrency; without it the fastest of several variants is looked for first.
     #[arg(long)]
     bullmq_concurrency: Option<usize>,
+    /// Jobs that BullMQ gets before the clock starts (0 measures it cold).
+    #[arg(long, default_value_t = 5_000)]
+    bullmq_warm_up: usize,
     /// The server binary (default: `lovage` beside this program).
     #[arg(long)]
     lovage: Option<PathBuf>,
@@ -76,7 +79,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let machine = Machine::describe(&setup.work)?;
     let path = arguments.results.join(format!("{}.json", machine.date.replace(':', "")));
     let mut results = Results::create(&path, &machine)?;
-    let sizes = sizes(arguments.quick);
+    let sizes = sizes(arguments);
     let chosen: &[Scenario] = if arguments.scenarios.is_empty() { Scenario::value_variants() } else { &arguments.scenarios };
 
     let compared = chosen.iter().any(|one| matches!(one, Scenario::Array | Scenario::Single | Scenario::Rate));
@@ -99,7 +102,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
             for (fsync, choice) in &peers {
                 let tasks = if *scenario == Scenario::Rate { sizes.rate } else { sizes.bullmq };
-                let figures = scenarios::peer(&setup, *scenario, choice, *fsync, tasks).await?;
+                let figures = scenarios::peer(&setup, *scenario, choice, *fsync, tasks, sizes.bullmq_warm_up).await?;
                 if let (Some(figures), Some(name)) = (figures, scenario.to_possible_value()) {
                     results.add(name.get_name(), &peer_name(*fsync), repetition, figures)?;
                 }
@@ -129,8 +132,8 @@ fn setup(arguments: &Arguments) -> anyhow::Result<Setup> {
     })
 }
 
-fn sizes(quick: bool) -> Sizes {
-    let part = if quick { 10 } else { 1 };
+fn sizes(arguments: &Arguments) -> Sizes {
+    let part = if arguments.quick { 10 } else { 1 };
     Sizes {
         bulk: 100_000 / part,
         single: 50_000 / part,
@@ -138,6 +141,7 @@ fn sizes(quick: bool) -> Sizes {
         queued: 100_000,
         large_backlog: 1_000_000 / part,
         bullmq: 20_000 / part,
+        bullmq_warm_up: arguments.bullmq_warm_up,
     }
 }
 
@@ -154,7 +158,8 @@ async fn choose(arguments: &Arguments, setup: &Setup, results: &mut Results, siz
     // Two rounds, of which the better one counts: a disturbance can only make a variant look slower than it is.
     for round in 1..=2 {
         for choice in scenarios::bullmq_choices() {
-            let figures = scenarios::peer(setup, Scenario::Array, &choice, Fsync::Always, sizes.bullmq / 2).await?;
+            let figures =
+                scenarios::peer(setup, Scenario::Array, &choice, Fsync::Always, sizes.bullmq / 2, sizes.bullmq_warm_up).await?;
             let Some(figures) = figures else { continue };
             let rate = figures.get("received_per_second").copied().unwrap_or(0.0);
             results.note(&format!("probe, {choice}"), &peer_name(Fsync::Always), round, figures)?;
