@@ -74,7 +74,8 @@ pub async fn delete_removes_every_part(fixture: &dyn Fixture) {
 /// A client's id is free after the deletion, and nothing of the old task comes back with it.
 pub async fn a_deleted_id_starts_anew(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;
-    let first = kit.put(kit.client_task(0)).await;
+    let root = kit.put(kit.task()).await;
+    let first = kit.put(Insert { root: Some(root.key.clone()), ..kit.client_task(0) }).await;
     let mut commit = succeed(&kit, &first);
     commit.result = Some(Some(Bytes::from_static(b"result")));
     commit.attempt = Some(Bytes::from_static(b"attempt"));
@@ -85,6 +86,7 @@ pub async fn a_deleted_id_starts_anew(fixture: &dyn Fixture) {
     assert!(second.head.seq > first.head.seq);
     let expected = Stored { head: second.head, body: Some(Bytes::from_static(b"new")), result: None, attempts: Vec::new() };
     assert_eq!(kit.whole(&second.key).await, Some(expected));
+    assert_eq!(kit.scan_keys(&Index::Members { root: root.key }, 10).await, []);
 }
 
 /// A result is stored, replaced, left alone, and removed.
