@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use lovage_core::decide::claim;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, Millis, Outcome, Route, Spec, TaskError, TaskKey};
+use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, TaskError, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Done;
 use super::settle::PushEnd;
@@ -31,12 +32,17 @@ const WORTH_A_CLAIM: usize = 64;
 impl Owner {
     /// Claims what may start: one call at a time, so that what becomes free meanwhile goes together with the next.
     pub(super) fn admit(&mut self) {
-        if self.claim_calls > 0 || self.stopping.is_some() || self.lanes.next().is_none() {
+        if self.claim_calls > 0 || self.stopping.is_some() {
+            return;
+        }
+        self.open_gates();
+        if self.lanes.next().is_none() {
             return;
         }
         let Some(token) = self.token.clone() else { return };
         let open = self.running.len();
         let linger = self.shared.options.claim_linger;
+        // With many pushes open, slots that become free are gathered for a moment: a claim costs a transaction.
         let few = self.freed < WORTH_A_CLAIM.min(open / 4);
         if few && self.last_claim.elapsed() < linger {
             return;
@@ -63,7 +69,6 @@ impl Owner {
     /// Takes tasks from the lanes in turn while slots are free.
     fn plan(&mut self) -> Vec<Plan> {
         let now = self.now();
-        self.open_gates(now);
         let room = self.shared.options.max_in_flight.saturating_sub(self.running.len() + self.claiming.len());
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch).min(room);
         let mut plans: Vec<Plan> = Vec::new();
@@ -111,7 +116,12 @@ impl Owner {
         }
     }
 
-    fn open_gates(&mut self, now: Millis) {
+    /// Opens as many of the lanes that wait for a slot as there are slots.
+    fn open_gates(&mut self) {
+        if !std::mem::take(&mut self.slots_freed) {
+            return;
+        }
+        let now = self.now();
         let gates = self.lanes.busy_gates();
         if !gates.is_empty() {
             for (gate, slots) in self.shared.registry.free(&gates, now) {
@@ -169,7 +179,7 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
-        let running = Running { head, spec, queue, worker, abort: None, slot: Some(slot), ending: false };
+        let running = Running { head, spec, queue, worker, push: None, slot: Some(slot), ending: false };
         self.running.insert(key.clone(), running);
         let Some(running) = self.running.get_mut(&key) else { return };
         let Some(body) = body else {
@@ -200,7 +210,7 @@ impl Owner {
             // The owner outlives its pushes; if it is gone nobody wants the answer.
             let _ = ends.send(PushEnd { key: pushed, attempt, instance: instance.url, pushed: outcome });
         });
-        running.abort = Some(task.abort_handle());
+        running.push = Some(AbortOnDropHandle::new(task));
         if running.head.flags.has(Flags::CANCEL) {
             self.on_cancel_wish(&key);
         }

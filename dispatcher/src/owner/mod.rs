@@ -20,9 +20,9 @@ use futures_util::stream::FuturesUnordered;
 use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::admit::Plan;
 use self::calls::Done;
@@ -53,8 +53,8 @@ struct Running {
     spec: Arc<lovage_core::Spec>,
     queue: Arc<str>,
     worker: Arc<Worker>,
-    /// Closes the connection.
-    abort: Option<AbortHandle>,
+    /// The push; dropping it closes the connection.
+    push: Option<AbortOnDropHandle<()>>,
     /// Given back as soon as the connection is done with, before the end is stored.
     slot: Option<Slot>,
     /// The end of the attempt is on its way to the store.
@@ -76,6 +76,8 @@ pub(crate) struct Owner {
     claim_calls: usize,
     last_claim: Instant,
     freed: usize,
+    /// A lane that waits for a slot may find one.
+    slots_freed: bool,
     settling: Vec<Settlement>,
     settling_since: Instant,
     settle_calls: usize,
@@ -124,6 +126,7 @@ impl Owner {
             claim_calls: 0,
             last_claim: now,
             freed: 0,
+            slots_freed: false,
             settling: Vec::new(),
             settling_since: now,
             settle_calls: 0,
@@ -173,7 +176,7 @@ impl Owner {
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
                 _ = tick.tick() => self.on_tick(),
-                () = freed => {}
+                () = freed => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -239,11 +242,7 @@ impl Owner {
         if self.token.take().is_some() || !self.running.is_empty() {
             tracing::error!(partition = self.partition.0, "the lease was not renewed in time; closing all open attempts");
         }
-        for (_, running) in self.running.drain() {
-            if let Some(abort) = running.abort {
-                abort.abort();
-            }
-        }
+        self.running.clear();
         self.settling.clear();
         self.graces.clear();
         self.lanes.clear();

@@ -44,9 +44,10 @@ impl Owner {
         let Some(running) = self.running.get_mut(&end.key).filter(|r| r.head.open_attempt() == end.attempt && !r.ending) else {
             return;
         };
-        running.abort = None;
+        running.push = None;
         running.slot = None;
         self.freed += 1;
+        self.slots_freed = true;
         let now = self.shared.store.clock().now();
         let elapsed = end.pushed.elapsed;
         let answer = push::answer(end.pushed);
@@ -71,10 +72,10 @@ impl Owner {
     pub(super) fn end_attempt(&mut self, key: &TaskKey, event: Event, note: Option<Note>) {
         let (now, random) = (self.now(), (self.shared.random)());
         let Some(running) = self.running.get_mut(key) else { return };
-        if let Some(abort) = running.abort.take() {
-            abort.abort();
+        running.push = None;
+        if running.slot.take().is_some() {
+            self.slots_freed = true;
         }
-        running.slot = None;
         running.ending = true;
         let transition = match decide(&running.head, &running.spec, event.clone(), now, random) {
             Ok(transition) => transition,

@@ -1,0 +1,6 @@
+//! The dispatcher over the memory store with a scripted transport and paused time: whole lives of tasks in milliseconds.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod life;
+mod simulation;
+mod world;

@@ -1,0 +1,258 @@
+//! A world for dispatchers: a store, a clock that follows paused time, workers made of closures.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+use lovage_core::worker::WorkerConfig;
+use lovage_core::{Body, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey};
+use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
+use lovage_dispatcher::{Dispatcher, Options, Registry};
+use lovage_store::{
+    DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store, Stored,
+};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub const EPOCH: Millis = Millis(1_800_000_000_000);
+
+/// What a worker does with a push.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Status(u16, &'static str),
+    Header(u16, &'static str, &'static str),
+    Fault(FaultKind),
+    /// Answers 200 only after this long.
+    Slow(Duration),
+}
+
+/// A push as a worker saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub id: String,
+    pub attempt: u32,
+    pub session_order: u64,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub start: Instant,
+    pub end: Option<Instant>,
+}
+
+type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
+
+/// Records every push and answers by script.
+pub struct Scripted {
+    script: Box<Script>,
+    pub seen: Mutex<Vec<Seen>>,
+    order: AtomicU64,
+}
+
+struct Closing<'a>(&'a Scripted, usize);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.seen.lock()[self.1].end = Some(Instant::now());
+    }
+}
+
+impl Transport for Scripted {
+    fn push(&self, request: PushRequest) -> BoxFuture<'_, Pushed> {
+        Box::pin(async move {
+            let text = |name: &str| request.headers.get(name).unwrap().to_str().unwrap().to_owned();
+            let seen = Seen {
+                id: text("webhook-id"),
+                attempt: text("lovage-attempt").parse().unwrap(),
+                session_order: self.order.fetch_add(1, Ordering::Relaxed),
+                headers: request.headers.clone(),
+                body: request.body.clone(),
+                start: Instant::now(),
+                end: None,
+            };
+            let reply = (self.script)(&seen);
+            let index = {
+                let mut all = self.seen.lock();
+                all.push(seen);
+                all.len() - 1
+            };
+            let _closing = Closing(self, index);
+            let mut headers = HeaderMap::new();
+            let outcome = match reply {
+                Reply::Status(status, body) => Ok((status, body)),
+                Reply::Header(status, name, value) => {
+                    headers.insert(name, value.parse().unwrap());
+                    Ok((status, ""))
+                }
+                Reply::Fault(kind) => Err(PushFault::new(kind)),
+                Reply::Slow(time) => {
+                    if tokio::time::timeout(request.timeout, tokio::time::sleep(time)).await.is_ok() {
+                        Ok((200, "\"slow\""))
+                    } else {
+                        Err(PushFault::new(FaultKind::TimedOut))
+                    }
+                }
+            };
+            let outcome = outcome.map(|(status, body)| Response {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers,
+                body: Bytes::from_static(body.as_bytes()),
+                truncated: false,
+            });
+            Pushed { outcome, sent: 0, received: 0, reused: false, elapsed: Duration::ZERO }
+        })
+    }
+}
+
+pub struct World {
+    pub store: Arc<dyn Store>,
+    pub transport: Arc<Scripted>,
+    partitions: u16,
+    next_id: AtomicU64,
+    sessions: AtomicU64,
+}
+
+/// A dispatcher that runs.
+pub struct Node {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    /// A clean stop.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
+    /// As `kill -9`: everything it holds is gone at once.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+}
+
+/// A memory store whose clock follows the (paused) time of the runtime.
+pub fn memory(partitions: u16) -> Arc<dyn Store> {
+    let start = Instant::now();
+    let clock = MemoryClock::following(move || EPOCH.after(start.elapsed()));
+    Arc::new(MemoryStore::new(MemoryOptions { partitions, ..MemoryOptions::new(clock) }))
+}
+
+impl World {
+    pub fn new(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::over(memory(1), script)
+    }
+
+    pub fn over(store: Arc<dyn Store>, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        let partitions = store.caps().partitions;
+        let transport = Scripted { script: Box::new(script), seen: Mutex::default(), order: AtomicU64::new(0) };
+        Self { store, transport: Arc::new(transport), partitions, next_id: AtomicU64::new(1), sessions: AtomicU64::new(1) }
+    }
+
+    /// Starts a dispatcher with a session of its own.
+    pub fn start(&self) -> Node {
+        self.start_over(Arc::clone(&self.store))
+    }
+
+    /// … that sees the store through this one.
+    pub fn start_over(&self, store: Arc<dyn Store>) -> Node {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let rng = Mutex::new(fastrand::Rng::with_seed(session));
+        let dispatcher = Dispatcher::new(
+            store,
+            Arc::clone(&self.transport) as Arc<dyn Transport>,
+            Registry::new(AddressPolicy::development()),
+            SessionId(session),
+            Arc::new(move || rng.lock().u64(..)),
+            Options::default(),
+        );
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
+        Node { stop, task }
+    }
+
+    pub async fn worker(&self, name: &str, pattern: &str, concurrency: u32) {
+        let config = WorkerConfig {
+            urls: vec!["http://127.0.0.1:9/".into()],
+            tasks: vec![pattern.into()],
+            concurrency: Some(concurrency),
+            ..WorkerConfig::default()
+        };
+        let bytes = Some(serde_json::to_vec(&config).unwrap().into());
+        let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
+        self.store.put_docs(vec![put]).await.unwrap();
+    }
+
+    /// A task with this signature.
+    pub async fn submit(&self, spec: Spec) -> TaskKey {
+        self.submit_with(spec, 4, None, None).await
+    }
+
+    pub async fn submit_with(&self, spec: Spec, priority: u8, due: Option<Millis>, expires: Option<Millis>) -> TaskKey {
+        let now = self.store.clock().now();
+        let n = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot::new((n * 1_237 % 4096) as u16);
+        let key = TaskKey::new(Ns::DEFAULT, IdRun::new(now, slot, n << 20).nth(0));
+        let lane = spec.lane(Ns::DEFAULT);
+        let head = NewTask::first_head(&lane, priority, due, expires, now);
+        let body = Body::encode(&spec.encode(), "", b"{\"args\":[],\"kwargs\":{}}");
+        let task = NewTask { key: key.clone(), head, body, lane, root: None };
+        let p = slot.partition(self.partitions);
+        self.store.insert(p, vec![Insert::new(task, OnExists::Generated)], Mode::Each).await.unwrap();
+        key
+    }
+
+    pub fn partition(&self, key: &TaskKey) -> Partition {
+        key.slot().partition(self.partitions)
+    }
+
+    pub async fn stored(&self, key: &TaskKey) -> Stored {
+        let parts = Parts { body: true, result: true, attempts: true };
+        self.store.get(self.partition(key), key, parts).await.unwrap().unwrap()
+    }
+
+    pub async fn head(&self, key: &TaskKey) -> Head {
+        self.stored(key).await.head
+    }
+
+    /// Waits (in paused time) until the task looks like this.
+    pub async fn until(&self, key: &TaskKey, what: &str, check: impl Fn(&Head) -> bool) -> Head {
+        let start = Instant::now();
+        let limit = start + Duration::from_secs(2 * 24 * 3600);
+        loop {
+            let head = self.head(key).await;
+            if check(&head) {
+                return head;
+            }
+            assert!(Instant::now() < limit, "never {what}: {head:?}");
+            // Paused time: the longer it takes, the coarser the steps.
+            tokio::time::sleep((start.elapsed() / 200).max(Duration::from_millis(5))).await;
+        }
+    }
+
+    pub async fn until_final(&self, key: &TaskKey) -> Head {
+        self.until(key, "final", |head| head.state.is_final()).await
+    }
+
+    pub async fn until_state(&self, key: &TaskKey, state: State) -> Head {
+        self.until(key, state.as_str(), |head| head.state == state).await
+    }
+
+    /// The pushes by task id, in order.
+    pub fn pushes(&self) -> HashMap<String, Vec<Seen>> {
+        let mut out: HashMap<String, Vec<Seen>> = HashMap::new();
+        for seen in self.transport.seen.lock().iter() {
+            out.entry(seen.id.clone()).or_default().push(seen.clone());
+        }
+        out
+    }
+}
+
+/// A call of a task by name.
+pub fn call(task: &str) -> Spec {
+    Spec { task: Some(task.into()), ..Spec::default() }
+}
