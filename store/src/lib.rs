@@ -16,6 +16,7 @@ pub mod memory;
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
 mod own;
+pub mod redis;
 mod store;
 pub mod wrap;
 mod write;
@@ -26,5 +27,6 @@ pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use own::{OwnReply, OwnRequest, OwnToken, Want};
+pub use redis::{RedisOptions, RedisStore};
 pub use store::{Caps, Store, StoreClock};
 pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, KeyEntry, KeyKind, KeyPut, Mode, OnExists, Sync};

@@ -1,0 +1,160 @@
+//! The names of everything in Redis. All keys of a partition carry its hash tag, so that they share one slot of a cluster.
+
+use lovage_core::{LaneId, Ns, TaskKey};
+
+use crate::{DocKind, KeyKind};
+
+/// The names of one partition's keys: `<prefix>{pNN}…`.
+#[derive(Clone, Debug)]
+pub(super) struct PartitionKeys {
+    tag: String,
+    /// What `lib.lua` expects first, in its order.
+    pub(super) fixed: [Vec<u8>; 12],
+}
+
+/// Places in [`PartitionKeys::fixed`], counted from 1 as Lua does.
+pub(super) mod at {
+    pub(in super::super) const TIMERS: usize = 9;
+    pub(in super::super) const RUNNING: usize = 10;
+    pub(in super::super) const DONE: usize = 11;
+    /// The first key that a plan may name by itself.
+    pub(in super::super) const FREE: usize = 13;
+}
+
+impl PartitionKeys {
+    pub(super) fn new(prefix: &str, partition: u16) -> Self {
+        let tag = format!("{prefix}{{p{partition:02}}}");
+        let names = ["h", "n", "seq", "f", "L", "lc", "m", "mr", "t", "run", "done", "own"];
+        let fixed = names.map(|name| format!("{tag}{name}").into_bytes());
+        Self { tag, fixed }
+    }
+
+    pub(super) fn heads(&self) -> &[u8] {
+        &self.fixed[0]
+    }
+
+    pub(super) fn counts(&self) -> &[u8] {
+        &self.fixed[1]
+    }
+
+    pub(super) fn feed(&self) -> &[u8] {
+        &self.fixed[3]
+    }
+
+    pub(super) fn lanes(&self) -> &[u8] {
+        &self.fixed[4]
+    }
+
+    pub(super) fn members(&self) -> &[u8] {
+        &self.fixed[6]
+    }
+
+    pub(super) fn timers(&self) -> &[u8] {
+        &self.fixed[at::TIMERS - 1]
+    }
+
+    pub(super) fn running(&self) -> &[u8] {
+        &self.fixed[at::RUNNING - 1]
+    }
+
+    pub(super) fn done(&self) -> &[u8] {
+        &self.fixed[at::DONE - 1]
+    }
+
+    pub(super) fn own(&self) -> &[u8] {
+        &self.fixed[11]
+    }
+
+    pub(super) fn until(&self) -> Vec<u8> {
+        self.with("until", &[])
+    }
+
+    pub(super) fn sessions(&self) -> Vec<u8> {
+        self.with("ses", &[])
+    }
+
+    pub(super) fn lane(&self, lane: LaneId) -> Vec<u8> {
+        format!("{}l:{:016x}", self.tag, lane.0).into_bytes()
+    }
+
+    pub(super) fn body(&self, id: &[u8]) -> Vec<u8> {
+        self.with("b:", id)
+    }
+
+    pub(super) fn result(&self, id: &[u8]) -> Vec<u8> {
+        self.with("r:", id)
+    }
+
+    pub(super) fn attempts(&self, id: &[u8]) -> Vec<u8> {
+        self.with("a:", id)
+    }
+
+    pub(super) fn unique(&self, ns: Ns, kind: KeyKind, key: &[u8]) -> Vec<u8> {
+        self.with(&format!("k:{}:{}:", ns.0, kind as u8 as char), key)
+    }
+
+    fn with(&self, kind: &str, name: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.tag.len() + kind.len() + name.len());
+        out.extend_from_slice(self.tag.as_bytes());
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(name);
+        out
+    }
+}
+
+/// The names of what belongs to no partition: `<prefix>{doc}…`.
+#[derive(Clone, Debug)]
+pub(super) struct DocKeys {
+    tag: String,
+}
+
+impl DocKeys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { tag: format!("{prefix}{{doc}}") }
+    }
+
+    /// Facts about the store: format, partitions.
+    pub(super) fn meta(&self) -> String {
+        format!("{}meta", self.tag)
+    }
+
+    /// The number of the last session.
+    pub(super) fn session(&self) -> String {
+        format!("{}session", self.tag)
+    }
+
+    /// How often a document was changed.
+    pub(super) fn changes(&self) -> String {
+        format!("{}v", self.tag)
+    }
+
+    /// An entry for every call that changed documents.
+    pub(super) fn feed(&self) -> String {
+        format!("{}f", self.tag)
+    }
+
+    /// Documents of a kind: [`doc_name`] -> version, live, bytes.
+    pub(super) fn docs(&self, kind: DocKind) -> String {
+        format!("{}d:{}", self.tag, kind as u8 as char)
+    }
+
+    /// The names of the live ones in order.
+    pub(super) fn names(&self, kind: DocKind) -> String {
+        format!("{}i:{}", self.tag, kind as u8 as char)
+    }
+}
+
+/// A document's name within its kind; the order of the bytes is the order of (namespace, name).
+pub(super) fn doc_name(ns: Ns, name: &str) -> Vec<u8> {
+    let mut out = ns.0.to_be_bytes().to_vec();
+    out.extend_from_slice(name.as_bytes());
+    out
+}
+
+/// What the members of a tree begin with: the length of the root's key and the key.
+pub(super) fn root_prefix(root: &TaskKey) -> Vec<u8> {
+    let key = root.to_bytes();
+    let mut out = vec![key.len() as u8];
+    out.extend_from_slice(&key);
+    out
+}

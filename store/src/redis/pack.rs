@@ -1,0 +1,152 @@
+//! Packed forms: arguments of scripts (MessagePack, as `cmsgpack` reads it), rows of the feed, entries of unique keys.
+
+use bytes::Bytes;
+use lovage_core::head::HEAD_BYTES;
+use lovage_core::{Head, Millis, SessionId, TaskKey};
+
+use crate::{Error, FeedRow, KeyEntry, KeyPut, Result};
+
+/// Writes the few MessagePack forms that the scripts are given. Whoever opens an array writes that many values into it.
+#[derive(Debug, Default)]
+pub(super) struct Packer(Vec<u8>);
+
+impl Packer {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    pub(super) fn array(&mut self, len: usize) -> &mut Self {
+        match len {
+            0..=15 => self.0.push(0x90 | len as u8),
+            16..=0xffff => self.sized(0xdc, &(len as u16).to_be_bytes()),
+            _ => self.sized(0xdd, &(len as u32).to_be_bytes()),
+        }
+        self
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        match bytes.len() {
+            len @ 0..=31 => self.0.push(0xa0 | len as u8),
+            len @ 32..=0xff => self.sized(0xd9, &[len as u8]),
+            len @ 0x100..=0xffff => self.sized(0xda, &(len as u16).to_be_bytes()),
+            len => self.sized(0xdb, &(len as u32).to_be_bytes()),
+        }
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
+        match number {
+            0..=0x7f => self.0.push(number as u8),
+            0x80..=0xffff => self.sized(0xcd, &(number as u16).to_be_bytes()),
+            _ => self.sized(0xcf, &number.to_be_bytes()),
+        }
+        self
+    }
+
+    pub(super) fn nothing(&mut self) -> &mut Self {
+        self.0.push(0xc2);
+        self
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    fn sized(&mut self, tag: u8, len: &[u8]) {
+        self.0.push(tag);
+        self.0.extend_from_slice(len);
+    }
+}
+
+/// Starts a feed entry: the session that made the change.
+pub(super) fn feed_prefix(source: SessionId) -> Vec<u8> {
+    source.0.to_be_bytes().to_vec()
+}
+
+/// Appends a row: `[length of the key u8][head follows u8][key][head]`.
+pub(super) fn push_row(rows: &mut Vec<u8>, key: &[u8], head: Option<&[u8]>) {
+    rows.push(key.len() as u8);
+    rows.push(u8::from(head.is_some()));
+    rows.extend_from_slice(key);
+    rows.extend_from_slice(head.unwrap_or_default());
+}
+
+/// Reads a feed entry: its source and its rows.
+pub(super) fn read_entry(bytes: &[u8]) -> Result<(SessionId, Vec<FeedRow>)> {
+    let bad = || Error::Corrupt("a feed entry does not end where it should".into());
+    let (source, mut rest) = bytes.split_first_chunk::<8>().ok_or_else(bad)?;
+    let mut rows = Vec::new();
+    while !rest.is_empty() {
+        let ([len, flag], tail) = rest.split_first_chunk::<2>().ok_or_else(bad)?;
+        let (key, tail) = tail.split_at_checked(usize::from(*len)).ok_or_else(bad)?;
+        let (head, tail) = tail.split_at_checked(if *flag == 0 { 0 } else { HEAD_BYTES }).ok_or_else(bad)?;
+        let head = if *flag == 0 { None } else { Some(read_head(head)?) };
+        rows.push(FeedRow { key: read_key(key)?, head });
+        rest = tail;
+    }
+    Ok((SessionId(u64::from_be_bytes(*source)), rows))
+}
+
+/// Reads a head.
+pub(super) fn read_head(bytes: &[u8]) -> Result<Head> {
+    Head::unpack(bytes).ok_or_else(|| Error::Corrupt("a stored head cannot be read".into()))
+}
+
+/// Reads a task's key.
+pub(super) fn read_key(bytes: &[u8]) -> Result<TaskKey> {
+    TaskKey::from_bytes(bytes).ok_or_else(|| Error::Corrupt("a stored task key cannot be read".into()))
+}
+
+/// What is stored under a unique key: `[until u64][length of the task's key u8][key][value]`.
+pub(super) fn pack_unique(task: &[u8], put: &KeyPut) -> Vec<u8> {
+    let mut out = put.until.0.to_be_bytes().to_vec();
+    out.push(task.len() as u8);
+    out.extend_from_slice(task);
+    out.extend_from_slice(&put.value);
+    out
+}
+
+/// Reads what [`pack_unique`] wrote.
+pub(super) fn read_unique(bytes: &[u8]) -> Result<KeyEntry> {
+    let bad = || Error::Corrupt("a stored unique key cannot be read".into());
+    let (until, rest) = bytes.split_first_chunk::<8>().ok_or_else(bad)?;
+    let (len, rest) = rest.split_first().ok_or_else(bad)?;
+    let (task, value) = rest.split_at_checked(usize::from(*len)).ok_or_else(bad)?;
+    Ok(KeyEntry { task: read_key(task)?, value: Bytes::copy_from_slice(value), until: Millis(u64::from_be_bytes(*until)) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use lovage_core::{Ns, TaskId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn junk_never_panics(bytes: Vec<u8>) {
+            let _ = read_entry(&bytes);
+            let _ = read_unique(&bytes);
+        }
+
+        #[test]
+        fn unique_keys_round_trip(id in "[a-z]{1,128}", value: Vec<u8>, until in 0u64..1 << 48) {
+            let task = TaskKey::new(Ns(3), TaskId::parse(&id).unwrap());
+            let put = KeyPut { kind: crate::KeyKind::Idempotency, key: Bytes::new(), value: value.into(), until: Millis(until) };
+            let entry = read_unique(&pack_unique(&task.to_bytes(), &put)).unwrap();
+            prop_assert_eq!(entry, KeyEntry { task, value: put.value, until: put.until });
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_as_written() {
+        let deleted = TaskKey::new(Ns(1), TaskId::parse("gone").unwrap());
+        let mut bytes = feed_prefix(SessionId(7));
+        push_row(&mut bytes, &deleted.to_bytes(), None);
+        let (source, rows) = read_entry(&bytes).unwrap();
+        assert_eq!((source, rows), (SessionId(7), vec![FeedRow { key: deleted, head: None }]));
+        assert!(read_entry(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
