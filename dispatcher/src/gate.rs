@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lovage_core::Millis;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -19,15 +19,15 @@ pub struct Gate {
     pub number: u64,
     /// Somebody waits for a slot.
     wanted: AtomicBool,
-    freed: Arc<Notify>,
+    freed: watch::Sender<u64>,
     paused_until: AtomicU64,
     /// Consecutive "not now" answers without a time of their own.
     throttled: AtomicU32,
 }
 
 impl Gate {
-    /// A gate that rings `freed` when a slot that somebody waits for is free.
-    pub fn new(number: u64, freed: Arc<Notify>) -> Self {
+    /// A gate that raises `freed` when a slot that somebody waits for is free.
+    pub fn new(number: u64, freed: watch::Sender<u64>) -> Self {
         Self { number, wanted: AtomicBool::new(false), freed, paused_until: AtomicU64::new(0), throttled: AtomicU32::new(0) }
     }
 
@@ -107,7 +107,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.open.fetch_sub(1, Ordering::SeqCst);
         if self.slots.gate.wanted.swap(false, Ordering::SeqCst) {
-            self.slots.gate.freed.notify_waiters();
+            self.slots.gate.freed.send_modify(|n| *n += 1);
         }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Arc<Gate> {
-        Arc::new(Gate::new(1, Arc::new(Notify::new())))
+        Arc::new(Gate::new(1, watch::Sender::default()))
     }
 
     #[test]
@@ -155,14 +155,14 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_wants_a_slot_is_told() {
-        let freed = Arc::new(Notify::new());
-        let slots = Arc::new(Slots::new(Arc::new(Gate::new(1, Arc::clone(&freed)))));
+        let freed = watch::Sender::default();
+        let mut told = freed.subscribe();
+        let slots = Arc::new(Slots::new(Arc::new(Gate::new(1, freed))));
+        drop(slots.take(1).unwrap());
+        assert!(!told.has_changed().unwrap(), "nobody asked");
         let slot = slots.take(1).unwrap();
         slot.gate().want();
-        let told = freed.notified();
-        tokio::pin!(told);
-        told.as_mut().enable();
         drop(slot);
-        told.await;
+        told.changed().await.unwrap();
     }
 }

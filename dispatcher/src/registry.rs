@@ -13,7 +13,7 @@ use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, Signi
 use lovage_core::{Millis, Ns, worker_mark};
 use lovage_store::{DocKind, Document, Store};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::{AddressPolicy, Target, check_user_headers};
@@ -112,7 +112,7 @@ pub struct Registry {
     gates: Mutex<AHashMap<(Ns, String), Arc<Gate>>>,
     slots: Mutex<AHashMap<(Ns, String, Arc<str>), Arc<Slots>>>,
     next_gate: AtomicU64,
-    freed: Arc<Notify>,
+    freed: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -126,14 +126,14 @@ impl Registry {
             gates: Mutex::default(),
             slots: Mutex::default(),
             next_gate: AtomicU64::new(1),
-            freed: Arc::new(Notify::new()),
+            freed: watch::Sender::default(),
             changed: watch::channel(0).0,
         })
     }
 
-    /// Rings when a wanted slot is free.
-    pub fn freed(&self) -> Arc<Notify> {
-        Arc::clone(&self.freed)
+    /// Changes when a wanted slot is free.
+    pub fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
     }
 
     /// Changes with every new snapshot.
@@ -176,19 +176,26 @@ impl Registry {
         Target::parse(url, &self.policy).ok().map(Arc::new)
     }
 
-    /// The gates with free slots among these, with how many.
+    /// How many slots are free at each of these gates now; of later ones their [`Registry::freed`] tells.
     pub fn free(&self, gates: &[u64], now: Millis) -> Vec<(u64, usize)> {
         let snapshot = self.snapshot.load();
         let origins = self.origins.lock();
         let all = snapshot.workers.values().flatten().chain(origins.values());
-        all.filter(|w| gates.contains(&w.gate.number)).map(|w| (w.gate.number, w.free(now) as usize)).collect()
+        let asked = all.filter(|w| gates.contains(&w.gate.number));
+        asked
+            .map(|w| {
+                // Asked for before they are counted: a slot freed in between is told.
+                w.gate.want();
+                (w.gate.number, w.free(now) as usize)
+            })
+            .collect()
     }
 
     fn gate(&self, ns: Ns, name: &str) -> Arc<Gate> {
         let mut gates = self.gates.lock();
         let gate = gates
             .entry((ns, name.to_owned()))
-            .or_insert_with(|| Arc::new(Gate::new(self.next_gate.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.freed))));
+            .or_insert_with(|| Arc::new(Gate::new(self.next_gate.fetch_add(1, Ordering::Relaxed), self.freed.clone())));
         Arc::clone(gate)
     }
 

@@ -153,7 +153,6 @@ impl Owner {
             self.token = None;
             self.lanes.clear();
             self.timers.clear();
-            self.released = true;
         } else {
             self.store_failed("claim tasks", error);
         }

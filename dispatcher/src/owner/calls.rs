@@ -53,6 +53,9 @@ impl Owner {
                     // The store may hold more of it than the task that made it known.
                     self.lanes.add(Arc::new(def), true);
                 }
+                if std::mem::take(&mut self.learn_again) {
+                    self.learn_lanes();
+                }
             }
             Done::Lanes(Err(error)) => {
                 self.store_failed("read the lanes", &error);
@@ -118,18 +121,14 @@ impl Owner {
         self.renewed = started;
         if self.stopping.is_some() {
             self.token = None;
-            self.released = true;
             return;
         }
         let before: Option<OwnToken> = self.token.take();
         self.token.clone_from(&reply.token);
         if before != self.token && self.token.is_some() {
             tracing::debug!(partition = self.partition.0, "owns the partition");
-            if before.is_some() || self.released {
-                self.reload(None);
-            } else {
-                self.load(None);
-            }
+            // Whatever was seen before belongs to another ownership.
+            self.reload(None);
         }
         if self.token.is_some() {
             for session in reply.lapsed {
@@ -158,6 +157,8 @@ impl Owner {
     /// A task came in a lane that is not known yet.
     pub(super) fn learn_lanes(&mut self) {
         if std::mem::replace(&mut self.learning, true) {
+            // The definitions under way may have been read before this lane was there.
+            self.learn_again = true;
             return;
         }
         let (shared, p) = (Arc::clone(&self.shared), self.partition);

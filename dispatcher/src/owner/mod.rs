@@ -89,6 +89,7 @@ pub(crate) struct Owner {
     feeding: bool,
     /// The definitions of new lanes are being read.
     learning: bool,
+    learn_again: bool,
     recovering: AHashSet<SessionId>,
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
@@ -97,7 +98,6 @@ pub(crate) struct Owner {
     ends: mpsc::UnboundedReceiver<PushEnd>,
     ends_in: mpsc::UnboundedSender<PushEnd>,
     stopping: Option<Instant>,
-    released: bool,
 }
 
 /// How long nothing is asked of a store that just failed.
@@ -135,6 +135,7 @@ impl Owner {
             sweeping: false,
             feeding: false,
             learning: false,
+            learn_again: false,
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
@@ -142,7 +143,6 @@ impl Owner {
             ends,
             ends_in,
             stopping: None,
-            released: false,
         }
     }
 
@@ -152,14 +152,10 @@ impl Owner {
 
     /// Runs until `stop`, then gives back what is unfinished after `grace` and leaves.
     pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration, mut changed: watch::Receiver<u64>) {
-        let freed = self.shared.registry.freed();
+        let mut freed = self.shared.registry.freed();
         let mut tick = tokio::time::interval(self.shared.options.renew_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            // Armed before the lanes are looked at, so that no slot is freed unseen.
-            let freed = freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
             self.work();
             if self.stopping.is_some() && self.is_done() {
                 break;
@@ -176,7 +172,7 @@ impl Owner {
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
                 _ = tick.tick() => self.on_tick(),
-                () = freed => self.slots_freed = true,
+                Ok(()) = freed.changed() => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
                 () = tokio::time::sleep_until(wake) => {}
             }
