@@ -8,6 +8,7 @@ mod check;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)] // cases of tests: they panic with what they found
 pub mod conformance;
 mod docs;
+pub mod embedded;
 mod error;
 mod feed;
 mod lists;
@@ -22,6 +23,7 @@ pub mod wrap;
 mod write;
 
 pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
+pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore};
 pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};

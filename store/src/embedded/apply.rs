@@ -1,0 +1,286 @@
+//! Carries out operations within the writer's open transaction: guards first, then the changes.
+//!
+//! A refused item writes nothing, so a batch needs no savepoint; only an atomic batch has one, to undo the items
+//! before the refused one.
+
+use lovage_core::{Head, Millis, TaskKey};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use super::bodies::Bodies;
+use super::books::{Books, Move};
+use super::row::{self, head_columns};
+use crate::{
+    Claim, Claimed, Commit, Committed, DocOutcome, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyPut, Mode, OnExists, Result,
+};
+
+/// The answer to one operation, kept until the transaction is committed.
+pub(super) enum Outcome {
+    Inserts(Vec<Inserted>),
+    Claims(Result<Vec<Claimed>>),
+    Commits(Vec<Committed>),
+    Documents(Vec<DocOutcome>),
+    Refused(crate::Error),
+}
+
+/// The writer's statements, prepared once per connection.
+pub(super) struct Statements<'c> {
+    conn: &'c Connection,
+    insert_task: Statement<'c>,
+    update_task: Statement<'c>,
+    delete_task: Statement<'c>,
+    head: Statement<'c>,
+    insert_body: Statement<'c>,
+    read_body: Statement<'c>,
+    update_body: Statement<'c>,
+    delete_body: Statement<'c>,
+    put_result: Statement<'c>,
+    delete_result: Statement<'c>,
+    add_attempt: Statement<'c>,
+    delete_attempts: Statement<'c>,
+    read_key: Statement<'c>,
+    put_key: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    pub(super) fn prepare(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            insert_task: conn.prepare(row::INSERT)?,
+            update_task: conn.prepare(row::UPDATE)?,
+            delete_task: conn.prepare(row::DELETE)?,
+            head: conn.prepare(concat!("SELECT ", head_columns!(), " FROM task WHERE key = ?1"))?,
+            insert_body: conn.prepare("INSERT INTO body VALUES (?1, ?2)")?,
+            read_body: conn.prepare("SELECT bytes FROM body WHERE seq = ?1")?,
+            update_body: conn.prepare("UPDATE body SET bytes = ?2 WHERE seq = ?1")?,
+            delete_body: conn.prepare("DELETE FROM body WHERE seq = ?1")?,
+            put_result: conn.prepare("INSERT OR REPLACE INTO result VALUES (?1, ?2)")?,
+            delete_result: conn.prepare("DELETE FROM result WHERE seq = ?1")?,
+            add_attempt: conn
+                .prepare("INSERT INTO attempt SELECT ?1, coalesce(max(n), 0) + 1, ?2 FROM attempt WHERE seq = ?1")?,
+            delete_attempts: conn.prepare("DELETE FROM attempt WHERE seq = ?1")?,
+            read_key: conn.prepare("SELECT task, value, until FROM key WHERE ns = ?1 AND kind = ?2 AND key = ?3")?,
+            put_key: conn.prepare("INSERT OR REPLACE INTO key VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+        })
+    }
+}
+
+/// What one operation changes, as readers of the feed and the books are told.
+#[derive(Default)]
+struct Changes {
+    rows: Vec<FeedRow>,
+    moves: Vec<Move>,
+}
+
+impl Changes {
+    fn add(&mut self, key: &TaskKey, queue: usize, was: Option<&Head>, now: Option<Head>) {
+        let side = |head: &Head| (head.state, head.lane);
+        self.moves.push(Move { queue, from: was.map(side), to: now.as_ref().map(side) });
+        self.rows.push(FeedRow { key: key.clone(), head: now });
+    }
+}
+
+/// One round's view of the writer's state.
+pub(super) struct Apply<'a, 'c> {
+    pub(super) statements: &'a mut Statements<'c>,
+    pub(super) books: &'a mut Books,
+    pub(super) bodies: &'a mut Bodies,
+    pub(super) now: Millis,
+}
+
+type Applied<T> = rusqlite::Result<(T, Vec<FeedRow>)>;
+
+impl Apply<'_, '_> {
+    pub(super) fn inserts(&mut self, items: &[Insert], mode: Mode) -> Applied<Vec<Inserted>> {
+        self.batch(items, mode, Self::insert, |answer| matches!(answer, Inserted::Ok { .. }), || Inserted::Aborted)
+    }
+
+    pub(super) fn commits(&mut self, items: &[Commit], mode: Mode) -> Applied<Vec<Committed>> {
+        self.batch(items, mode, Self::commit, |answer| *answer == Committed::Ok, || Committed::Aborted)
+    }
+
+    pub(super) fn claims(&mut self, items: &[Claim]) -> Applied<Vec<Claimed>> {
+        self.batch(items, Mode::Each, Self::claim, |_| true, || Claimed::Stale)
+    }
+
+    /// Applies items one by one; an atomic batch with a refused item is undone as a whole.
+    fn batch<I, A>(
+        &mut self,
+        items: &[I],
+        mode: Mode,
+        one: impl Fn(&mut Self, &I, &mut Changes) -> rusqlite::Result<A>,
+        ok: impl Fn(&A) -> bool,
+        aborted: impl Fn() -> A,
+    ) -> Applied<Vec<A>> {
+        let mut changes = Changes { rows: Vec::with_capacity(items.len()), moves: Vec::with_capacity(items.len()) };
+        let mut answers = Vec::with_capacity(items.len());
+        let atomic = mode == Mode::Atomic && items.len() > 1;
+        if atomic {
+            self.statements.conn.execute_batch("SAVEPOINT atomic")?;
+        }
+        for item in items {
+            answers.push(one(self, item, &mut changes)?);
+        }
+        if atomic {
+            if !answers.iter().all(&ok) {
+                self.statements.conn.execute_batch("ROLLBACK TO atomic")?;
+                changes = Changes::default();
+                for answer in answers.iter_mut().filter(|a| ok(a)) {
+                    *answer = aborted();
+                }
+            }
+            self.statements.conn.execute_batch("RELEASE atomic")?;
+        }
+        for change in &changes.moves {
+            self.books.apply(change);
+        }
+        Ok((answers, changes.rows))
+    }
+
+    fn insert(&mut self, item: &Insert, changes: &mut Changes) -> rusqlite::Result<Inserted> {
+        if item.not_after.is_some_and(|limit| self.now > limit) {
+            return Ok(Inserted::Late);
+        }
+        if let Some(put) = &item.unique {
+            // An id that is taken goes before a key that is taken.
+            if item.exists == OnExists::Return
+                && let Some(head) = self.head(&item.key)?
+            {
+                return Ok(Inserted::Exists(head));
+            }
+            if let Some(entry) = self.taken(item, put)? {
+                return Ok(Inserted::Conflict(entry));
+            }
+        }
+        Ok(match self.store(item, changes)? {
+            Some(seq) => Inserted::Ok { seq },
+            None => match self.head(&item.key)? {
+                Some(head) => Inserted::Exists(head),
+                None => return Err(rusqlite::Error::QueryReturnedNoRows),
+            },
+        })
+    }
+
+    /// Stores a task and its key; `None` if its id is taken.
+    fn store(&mut self, item: &Insert, changes: &mut Changes) -> rusqlite::Result<Option<u64>> {
+        let key = item.key.to_bytes();
+        let seq = self.books.take_seq();
+        let mut head = item.head.clone();
+        head.seq = seq;
+        let s = &mut *self.statements;
+        row::bind(&mut s.insert_task, seq, &key, &head)?;
+        s.insert_task.raw_bind_parameter(24, item.root.as_ref().map(TaskKey::to_bytes).as_deref())?;
+        if s.insert_task.raw_execute()? == 0 {
+            return Ok(None);
+        }
+        s.insert_body.raw_bind_parameter(1, seq as i64)?;
+        s.insert_body.raw_bind_parameter(2, &item.body[..])?;
+        s.insert_body.raw_execute()?;
+        if let Some(put) = &item.unique {
+            let until = put.until.0 as i64;
+            s.put_key.execute(params![item.key.ns.0, put.kind as u8, &put.key[..], &key[..], &put.value[..], until])?;
+        }
+        self.bodies.put(seq, item.body.clone());
+        if head.lane.0 != 0 {
+            self.books.define(head.lane, &item.lane);
+        }
+        let queue = self.books.queue(item.lane.ns, &item.lane.queue);
+        changes.add(&item.key, queue, None, Some(head));
+        Ok(Some(seq))
+    }
+
+    fn taken(&mut self, item: &Insert, put: &KeyPut) -> rusqlite::Result<Option<KeyEntry>> {
+        let found = self.statements.read_key.query_row(params![item.key.ns.0, put.kind as u8, &put.key[..]], key_entry);
+        Ok(found.optional()?.filter(|entry| entry.until > self.now))
+    }
+
+    fn claim(&mut self, item: &Claim, changes: &mut Changes) -> rusqlite::Result<Claimed> {
+        let Ok(was) = self.change(&item.key, &item.was, Some(&item.head))? else { return Ok(Claimed::Stale) };
+        let seq = was.seq;
+        let queue = self.books.queue(item.key.ns, &item.queue);
+        changes.add(&item.key, queue, Some(&was), Some(Head { seq, ..item.head.clone() }));
+        if let Some(body) = self.bodies.take(seq) {
+            return Ok(Claimed::Ok(body));
+        }
+        let s = &mut *self.statements;
+        let body = s.read_body.query_row([seq as i64], |r| Ok(bytes::Bytes::copy_from_slice(r.get_ref(0)?.as_blob()?)));
+        Ok(Claimed::Ok(body.optional()?.unwrap_or_else(|| {
+            tracing::error!(task = %item.key.id, "the task has no body");
+            bytes::Bytes::new()
+        })))
+    }
+
+    fn commit(&mut self, item: &Commit, changes: &mut Changes) -> rusqlite::Result<Committed> {
+        let was = match self.change(&item.key, &item.was, item.head.as_ref())? {
+            Ok(was) => was,
+            Err(stored) => return Ok(Committed::Stale(stored)),
+        };
+        let seq = was.seq as i64;
+        let queue = self.books.queue(item.key.ns, &item.queue);
+        changes.add(&item.key, queue, Some(&was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
+        let s = &mut *self.statements;
+        if item.head.is_none() {
+            self.bodies.take(was.seq);
+            s.delete_body.execute([seq])?;
+            s.delete_result.execute([seq])?;
+            s.delete_attempts.execute([seq])?;
+        } else {
+            if let Some(body) = &item.body {
+                self.bodies.take(was.seq);
+                s.update_body.execute(params![seq, &body[..]])?;
+            }
+            match &item.result {
+                Some(Some(result)) => drop(s.put_result.execute(params![seq, &result[..]])?),
+                Some(None) => drop(s.delete_result.execute([seq])?),
+                None => {}
+            }
+            if let Some(attempt) = &item.attempt {
+                s.add_attempt.execute(params![seq, &attempt[..]])?;
+            }
+        }
+        for effect in &item.effects {
+            let Effect::Spawn(insert) = effect;
+            self.store(insert, changes)?;
+        }
+        Ok(Committed::Ok)
+    }
+
+    /// Rewrites or deletes a head if it still has the version of `was`, and returns the head that was stored; else the
+    /// inner error is the stored head. The place named by `was` is tried first; it is only believed when key, state
+    /// and lane agree, so a wrong `was` costs a second look but never touches another task.
+    fn change(&mut self, key: &TaskKey, was: &Head, now: Option<&Head>) -> rusqlite::Result<Result<Head, Option<Head>>> {
+        let bytes = key.to_bytes();
+        if self.rewrite(&bytes, was, now)? {
+            return Ok(Ok(was.clone()));
+        }
+        match self.head(key)? {
+            Some(stored) if stored.version == was.version && self.rewrite(&bytes, &stored, now)? => Ok(Ok(stored)),
+            other => Ok(Err(other)),
+        }
+    }
+
+    fn rewrite(&mut self, key: &[u8], was: &Head, now: Option<&Head>) -> rusqlite::Result<bool> {
+        let s = &mut *self.statements;
+        if let Some(head) = now {
+            row::bind(&mut s.update_task, was.seq, key, head)?;
+            row::bind_guard(&mut s.update_task, 24, was)?;
+            return Ok(s.update_task.raw_execute()? == 1);
+        }
+        s.delete_task.raw_bind_parameter(1, was.seq as i64)?;
+        s.delete_task.raw_bind_parameter(2, key)?;
+        row::bind_guard(&mut s.delete_task, 3, was)?;
+        Ok(s.delete_task.raw_execute()? == 1)
+    }
+
+    fn head(&mut self, key: &TaskKey) -> rusqlite::Result<Option<Head>> {
+        self.statements.head.query_row([&key.to_bytes()[..]], row::head).optional()
+    }
+}
+
+/// Reads `task, value, until` of a key.
+pub(super) fn key_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeyEntry> {
+    Ok(KeyEntry {
+        task: row::key(row, 0)?,
+        value: bytes::Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?),
+        until: Millis(row.get::<_, i64>(2)? as u64),
+    })
+}

@@ -1,0 +1,230 @@
+//! What the writer keeps in memory beside the database: counts, lanes and the next order of acceptance.
+//!
+//! Numbers are absolute. Changed rows are written once per transaction, in that transaction; after a failure
+//! everything is read again, so memory and database never disagree.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use lovage_core::{LaneDef, LaneId, Ns, Route, State};
+use rusqlite::{Connection, params};
+
+/// Orders of acceptance set aside by one write of the high-water mark: a crash skips at most as many.
+const SEQ_BLOCK: u64 = 4096;
+/// The number of states.
+pub(super) const STATES: usize = 9;
+
+/// How one change moves counts and lanes; `None` is "not stored".
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    /// Index of the counts' row, from [`Books::queue`].
+    pub(super) queue: usize,
+    /// State and lane before.
+    pub(super) from: Option<(State, LaneId)>,
+    /// State and lane after.
+    pub(super) to: Option<(State, LaneId)>,
+}
+
+struct QueueRow {
+    ns: Ns,
+    queue: Arc<str>,
+    states: [i64; STATES],
+    changed: bool,
+}
+
+struct LaneRow {
+    def: LaneDef,
+    /// Records that name the lane.
+    stored: i64,
+    /// Those of them that are not final: while there are any, the lane is listed.
+    live: i64,
+    changed: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Books {
+    next_seq: u64,
+    reserved: u64,
+    queues: Vec<QueueRow>,
+    queue_index: AHashMap<Ns, AHashMap<Arc<str>, usize>>,
+    changed_queues: Vec<usize>,
+    lanes: AHashMap<LaneId, LaneRow>,
+    changed_lanes: Vec<LaneId>,
+    empty_lanes: Vec<LaneId>,
+}
+
+impl Books {
+    /// Reads everything: a few rows per queue and lane, whatever the number of tasks.
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut books = Self::default();
+        let mark: i64 = conn.query_row("SELECT value FROM meta WHERE name = 'seq'", [], |row| row.get(0))?;
+        let last: Option<i64> = conn.query_row("SELECT max(seq) FROM task", [], |row| row.get(0))?;
+        books.next_seq = (mark as u64).max(last.map_or(0, |n| n as u64)) + 1;
+        books.reserved = books.next_seq;
+        let mut statement = conn.prepare(
+            "SELECT ns, queue, blocked, scheduled, queued, running, retrying, succeeded, failed, canceled, expired FROM count",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let at = books.queue(Ns(row.get(0)?), row.get_ref(1)?.as_str()?);
+            for state in 0..STATES {
+                books.queues[at].states[state] = row.get(state + 2)?;
+            }
+        }
+        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, stored, live FROM lane")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = LaneId(row.get::<_, i64>(0)? as u64);
+            let row = LaneRow { def: lane_def(row)?, stored: row.get(5)?, live: row.get(6)?, changed: false };
+            if row.stored <= 0 {
+                books.empty_lanes.push(id);
+            }
+            books.lanes.insert(id, row);
+        }
+        Ok(books)
+    }
+
+    /// The next order of acceptance.
+    pub(super) fn take_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// The index of the counts of a queue.
+    pub(super) fn queue(&mut self, ns: Ns, queue: &str) -> usize {
+        if let Some(at) = self.queue_index.get(&ns).and_then(|names| names.get(queue)) {
+            return *at;
+        }
+        let (name, at): (Arc<str>, usize) = (queue.into(), self.queues.len());
+        self.queue_index.entry(ns).or_default().insert(name.clone(), at);
+        self.queues.push(QueueRow { ns, queue: name, states: [0; STATES], changed: false });
+        at
+    }
+
+    /// Makes the definition of a lane known.
+    pub(super) fn define(&mut self, id: LaneId, def: &Arc<LaneDef>) {
+        if !self.lanes.contains_key(&id) {
+            let def = LaneDef::clone(def);
+            self.lanes.insert(id, LaneRow { def, stored: 0, live: 0, changed: false });
+        }
+    }
+
+    /// Counts a change.
+    pub(super) fn apply(&mut self, change: &Move) {
+        if change.from.map(|f| f.0) != change.to.map(|t| t.0)
+            && let Some(row) = self.queues.get_mut(change.queue)
+        {
+            if let Some((state, _)) = change.from {
+                row.states[state as usize] -= 1;
+            }
+            if let Some((state, _)) = change.to {
+                row.states[state as usize] += 1;
+            }
+            if !row.changed {
+                row.changed = true;
+                self.changed_queues.push(change.queue);
+            }
+        }
+        let place = |side: Option<(State, LaneId)>| side.map(|(state, lane)| (lane, !state.is_final()));
+        let (from, to) = (place(change.from), place(change.to));
+        if from != to {
+            if let Some((lane, live)) = from {
+                self.count_lane(lane, -1, live);
+            }
+            if let Some((lane, live)) = to {
+                self.count_lane(lane, 1, live);
+            }
+        }
+    }
+
+    fn count_lane(&mut self, id: LaneId, by: i64, live: bool) {
+        let Some(row) = self.lanes.get_mut(&id) else { return };
+        row.stored += by;
+        row.live += if live { by } else { 0 };
+        if !row.changed {
+            row.changed = true;
+            self.changed_lanes.push(id);
+        }
+    }
+
+    /// Writes what has changed, within the transaction that changes it.
+    pub(super) fn write(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.next_seq > self.reserved {
+            self.reserved = self.next_seq + SEQ_BLOCK;
+            write_seq(conn, self.reserved)?;
+        }
+        if !self.changed_queues.is_empty() {
+            let mut statement = conn.prepare_cached(
+                "INSERT INTO count VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (ns, queue) DO UPDATE SET \
+                 blocked = ?3, scheduled = ?4, queued = ?5, running = ?6, retrying = ?7, succeeded = ?8, failed = ?9, \
+                 canceled = ?10, expired = ?11",
+            )?;
+            for at in self.changed_queues.drain(..) {
+                let row = &mut self.queues[at];
+                row.changed = false;
+                statement.raw_bind_parameter(1, row.ns.0)?;
+                statement.raw_bind_parameter(2, &*row.queue)?;
+                for (state, n) in row.states.iter().enumerate() {
+                    statement.raw_bind_parameter(state + 3, n)?;
+                }
+                statement.raw_execute()?;
+            }
+        }
+        if !self.changed_lanes.is_empty() {
+            let mut statement = conn.prepare_cached(
+                "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET stored = ?6, live = ?7",
+            )?;
+            for id in self.changed_lanes.drain(..) {
+                let Some(row) = self.lanes.get_mut(&id) else { continue };
+                row.changed = false;
+                if row.stored <= 0 {
+                    self.empty_lanes.push(id);
+                }
+                let (task, origin) = match &row.def.route {
+                    Route::Task(name) => (Some(name), None),
+                    Route::Origin(origin) => (None, Some(origin)),
+                };
+                statement.execute(params![id.0 as i64, row.def.ns.0, row.def.queue, task, origin, row.stored, row.live])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the exact high-water mark: after a clean end no order of acceptance is skipped.
+    pub(super) fn write_last_seq(&self, conn: &Connection) -> rusqlite::Result<()> {
+        write_seq(conn, self.next_seq - 1)
+    }
+
+    /// Whether [`Books::remove_empty`] may find something.
+    pub(super) fn has_empty(&self) -> bool {
+        !self.empty_lanes.is_empty()
+    }
+
+    /// Deletes lanes that no record names any more, at most `limit`.
+    pub(super) fn remove_empty(&mut self, conn: &Connection, limit: usize) -> rusqlite::Result<()> {
+        let mut statement = conn.prepare_cached("DELETE FROM lane WHERE id = ?1")?;
+        let keep = self.empty_lanes.len().saturating_sub(limit);
+        for id in self.empty_lanes.split_off(keep) {
+            if self.lanes.get(&id).is_some_and(|row| row.stored <= 0 && !row.changed) {
+                self.lanes.remove(&id);
+                statement.execute([id.0 as i64])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_seq(conn: &Connection, mark: u64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'seq'")?.execute([mark as i64]).map(drop)
+}
+
+/// Reads a lane's definition from columns `ns, queue, task, origin` at 1.
+pub(super) fn lane_def(row: &rusqlite::Row<'_>) -> rusqlite::Result<LaneDef> {
+    let route = match row.get::<_, Option<String>>(3)? {
+        Some(name) => Route::Task(name),
+        None => Route::Origin(row.get(4)?),
+    };
+    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route })
+}

@@ -1,0 +1,44 @@
+//! Translates what SQLite says into the errors of the contract.
+
+use rusqlite::ErrorCode;
+
+use crate::Error;
+
+/// The error for callers of a statement that failed before anything was committed.
+#[allow(clippy::needless_pass_by_value)] // the shape that `map_err` wants
+pub(super) fn failed(e: rusqlite::Error) -> Error {
+    match &e {
+        rusqlite::Error::SqliteFailure(cause, _) => match cause.code {
+            ErrorCode::DiskFull => Error::Full(e.to_string()),
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::Corrupt(e.to_string()),
+            _ => Error::Unavailable(e.to_string()),
+        },
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..) => Error::Corrupt(e.to_string()),
+        _ => Error::Unavailable(e.to_string()),
+    }
+}
+
+/// The error for callers of a transaction whose COMMIT failed. A full disk means that the log's last frame is not
+/// whole, so nothing was stored; after any other error the frames may have reached the disk.
+pub(super) fn failed_commit(e: rusqlite::Error) -> Error {
+    match failed(e) {
+        Error::Unavailable(text) => Error::Unknown(text),
+        other => other,
+    }
+}
+
+/// The same error once more: every operation of a round is answered with it.
+pub(super) fn again(e: &Error) -> Error {
+    match e {
+        Error::Unavailable(text) => Error::Unavailable(text.clone()),
+        Error::Unknown(text) => Error::Unknown(text.clone()),
+        Error::Full(text) => Error::Full(text.clone()),
+        Error::Fenced => Error::Fenced,
+        Error::Corrupt(text) => Error::Corrupt(text.clone()),
+        Error::Format { found, known } => Error::Format { found: *found, known: *known },
+        Error::Locked(text) => Error::Locked(text.clone()),
+        Error::Invalid(text) => Error::Invalid(text.clone()),
+    }
+}
