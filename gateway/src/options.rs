@@ -42,8 +42,6 @@ pub struct Limits {
     pub waiters: usize,
     /// Records that one call of a list looks at, whatever its filters leave of them.
     pub list_scan: usize,
-    /// Instances of one worker that are shown.
-    pub instances: usize,
 }
 
 impl Default for Limits {
@@ -64,7 +62,6 @@ impl Default for Limits {
             streams: 200,
             waiters: 10_000,
             list_scan: 2_000,
-            instances: 1_000,
         }
     }
 }
@@ -72,7 +69,7 @@ impl Default for Limits {
 impl Limits {
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 16] = [
+        let rows: [(&'static str, usize); 15] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -88,7 +85,6 @@ impl Limits {
             ("streams", self.streams as usize),
             ("waiters", self.waiters),
             ("list_scan", self.list_scan),
-            ("instances", self.instances),
         ];
         for (name, value) in rows {
             gauge!("lovage_http_limit", "limit" => name).set(value as f64);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use lovage_core::problem::Code;
 use lovage_core::{Body, Head, Record, ResultValue, Spec, TaskKey};
@@ -109,7 +109,24 @@ pub(crate) fn summary(app: &App, key: &TaskKey, head: &Head, spec: &Spec) -> Rec
 
 /// Signature and body of a stored task.
 pub(crate) fn taken_apart(stored: &Stored) -> Result<(Spec, Body), Refusal> {
-    read_body(stored.body.as_ref()).ok_or_else(|| store_problem(&lovage_store::Error::Corrupt("a task's body".into())).into())
+    read_body(stored.body.as_ref()).ok_or_else(|| damaged("a task's body"))
+}
+
+/// Stored bytes that cannot be read.
+pub(crate) fn damaged(what: &str) -> Refusal {
+    store_problem(&lovage_store::Error::Corrupt(what.into())).into()
+}
+
+/// Bytes that a user or a worker made, with their own type. A browser neither guesses another type nor runs them.
+pub(crate) fn foreign(status: StatusCode, content_type: &str, bytes: Bytes) -> Response {
+    let content_type = if content_type.is_empty() { "application/json" } else { content_type };
+    let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let headers = [
+        (CONTENT_TYPE, content_type),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+    ];
+    (status, headers, bytes).into_response()
 }
 
 pub(crate) fn read_body(body: Option<&Bytes>) -> Option<(Spec, Body)> {

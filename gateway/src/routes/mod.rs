@@ -1,7 +1,10 @@
 //! All routes. Mounting one and documenting it is one act.
 
 mod ops;
+mod queues;
+mod signing_keys;
 mod tasks;
+mod workers;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -13,8 +16,13 @@ use crate::app::Shared;
 use crate::{document, edge};
 
 fn documented() -> (Router<Shared>, OpenApi) {
-    let (router, api) =
-        OpenApiRouter::with_openapi(document::base()).merge(tasks::router()).merge(ops::router()).split_for_parts();
+    let (router, api) = OpenApiRouter::with_openapi(document::base())
+        .merge(tasks::router())
+        .merge(workers::router())
+        .merge(queues::router())
+        .merge(signing_keys::router())
+        .merge(ops::router())
+        .split_for_parts();
     (router, document::finish(api))
 }
 

@@ -7,4 +7,6 @@ mod edge;
 mod harness;
 mod malformed;
 mod openapi;
+mod tasks;
 mod wait;
+mod workers;
