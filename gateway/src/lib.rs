@@ -1,1 +1,83 @@
-//! Placeholder.
+//! The REST gateway: requests in, records and problems out (API).
+//!
+//! It validates, stores and shows tasks; it never decides what happens to one and never calls a worker. It meets the
+//! dispatcher only in the store, whose feed wakes those who wait.
+
+mod app;
+mod auth;
+mod batch;
+mod body;
+mod change;
+mod cursor;
+mod destinations;
+mod directory;
+mod document;
+mod documents;
+mod edge;
+mod feed_hub;
+mod fields;
+mod filter;
+mod ids;
+mod intake;
+mod names;
+mod options;
+mod path;
+mod problem;
+mod query;
+mod routes;
+mod schema;
+mod secrets;
+mod serve;
+mod signature;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use lovage_store::Store;
+use tokio_util::sync::CancellationToken;
+
+pub use auth::{AdminKeys, Auth, Caller, KeyCheck};
+pub use destinations::{Destinations, HeaderRefusal, UrlRefusal};
+pub use ids::Random;
+pub use options::{GatewayOptions, Limits, RenderMetrics, Times};
+pub use serve::ServeError;
+
+/// A running gateway. Its background readers end when it and its routers are dropped.
+pub struct Gateway {
+    app: app::Shared,
+    readers: CancellationToken,
+}
+
+impl Gateway {
+    /// Starts the readers of feed and documents. Call it inside a Tokio runtime.
+    pub fn start(store: Arc<dyn Store>, options: GatewayOptions) -> Self {
+        options.limits.publish();
+        let app = Arc::new(app::App::new(store.clone(), options, CancellationToken::new()));
+        let readers = CancellationToken::new();
+        for partition in app.all_partitions() {
+            let read = app.hub.clone().read(store.clone(), partition);
+            tokio::spawn(readers.clone().run_until_cancelled_owned(read));
+        }
+        let watcher = app.clone();
+        let watch = async move { watcher.directory.watch(&*watcher.store).await };
+        tokio::spawn(readers.clone().run_until_cancelled_owned(watch));
+        Self { app, readers }
+    }
+
+    /// The service without a listener.
+    pub fn router(&self) -> Router {
+        routes::router(self.app.clone())
+    }
+
+    /// The document of the API as JSON, as `openapi/lovage.json` has it.
+    pub fn openapi() -> String {
+        routes::document()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.readers.cancel();
+    }
+}

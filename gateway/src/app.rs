@@ -1,0 +1,72 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use lovage_core::{Millis, Ns, Partition, Slot, TaskKey};
+use lovage_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::directory::Directory;
+use crate::feed_hub::FeedHub;
+use crate::options::GatewayOptions;
+
+pub(crate) type Shared = Arc<App>;
+
+pub(crate) struct App {
+    pub store: Arc<dyn Store>,
+    pub options: GatewayOptions,
+    pub hub: Arc<FeedHub>,
+    pub directory: Directory,
+    /// Cancelled when the server shuts down: waits end, `/readyz` says so.
+    pub draining: CancellationToken,
+    /// The document of the API as served.
+    pub openapi: std::sync::OnceLock<bytes::Bytes>,
+    turn: AtomicU16,
+}
+
+impl App {
+    pub(crate) fn new(store: Arc<dyn Store>, options: GatewayOptions, draining: CancellationToken) -> Self {
+        let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters));
+        Self {
+            store,
+            options,
+            hub,
+            directory: Directory::default(),
+            draining,
+            openapi: std::sync::OnceLock::new(),
+            turn: AtomicU16::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.store.clock().now()
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.options.random.next()
+    }
+
+    pub(crate) fn partitions(&self) -> u16 {
+        self.store.caps().partitions
+    }
+
+    pub(crate) fn all_partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.partitions()).map(Partition)
+    }
+
+    pub(crate) fn partition(&self, key: &TaskKey) -> Partition {
+        key.slot().partition(self.partitions())
+    }
+
+    /// A slot for new tasks: partitions take turns, so that a request or a chunk stays one batch.
+    pub(crate) fn next_slot(&self) -> Slot {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.partitions().max(1);
+        Slot::in_partition(Partition(turn), self.partitions(), self.random() as u16)
+    }
+
+    /// The key of a task that a path names; `None`: no task can have this id.
+    pub(crate) fn key(ns: Ns, id: &str) -> Option<TaskKey> {
+        lovage_core::TaskId::parse(id).ok().map(|id| TaskKey::new(ns, id))
+    }
+}

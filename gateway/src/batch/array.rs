@@ -1,0 +1,132 @@
+//! An array of tasks: the whole array goes to the store in as few calls as it allows.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use lovage_core::problem::{Code, Problem};
+use lovage_core::{Millis, Ns};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Answer;
+use super::atomic::Whole;
+use super::insert::Item;
+use crate::app::App;
+use crate::fields::json_problem;
+use crate::intake::Idempotency;
+
+const TARGET: &str = "POST /v1/tasks:batch";
+
+/// The answers of an array, in order.
+pub(crate) struct Answers {
+    pub items: Vec<Answer>,
+    pub replayed: bool,
+}
+
+impl App {
+    /// Stores an array of tasks.
+    pub(crate) async fn insert_array(
+        &self,
+        ns: Ns,
+        headers: &HeaderMap,
+        bytes: &Bytes,
+        atomic: bool,
+    ) -> Result<Answers, Problem> {
+        let now = self.now();
+        let target = if atomic { "POST /v1/tasks:batch?atomic=true" } else { TARGET };
+        let idempotency = Idempotency::of(headers, target, bytes)?;
+        let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
+            .into_iter()
+            .map(|text| self.read_signature(text.get().as_bytes(), now))
+            .collect();
+        match (atomic, idempotency) {
+            (true, idempotency) => {
+                let mut drafts = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    drafts.push(item.map_err(|problem| problem.at_index(index))?);
+                }
+                self.insert_atomic(ns, now, Whole { drafts, idempotency }).await
+            }
+            (false, Some(idempotency)) => self.insert_with_key(ns, now, items, idempotency).await,
+            (false, None) => {
+                let done = self.insert_each(ns, now, items).await;
+                match done.failed {
+                    Some(problem) => Err(problem),
+                    None => Ok(Answers { items: done.answers, replayed: false }),
+                }
+            }
+        }
+    }
+
+    /// Each item on its own, but the tasks with generated ids together under the key: all of them or, if the key is
+    /// taken, none. Items with an id of their own are told apart by it and need no key.
+    async fn insert_with_key(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Idempotency) -> Result<Answers, Problem> {
+        let count = items.len();
+        let (mut keyed, mut others) = (Vec::new(), Vec::new());
+        let (mut keyed_places, mut other_places) = (Vec::new(), Vec::new());
+        for (place, item) in items.into_iter().enumerate() {
+            match item {
+                Ok(draft) if draft.id.is_none() => {
+                    keyed_places.push(place);
+                    keyed.push(draft);
+                }
+                other => {
+                    other_places.push(place);
+                    others.push(other);
+                }
+            }
+        }
+        let mut answers: Vec<Option<Answer>> = Vec::new();
+        answers.resize_with(count, || None);
+        let mut replayed = false;
+        if !keyed.is_empty() {
+            let whole = self.insert_atomic(ns, now, Whole { drafts: keyed, idempotency: Some(idempotency) }).await?;
+            replayed = whole.replayed;
+            for (place, answer) in keyed_places.into_iter().zip(whole.items) {
+                answers[place] = Some(answer);
+            }
+        }
+        let done = self.insert_each(ns, now, others).await;
+        if let Some(problem) = done.failed.filter(|_| !answers.iter().any(Option::is_some)) {
+            return Err(problem);
+        }
+        for (place, answer) in other_places.into_iter().zip(done.answers) {
+            answers[place] = Some(answer);
+        }
+        Ok(Answers { items: answers.into_iter().flatten().collect(), replayed })
+    }
+}
+
+/// The items of an array as texts; nothing in them is read yet.
+fn split(bytes: &Bytes, most: usize) -> Result<Vec<&RawValue>, Problem> {
+    struct Texts<'a>(Vec<&'a RawValue>);
+
+    impl<'de> Deserialize<'de> for Texts<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct TextsVisitor;
+            impl<'de> Visitor<'de> for TextsVisitor {
+                type Value = Texts<'de>;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an array of signatures")
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Texts<'de>, A::Error> {
+                    let mut texts = Vec::new();
+                    while let Some(text) = seq.next_element::<&'de RawValue>()? {
+                        texts.push(text);
+                    }
+                    Ok(Texts(texts))
+                }
+            }
+            deserializer.deserialize_seq(TextsVisitor)
+        }
+    }
+
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let texts = serde_json::from_str::<Texts<'_>>(text).map_err(|error| json_problem(&error))?.0;
+    if texts.len() > most {
+        let detail = format!("an array may have {most} items; send more as application/x-ndjson");
+        return Err(Problem::new(Code::PayloadTooLarge, detail));
+    }
+    Ok(texts)
+}

@@ -1,0 +1,119 @@
+//! A stream of lines in, a stream of lines out, of any length in bounded memory.
+//!
+//! Lines are stored in chunks: what has arrived goes together, but nothing that has arrived waits for what has not. A few
+//! chunks may be on their way to the store at once; answers come in the order of the lines.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use lovage_core::Ns;
+use lovage_core::problem::Problem;
+use tokio::time::Instant;
+
+use super::Answer;
+use super::lines::{Line, Lines};
+use crate::app::{App, Shared};
+use crate::body::{self, too_large};
+
+/// Lines of one chunk.
+const CHUNK_LINES: usize = 256;
+/// Bytes of lines after which a chunk is complete; one line may go beyond it.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Chunks on their way to the store.
+const IN_FLIGHT: usize = 4;
+
+struct Source {
+    app: Shared,
+    body: Option<Body>,
+    lines: Lines,
+    end: Instant,
+}
+
+/// Lines to be stored together, and why reading stopped after them, if it did.
+#[derive(Default)]
+struct Chunk {
+    lines: Vec<Line>,
+    broken: Option<Problem>,
+}
+
+/// The answer lines for the lines of `body`.
+pub(crate) fn answers(
+    app: Shared,
+    ns: Ns,
+    body: Body,
+    request_id: Arc<str>,
+) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    let limits = &app.options.limits;
+    let source = Source {
+        lines: Lines::new(limits.task_bytes),
+        end: Instant::now() + app.options.times.stream,
+        body: Some(body),
+        app: app.clone(),
+    };
+    stream::unfold(source, |mut source| async move {
+        let chunk = source.chunk().await?;
+        Some((chunk, source))
+    })
+    .map(move |chunk| store(app.clone(), ns, chunk, request_id.clone()))
+    .buffered(IN_FLIGHT)
+    .map(Ok)
+}
+
+async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes {
+    let now = app.now();
+    let read = |line: Line| match line {
+        Line::Text(text) => app.read_signature(&text, now),
+        Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
+    };
+    let items = chunk.lines.into_iter().map(read).collect();
+    let done = App::insert_each(&app, ns, now, items).await;
+    let mut out = Vec::with_capacity(done.answers.len() * 64);
+    for answer in done.answers.into_iter().chain(chunk.broken.map(Answer::Refused)) {
+        answer.write(&mut out, &request_id);
+        out.push(b'\n');
+    }
+    out.into()
+}
+
+impl Source {
+    /// The next lines; `None` at the end of the stream.
+    async fn chunk(&mut self) -> Option<Chunk> {
+        let mut chunk = Chunk::default();
+        let mut bytes = 0;
+        loop {
+            while let Some(line) = self.lines.next() {
+                bytes += if let Line::Text(text) = &line { text.len() } else { 0 };
+                chunk.lines.push(line);
+                if chunk.lines.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
+                    return Some(chunk);
+                }
+            }
+            let Some(body) = &mut self.body else {
+                chunk.lines.extend(self.lines.last());
+                return (!chunk.lines.is_empty() || chunk.broken.is_some()).then_some(chunk);
+            };
+            let next = body::frame(body, self.app.options.times.body_idle, self.end);
+            let piece = if chunk.lines.is_empty() {
+                next.await
+            } else {
+                // Something to store is at hand: take only what has arrived.
+                match next.now_or_never() {
+                    Some(piece) => piece,
+                    None => return Some(chunk),
+                }
+            };
+            match piece {
+                Ok(Some(piece)) => self.lines.push(&piece),
+                Ok(None) => self.body = None,
+                Err(problem) => {
+                    // The line that was being sent is not whole: it is dropped, and the last answer says why.
+                    self.body = None;
+                    self.lines = Lines::new(0);
+                    chunk.broken = Some(problem);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Changes that callers ask for: an event, `decide`, a guarded commit. There is no other way to change a task.
+
+use lovage_core::problem::{Code, Problem};
+use lovage_core::{Event, Head, Refusal as Decision, SessionId, State, TaskKey, callback, decide};
+use lovage_store::{Commit, Committed, Effect, Insert, Mode, OnExists, Sync};
+
+use crate::app::App;
+use crate::problem::Refusal;
+use crate::view::taken_apart;
+
+/// How often a change is tried again because the task moved under it.
+const TRIES: usize = 16;
+
+/// What came of a change.
+pub(crate) enum Changed {
+    /// Applied; the head after it, `None`: deleted.
+    Applied(Option<Head>),
+    /// Nothing to do: the state does not allow it (any more).
+    Not(State),
+}
+
+impl App {
+    /// Lets `event` happen to a task; `None`: there is no such task.
+    pub(crate) async fn happen(&self, key: &TaskKey, event: Event) -> Result<Option<Changed>, Refusal> {
+        for _ in 0..TRIES {
+            let Some(stored) = self.load(key).await? else { return Ok(None) };
+            let (spec, _) = taken_apart(&stored)?;
+            let now = self.now();
+            let transition = match decide(&stored.head, &spec, event.clone(), now, self.random()) {
+                Ok(transition) => transition,
+                Err(Decision::WrongState(state)) => return Ok(Some(Changed::Not(state))),
+                Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
+            };
+            let mut effects = Vec::new();
+            if let Some(head) = &transition.head {
+                let result = transition.result.as_ref().and_then(Option::as_ref);
+                for kind in &transition.notices {
+                    let task = callback::spawn(*kind, key, head, &spec, result, now, self.random());
+                    effects.extend(task.map(|task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)))));
+                }
+            }
+            let after = transition.head.clone();
+            let commit = Commit {
+                key: key.clone(),
+                was: stored.head,
+                head: transition.head,
+                queue: spec.queue().into(),
+                body: None,
+                result: transition.result.map(|result| result.map(|value| value.encode())),
+                attempt: transition.attempt.map(|entry| entry.encode().into()),
+                effects,
+            };
+            let done = self.store.commit(self.partition(key), SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
+            if done.first() == Some(&Committed::Ok) {
+                return Ok(Some(Changed::Applied(after)));
+            }
+        }
+        Err(Problem::new(Code::Overloaded, "the task changes too fast; try again").into())
+    }
+}
+
+/// `wrong_state`
+pub(crate) fn wrong_state(state: State, what: &str) -> Refusal {
+    Problem::new(Code::WrongState, format!("a task that is {state} cannot be {what}")).in_state(state.as_str()).into()
+}

@@ -1,0 +1,120 @@
+//! What the gateway knows of queues and workers without asking: kept fresh by the store's document version.
+//!
+//! A queue is created on first use; the hot path only looks into a set.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::{AHashMap, AHashSet};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use lovage_core::spec::DEFAULT_QUEUE;
+use lovage_core::{Ns, worker_mark};
+use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
+use parking_lot::RwLock;
+
+use crate::app::App;
+
+const PAGE: usize = 1_000;
+const WATCH: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
+/// Queue names that are remembered; beyond it the store is asked again.
+const REMEMBERED: usize = 100_000;
+
+/// Names known from documents.
+#[derive(Default)]
+pub(crate) struct Directory {
+    queues: RwLock<AHashMap<Ns, AHashSet<String>>>,
+    workers: ArcSwap<AHashMap<(Ns, u32), Arc<str>>>,
+}
+
+impl Directory {
+    /// Makes sure that each of these queues has a document.
+    pub(crate) async fn ensure_queues<'q>(&self, app: &App, ns: Ns, queues: impl Iterator<Item = &'q str>) -> Result<()> {
+        let mut missing: Vec<&str> = Vec::new();
+        for queue in queues {
+            let known = queue == DEFAULT_QUEUE || missing.contains(&queue) || self.knows_queue(ns, queue);
+            if !known {
+                missing.push(queue);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let content = serde_json::json!({ "created_at": app.now().rfc3339() }).to_string();
+        let put = |name: &&str| DocPut {
+            kind: DocKind::Queue,
+            ns,
+            name: (*name).to_owned(),
+            guard: DocGuard::Absent,
+            bytes: Some(Bytes::from(content.clone())),
+        };
+        // A refusal means that somebody else made it at the same moment.
+        app.store.put_docs(missing.iter().map(put).collect()).await?;
+        let mut queues = self.queues.write();
+        let known = queues.entry(ns).or_default();
+        if known.len() > REMEMBERED {
+            known.clear();
+        }
+        known.extend(missing.into_iter().map(ToOwned::to_owned));
+        Ok(())
+    }
+
+    fn knows_queue(&self, ns: Ns, queue: &str) -> bool {
+        self.queues.read().get(&ns).is_some_and(|queues| queues.contains(queue))
+    }
+
+    /// The name of the worker with this mark, if it still exists.
+    pub(crate) fn worker(&self, ns: Ns, mark: u32) -> Option<Arc<str>> {
+        self.workers.load().get(&(ns, mark)).cloned()
+    }
+
+    /// Follows the documents for ever.
+    pub(crate) async fn watch(&self, store: &dyn Store) {
+        let mut seen = 0;
+        loop {
+            let step = async {
+                let version = store.doc_version(seen, WATCH).await?;
+                if version != seen {
+                    self.load(store).await?;
+                }
+                Ok::<u64, lovage_store::Error>(version)
+            };
+            match step.await {
+                Ok(version) => seen = version,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read queues and workers");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn load(&self, store: &dyn Store) -> Result<()> {
+        let mut workers = AHashMap::new();
+        for document in all_docs(store, DocKind::Worker, None).await? {
+            workers.insert((document.ns, worker_mark(&document.name)), Arc::from(document.name));
+        }
+        self.workers.store(Arc::new(workers));
+        let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
+        for document in all_docs(store, DocKind::Queue, None).await? {
+            queues.entry(document.ns).or_default().insert(document.name);
+        }
+        *self.queues.write() = queues;
+        Ok(())
+    }
+}
+
+/// All documents of a kind.
+pub(crate) async fn all_docs(store: &dyn Store, kind: DocKind, ns: Option<Ns>) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.docs(kind, ns, after, PAGE).await?;
+        documents.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(documents),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! From a request's text to inserts: reading, hashing, choosing ids, telling repetitions from collisions.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use lovage_core::problem::{Code, Problem};
+use lovage_core::{Body, Millis, Ns, Slot, SlotKind, Spec, TaskId, TaskKey};
+use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, Result as StoreResult};
+use sha2::{Digest, Sha256};
+
+use crate::app::App;
+use crate::body::too_large;
+use crate::fields::Errors;
+use crate::problem::store_problem;
+use crate::signature::{self, Draft, Rules, raw};
+
+impl App {
+    fn rules(&self, now: Millis) -> Rules<'_> {
+        Rules { limits: &self.options.limits, destinations: &*self.options.destinations, now }
+    }
+
+    /// The task that a JSON signature asks for.
+    pub(crate) fn read_signature(&self, text: &[u8], now: Millis) -> Result<Draft, Problem> {
+        if text.len() > self.options.limits.task_bytes {
+            return Err(too_large("a task", self.options.limits.task_bytes));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+        let mut errors = Errors::default();
+        let signature = signature::read(text, &mut errors)?;
+        let mut draft = self.rules(now).check(signature, errors)?;
+        if draft.id.is_some() {
+            draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
+        }
+        Ok(draft)
+    }
+
+    /// The task that headers beside a raw body ask for.
+    pub(crate) fn read_raw(&self, headers: &HeaderMap, body: Bytes, now: Millis) -> Result<Draft, Problem> {
+        let mut errors = Errors::default();
+        let hash = short_hash(&[&raw::fingerprint(headers), &body]);
+        let signature = raw::read(headers, body, &mut errors);
+        let mut draft = self.rules(now).check(signature, errors)?;
+        if draft.id.is_some() {
+            draft.spec.request_hash = Some(hash);
+        }
+        Ok(draft)
+    }
+
+    /// Makes sure that the queues of these tasks, and of their callbacks, exist.
+    pub(crate) async fn ensure_queues(&self, ns: Ns, specs: impl Iterator<Item = &Spec> + Clone) -> StoreResult<()> {
+        let callbacks = specs.clone().any(|spec| !spec.callbacks.is_empty()).then_some(lovage_core::callback::CALLBACK_QUEUE);
+        self.directory.ensure_queues(self, ns, specs.map(Spec::queue).chain(callbacks)).await
+    }
+
+    /// For tasks whose client-chosen id is taken: whether each is the same request again. `Ok`: it is.
+    pub(crate) async fn repeated(&self, taken: &[(TaskKey, Option<u64>)]) -> StoreResult<Vec<Result<(), Problem>>> {
+        let mut answers = Vec::with_capacity(taken.len());
+        let max = self.store.caps().max_batch.max(1);
+        let parts = taken.chunk_by(|a, b| self.partition(&a.0) == self.partition(&b.0));
+        for part in parts.flat_map(|part| part.chunks(max)) {
+            let keys: Vec<TaskKey> = part.iter().map(|(key, _)| key.clone()).collect();
+            let bodies = self.store.bodies(self.partition(&keys[0]), &keys).await?;
+            for ((key, hash), body) in part.iter().zip(bodies) {
+                let stored = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)?.request_hash);
+                let same = hash.is_some() && stored == *hash;
+                answers.push(if same { Ok(()) } else { Err(id_exists(&key.id)) });
+            }
+        }
+        Ok(answers)
+    }
+}
+
+fn id_exists(id: &TaskId) -> Problem {
+    Problem::new(Code::IdExists, format!("there is another task with the id `{id}`"))
+}
+
+/// What the store should never answer to the inserts made here.
+pub(crate) fn odd_answer(answer: &Inserted) -> Problem {
+    store_problem(&lovage_store::Error::Invalid(format!("unexpected answer to an insert: {answer:?}")))
+}
+
+/// The first eight bytes of SHA-256 over these parts.
+fn short_hash(parts: &[&[u8]]) -> u64 {
+    let digest = digest(parts);
+    let mut word = [0; 8];
+    word.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(word)
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // With its length, so that parts cannot flow into each other.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// An `Idempotency-Key` with what its request was.
+#[derive(Clone, Debug)]
+pub(crate) struct Idempotency {
+    key: Bytes,
+    hash: [u8; 32],
+}
+
+impl Idempotency {
+    /// The key that the request carries, if any.
+    pub(crate) fn of(headers: &HeaderMap, target: &str, body: &[u8]) -> Result<Option<Self>, Problem> {
+        let mut values = headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let key = value.as_bytes();
+        if values.next().is_some() || !(1..=255).contains(&key.len()) {
+            return Err(Problem::invalid("/idempotency_key", "the header Idempotency-Key has 1 to 255 bytes and comes once"));
+        }
+        let fingerprint = raw::fingerprint(headers);
+        let hash = digest(&[target.as_bytes(), &fingerprint, body]);
+        Ok(Some(Self { key: Bytes::copy_from_slice(key), hash }))
+    }
+
+    /// Where the tasks of this key live, unless they have an id of their own.
+    pub(crate) fn slot(&self, ns: Ns) -> Slot {
+        Slot::of(ns, SlotKind::Idempotency, &self.key)
+    }
+
+    /// What the first insert takes along: the hash of the request and how many ids it made.
+    pub(crate) fn put(&self, app: &App, now: Millis, ids: u32) -> KeyPut {
+        let mut value = Vec::with_capacity(36);
+        value.extend_from_slice(&self.hash);
+        value.extend_from_slice(&ids.to_be_bytes());
+        let until = now.after(app.options.times.idempotency);
+        KeyPut { kind: KeyKind::Idempotency, key: self.key.clone(), value: value.into(), until }
+    }
+
+    /// The first task of the request that took the key, if that was this same request.
+    pub(crate) fn replay(&self, entry: &KeyEntry) -> Result<TaskKey, Problem> {
+        if entry.value.get(..32) == Some(&self.hash[..]) {
+            return Ok(entry.task.clone());
+        }
+        let detail = "the idempotency key was used with another request; use a new key for a new request";
+        Err(Problem::new(Code::IdempotencyMismatch, detail))
+    }
+}

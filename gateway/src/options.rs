@@ -1,0 +1,157 @@
+//! What a gateway can be told: sizes, times and who may call. Every limit has a name, a default and a metric.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+
+use crate::auth::Auth;
+use crate::destinations::Destinations;
+use crate::ids::Random;
+
+/// Sizes of what is accepted, in bytes or items (API: Conventions).
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A task: the body of a single submit, an item of an array, a line of NDJSON.
+    pub task_bytes: usize,
+    /// An array of tasks.
+    pub array_bytes: usize,
+    /// Items of an array of tasks.
+    pub array_items: usize,
+    /// Any other body.
+    pub document_bytes: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Names and values of all headers of a request together.
+    pub header_bytes: usize,
+    /// Levels of arrays and objects in a task.
+    pub json_depth: usize,
+    /// Labels of a task.
+    pub labels: usize,
+    /// Key and value of one label together.
+    pub label_bytes: usize,
+    /// Headers forwarded with a delivery.
+    pub forwarded_headers: usize,
+    /// Names and values of all forwarded headers together.
+    pub forwarded_header_bytes: usize,
+    /// Open connections; more wait in the listener's backlog.
+    pub connections: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub streams: u32,
+    /// Requests that wait for a task to become final.
+    pub waiters: usize,
+    /// Records that one call of a list looks at, whatever its filters leave of them.
+    pub list_scan: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            task_bytes: 1 << 20,
+            array_bytes: 8 << 20,
+            array_items: 1_000,
+            document_bytes: 256 << 10,
+            headers: 100,
+            header_bytes: 16 << 10,
+            json_depth: 128,
+            labels: 32,
+            label_bytes: 256,
+            forwarded_headers: 32,
+            forwarded_header_bytes: 8 << 10,
+            connections: 10_000,
+            streams: 200,
+            waiters: 10_000,
+            list_scan: 2_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
+    pub(crate) fn publish(&self) {
+        let rows: [(&'static str, usize); 15] = [
+            ("task_bytes", self.task_bytes),
+            ("array_bytes", self.array_bytes),
+            ("array_items", self.array_items),
+            ("document_bytes", self.document_bytes),
+            ("headers", self.headers),
+            ("header_bytes", self.header_bytes),
+            ("json_depth", self.json_depth),
+            ("labels", self.labels),
+            ("label_bytes", self.label_bytes),
+            ("forwarded_headers", self.forwarded_headers),
+            ("forwarded_header_bytes", self.forwarded_header_bytes),
+            ("connections", self.connections),
+            ("streams", self.streams as usize),
+            ("waiters", self.waiters),
+            ("list_scan", self.list_scan),
+        ];
+        for (name, value) in rows {
+            gauge!("lovage_http_limit", "limit" => name).set(value as f64);
+        }
+    }
+}
+
+/// How long a client may take.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// For the head of a request, from the first moment of the connection or the end of the answer before.
+    pub head: Duration,
+    /// Between two pieces of a body.
+    pub body_idle: Duration,
+    /// For a whole body that is not a stream.
+    pub body: Duration,
+    /// For a whole NDJSON stream.
+    pub stream: Duration,
+    /// For a request from its head to the head of its answer.
+    pub request: Duration,
+    /// For the client to take the next piece of an answer.
+    pub write_idle: Duration,
+    /// The longest `?wait=`; more is taken as this.
+    pub wait: Duration,
+    /// Between two keep-alive pings of HTTP/2, and for their answer.
+    pub ping: Duration,
+    /// For open requests after the stop signal.
+    pub grace: Duration,
+    /// How long an `Idempotency-Key` is remembered.
+    pub idempotency: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            body_idle: Duration::from_secs(10),
+            body: Duration::from_secs(60),
+            stream: Duration::from_secs(3_600),
+            request: Duration::from_secs(150),
+            write_idle: Duration::from_secs(30),
+            wait: Duration::from_secs(60),
+            ping: Duration::from_secs(20),
+            grace: Duration::from_secs(30),
+            idempotency: Duration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+/// What is shown on `/metrics`.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Everything a gateway is told at its start.
+#[derive(Clone)]
+pub struct GatewayOptions {
+    /// Who may call.
+    pub auth: Auth,
+    /// The policy for addresses and headers that users name; `server` passes the dispatcher's.
+    pub destinations: Arc<dyn Destinations>,
+    /// Sizes.
+    pub limits: Limits,
+    /// Times.
+    pub times: Times,
+    /// Seeds ids, request ids and jitter.
+    pub random: Random,
+    /// Where others reach this server, for links on the start page; `None`: relative links only.
+    pub public_url: Option<String>,
+    /// The text of `/metrics`; `None`: the route is 404.
+    pub metrics: Option<RenderMetrics>,
+}

@@ -1,0 +1,47 @@
+//! All routes. Mounting one and documenting it is one act.
+
+mod ops;
+mod queues;
+mod signing_keys;
+mod tasks;
+mod workers;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use bytes::Bytes;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::Shared;
+use crate::{document, edge};
+
+fn documented() -> (Router<Shared>, OpenApi) {
+    let (router, api) = OpenApiRouter::with_openapi(document::base())
+        .merge(tasks::router())
+        .merge(workers::router())
+        .merge(queues::router())
+        .merge(signing_keys::router())
+        .merge(ops::router())
+        .split_for_parts();
+    (router, document::finish(api))
+}
+
+/// The document of the API as JSON.
+pub(crate) fn document() -> String {
+    let (_, api) = documented();
+    // The document is made of strings and maps with string keys.
+    let mut text = api.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The service of this gateway.
+pub(crate) fn router(app: Shared) -> Router {
+    let (router, _) = documented();
+    app.openapi.get_or_init(|| Bytes::from(document()));
+    router
+        .fallback(edge::no_route)
+        .method_not_allowed_fallback(edge::no_method)
+        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .with_state(app)
+}

@@ -1,0 +1,76 @@
+//! `GET /v1/signing-keys`, `POST /v1/signing-keys/rotate`
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use lovage_core::worker::SigningKey;
+use lovage_store::DocKind;
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::documents::{Precondition, bytes_of, content};
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{schema, secrets, view};
+
+/// The key of a namespace for bare URLs and callbacks.
+const NAME: &str = "default";
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(rotate))
+}
+
+#[derive(Serialize)]
+struct KeyView {
+    name: &'static str,
+    secrets: Vec<SecretView>,
+}
+
+/// A secret without itself.
+#[derive(Serialize)]
+struct SecretView {
+    expires_at: Option<String>,
+}
+
+/// List signing keys
+///
+/// Deliveries to bare URLs and callbacks are signed with the secrets of `default`; they are shown only when made.
+#[utoipa::path(
+    get, path = "/v1/signing-keys", operation_id = "listSigningKeys", tag = "keys",
+    responses((status = 200, description = "The keys, without secrets", body = schema::SigningKeys))
+)]
+async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    query.done()?;
+    let now = app.now();
+    let mut items = Vec::new();
+    if let Some(document) = app.store.doc(DocKind::SigningKey, caller.ns, NAME).await? {
+        let key: SigningKey = content(&document)?;
+        let live = key.secrets.into_iter().filter(|secret| secret.until.is_none_or(|until| until > now));
+        let secrets = live.map(|secret| SecretView { expires_at: secret.until.map(lovage_core::Millis::rfc3339) }).collect();
+        items.push(KeyView { name: NAME, secrets });
+    }
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": null })))
+}
+
+/// Make a new secret for bare URLs and callbacks
+///
+/// It is shown once. The one before is used beside it for 24 hours.
+#[utoipa::path(
+    post, path = "/v1/signing-keys/rotate", operation_id = "rotateSigningKey", tag = "keys",
+    responses((status = 200, description = "The new secret", body = schema::NewSecret))
+)]
+async fn rotate(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    query.done()?;
+    let secret = secrets::make()?;
+    let now = app.now();
+    let edited = app.edit_doc(DocKind::SigningKey, caller.ns, NAME, Precondition::None, |stored| {
+        let mut key = stored.map(content::<SigningKey>).transpose()?.unwrap_or_default();
+        secrets::rotate(&mut key.secrets, secret.clone(), now);
+        bytes_of(&key)
+    });
+    edited.await?;
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "signing": secret })))
+}

@@ -1,0 +1,97 @@
+//! `GET /v1/tasks/{id}/attempts`
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use lovage_core::{AttemptEntry, Flags, Head, State as TaskState, TaskError, TaskKey};
+use lovage_store::{Parts, Stored};
+use serde::Serialize;
+
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{schema, view};
+
+#[derive(Serialize)]
+struct AttemptView {
+    attempt: u32,
+    generation: u8,
+    outcome: String,
+    started_at: String,
+    ended_at: Option<String>,
+    duration_ms: Option<u64>,
+    worker: Option<String>,
+    instance: Option<String>,
+    status: Option<u16>,
+    error: Option<TaskError>,
+    /// The first bytes of the answer.
+    excerpt: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Attempts {
+    items: Vec<AttemptView>,
+    next_cursor: Option<String>,
+}
+
+/// Every attempt
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/attempts", operation_id = "listTaskAttempts", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id")),
+    responses((status = 200, description = "The attempts in order, the open one last", body = schema::Attempts))
+)]
+pub(crate) async fn attempts(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(id): PathOf<String>,
+    query: Query,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
+    let parts = Parts { attempts: true, ..Parts::default() };
+    let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let items = entries(&stored).into_iter().map(|entry| show(&app, &key, entry)).collect();
+    Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor: None }))
+}
+
+fn entries(stored: &Stored) -> Vec<AttemptEntry> {
+    let head = &stored.head;
+    let mut entries: Vec<AttemptEntry> = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
+    if head.state == TaskState::Running {
+        entries.push(open(head));
+    } else if head.state == TaskState::Succeeded && !head.flags.has(Flags::HAS_ATTEMPTS) {
+        // A success at the first try stores no entry.
+        entries.push(AttemptEntry::of_success(head));
+    }
+    entries
+}
+
+fn open(head: &Head) -> AttemptEntry {
+    AttemptEntry {
+        number: head.attempt,
+        generation: head.generation,
+        started: head.started,
+        outcome: "running".to_owned(),
+        worker: head.worker,
+        ..AttemptEntry::default()
+    }
+}
+
+fn show(app: &App, key: &TaskKey, entry: AttemptEntry) -> AttemptView {
+    let ended = (entry.ended.0 != 0).then_some(entry.ended);
+    AttemptView {
+        attempt: entry.number,
+        generation: entry.generation,
+        outcome: entry.outcome,
+        started_at: entry.started.rfc3339(),
+        ended_at: ended.map(lovage_core::Millis::rfc3339),
+        duration_ms: ended.map(|ended| ended.since(entry.started).as_millis() as u64),
+        worker: app.directory.worker(key.ns, entry.worker).map(|name| name.to_string()),
+        instance: entry.instance,
+        status: entry.status,
+        error: entry.error,
+        excerpt: entry.excerpt,
+    }
+}

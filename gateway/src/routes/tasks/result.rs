@@ -1,0 +1,88 @@
+//! `GET /v1/tasks/{id}/result`
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use lovage_core::decide::result_end;
+use lovage_core::problem::{Code, Problem};
+use lovage_core::view::is_json;
+use lovage_core::{Flags, ResultValue, State as TaskState, TaskError};
+use lovage_store::Stored;
+
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{schema, view};
+
+/// The result
+#[utoipa::path(
+    get, path = "/v1/tasks/{id}/result", operation_id = "getTaskResult", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id"), schema::WaitQuery),
+    responses(
+        (status = 200, description = "The bytes, with the worker's content type", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 202, description = "Not final yet", body = schema::TaskAccepted),
+        (status = 204, description = "The result is null, or was not to be kept"),
+        (status = 410, description = "Its time is over", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 424, description = "Failed, canceled or expired", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn result(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(id): PathOf<String>,
+    mut query: Query,
+) -> Result<Response, Refusal> {
+    let wait = query.wait(app.options.times.wait)?;
+    query.done()?;
+    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
+    let stored = app.load_final(&key, wait).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let head = &stored.head;
+    let value = stored.result.as_ref().and_then(ResultValue::decode);
+    let code = match head.state {
+        TaskState::Succeeded => return succeeded(&app, &stored, value),
+        TaskState::Failed => Code::TaskFailed,
+        TaskState::Canceled => Code::TaskCanceled,
+        TaskState::Expired => Code::TaskExpired,
+        TaskState::Blocked | TaskState::Scheduled | TaskState::Queued | TaskState::Running | TaskState::Retrying => {
+            let mut response = view::accepted(&key, head);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return Ok(response);
+        }
+    };
+    Err(Problem::new(code, why(head.state, value)).in_state(head.state.as_str()).into())
+}
+
+fn succeeded(app: &App, stored: &Stored, value: Option<ResultValue>) -> Result<Response, Refusal> {
+    let (spec, _) = view::taken_apart(stored)?;
+    let has_result = stored.head.flags.has(Flags::HAS_RESULT);
+    // The janitor may be late; what is over is not shown.
+    let over = has_result && result_end(&stored.head, &spec) <= app.now();
+    if stored.head.flags.has(Flags::RESULT_GONE) || over {
+        return Err(Refusal::new(Code::ResultExpired, "the result was kept until `result_ttl` had passed"));
+    }
+    match value {
+        Some(ResultValue::Value { content_type, bytes }) if !(is_json(&content_type) && is_null(&bytes)) => {
+            Ok(view::foreign(StatusCode::OK, &content_type, bytes))
+        }
+        _ => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+fn is_null(bytes: &Bytes) -> bool {
+    bytes.trim_ascii() == b"null"
+}
+
+fn why(state: TaskState, value: Option<ResultValue>) -> String {
+    let error = value.and_then(|value| match value {
+        ResultValue::Error(bytes) => serde_json::from_slice::<TaskError>(&bytes).ok(),
+        ResultValue::Value { .. } => None,
+    });
+    match error {
+        Some(error) => format!("the task has {state}: {}: {}", error.kind, error.message),
+        None => format!("the task is {state}"),
+    }
+}

@@ -1,0 +1,162 @@
+//! Reading the fields of a worker into its stored form. PUT starts from an empty one, PATCH from the stored one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lovage_core::classify::StatusMap;
+use lovage_core::problem::{Code, Problem, pointer_step};
+use lovage_core::worker::WorkerConfig;
+use lovage_core::{Millis, problem};
+use serde_json::value::RawValue;
+
+use crate::app::App;
+use crate::fields::{self, Errors};
+use crate::signature::Rules;
+use crate::{names, secrets};
+
+const FIELDS: [&str; 9] = ["url", "urls", "tasks", "queues", "concurrency", "cancel_grace", "headers", "status_map", "signing"];
+const LATER: [&str; 13] = [
+    "rate",
+    "burst",
+    "balance",
+    "auth",
+    "async",
+    "control_url",
+    "health",
+    "breaker",
+    "recycle",
+    "batch",
+    "http",
+    "pull",
+    "max_run",
+];
+const MOST_URLS: usize = 100;
+const MOST_PATTERNS: usize = 100;
+const MOST_CONCURRENCY: u64 = 100_000;
+
+/// Sets the fields that `bytes` names; `null` gives a field its default again, and a header its value in `kept`. The
+/// secret, if one was given, is returned.
+pub(super) fn apply(
+    app: &App,
+    bytes: &Bytes,
+    config: &mut WorkerConfig,
+    kept: &BTreeMap<String, String>,
+    now: Millis,
+) -> Result<Option<String>, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let rules = Rules { limits: &app.options.limits, destinations: &*app.options.destinations, now };
+    let mut errors = Errors::default();
+    let mut secret = None;
+    let (mut url, mut urls) = (false, false);
+    for (name, raw) in fields::document(text)? {
+        let given = !fields::is_null(raw);
+        match &*name {
+            "url" => {
+                url = given;
+                let one = if given { fields::string(raw, "/url", &mut errors) } else { None };
+                config.urls = one.into_iter().map(Into::into).collect();
+                check_urls(&config.urls, |_| "/url".to_owned(), &rules, &mut errors);
+            }
+            "urls" => {
+                urls = given;
+                config.urls = list(raw, "/urls", MOST_URLS, &mut errors);
+                check_urls(&config.urls, |n| format!("/urls/{n}"), &rules, &mut errors);
+            }
+            "tasks" => {
+                config.tasks = list(raw, "/tasks", MOST_PATTERNS, &mut errors);
+                check_each(&config.tasks, "/tasks", names::is_task_pattern, names::PATTERN_RULE, &mut errors);
+            }
+            "queues" => {
+                config.queues = list(raw, "/queues", MOST_PATTERNS, &mut errors);
+                check_each(&config.queues, "/queues", names::is_name, names::NAME_RULE, &mut errors);
+            }
+            "concurrency" => {
+                config.concurrency = if given {
+                    fields::number(raw, 1, MOST_CONCURRENCY, "/concurrency", &mut errors).map(|n| n as u32)
+                } else {
+                    None
+                };
+            }
+            "cancel_grace" => config.cancel_grace = if given { fields::value(raw, "/cancel_grace", &mut errors) } else { None },
+            "headers" => config.headers = headers(raw, kept, &rules, &mut errors),
+            "status_map" => config.status_map = if given { status_map(raw, &mut errors) } else { None },
+            "signing" if given => {
+                secret = fields::string(raw, "/signing", &mut errors).map(String::from);
+                if secret.as_ref().is_some_and(|secret| !secrets::is_secret(secret)) {
+                    errors.invalid("/signing", secrets::SECRET_RULE);
+                }
+            }
+            "signing" => {}
+            later if LATER.contains(&later) => errors.unsupported("", later),
+            other => errors.unknown("", other, &FIELDS),
+        }
+    }
+    if url && urls {
+        errors.invalid("/urls", "cannot be given together with url");
+    }
+    if config.tasks.is_empty() && errors.is_empty() {
+        errors.invalid("/tasks", "must have at least one pattern, such as \"images.*\"");
+    }
+    errors.problem().map_or(Ok(secret), Err)
+}
+
+/// A list of strings; `null` is an empty one.
+fn list(raw: &RawValue, at: &str, most: usize, errors: &mut Errors) -> Vec<String> {
+    if fields::is_null(raw) {
+        return Vec::new();
+    }
+    let list: Vec<String> = fields::value(raw, at, errors).unwrap_or_default();
+    if list.len() > most {
+        errors.invalid(at, format!("may have {most} entries"));
+    }
+    list
+}
+
+fn check_urls(urls: &[String], at: impl Fn(usize) -> String, rules: &Rules<'_>, errors: &mut Errors) {
+    for (n, url) in urls.iter().enumerate() {
+        rules.url(url, &at(n), errors);
+    }
+}
+
+fn check_each(list: &[String], at: &str, fits: impl Fn(&str) -> bool, rule: &str, errors: &mut Errors) {
+    for (n, text) in list.iter().enumerate() {
+        if !fits(text) {
+            errors.invalid(format!("{at}/{n}"), rule);
+        }
+    }
+}
+
+/// The headers as given. A value of `null`, which is how they are shown, is the stored value.
+fn headers(raw: &RawValue, kept: &BTreeMap<String, String>, rules: &Rules<'_>, errors: &mut Errors) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::new();
+    if fields::is_null(raw) {
+        return headers;
+    }
+    for (name, raw) in fields::object(raw, "/headers", errors).unwrap_or_default() {
+        let at = format!("/headers{}", pointer_step(&name));
+        let value = if fields::is_null(raw) {
+            let value = kept.get(&*name).cloned();
+            if value.is_none() {
+                errors.invalid(at, "null keeps a stored value, and there is none");
+            }
+            value
+        } else {
+            fields::string(raw, &at, errors).map(Into::into)
+        };
+        headers.extend(value.map(|value| (name.into_owned(), value)));
+    }
+    let list: Vec<_> = headers.iter().map(|(name, value): (&String, &String)| (name.clone(), value.clone())).collect();
+    rules.headers(&list, "/headers", errors);
+    headers
+}
+
+fn status_map(raw: &RawValue, errors: &mut Errors) -> Option<StatusMap> {
+    let map: StatusMap = fields::value(raw, "/status_map", errors)?;
+    match map.validate() {
+        Ok(()) => Some(map),
+        Err(error) => {
+            errors.push(problem::FieldError::under(error, "/status_map"));
+            None
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `GET /v1/workers/{name}/instances`, `PUT|GET|DELETE /v1/workers/{name}/instances/{id}`
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use lovage_core::problem::{Code, Problem};
+use lovage_core::units::Dur;
+use lovage_core::worker::InstanceConfig;
+use lovage_core::{Millis, Ns, Version};
+use lovage_store::{DocGuard, DocKind, DocPut, Document};
+use serde::Serialize;
+
+use super::{check_name, read_json, unknown};
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::documents::{Precondition, bytes_of, content, tag};
+use crate::fields::{self, Errors};
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::signature::Rules;
+use crate::{schema, view};
+
+const FIELDS: [&str; 4] = ["url", "ttl", "capacity", "version"];
+const DEFAULT_TTL: Dur = Dur::from_secs(60);
+const LONGEST_TTL: Dur = Dur::from_secs(24 * 3_600);
+/// Registrations that ended are removed in steps of this.
+const SWEEP: usize = 100;
+
+#[derive(Serialize)]
+struct InstanceView<'a> {
+    id: &'a str,
+    worker: &'a str,
+    url: String,
+    expires_at: String,
+    capacity: Option<u32>,
+    version: Option<String>,
+}
+
+impl<'a> InstanceView<'a> {
+    fn new(worker: &'a str, id: &'a str, config: InstanceConfig) -> Self {
+        let expires_at = config.until.rfc3339();
+        Self { id, worker, url: config.url, expires_at, capacity: config.capacity, version: config.version }
+    }
+}
+
+/// Register an instance
+///
+/// It is called until `ttl` has passed, unless it registers again.
+#[utoipa::path(
+    put, path = "/v1/workers/{name}/instances/{id}", operation_id = "putInstance", tag = "workers",
+    params(("name" = String, Path, description = "The worker"), ("id" = String, Path, description = "The instance"), schema::Preconditions),
+    request_body = schema::InstanceIn,
+    responses(
+        (status = 201, description = "Registered", body = schema::Instance),
+        (status = 200, description = "Renewed", body = schema::Instance),
+    )
+)]
+pub(crate) async fn put(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf((worker, id)): PathOf<(String, String)>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    check_name(&id, "/id")?;
+    let precondition = Precondition::of(&headers)?;
+    let bytes = read_json(&app, &headers, body).await?;
+    app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let config = read(&app, &bytes)?;
+    let stored = bytes_of(&config)?;
+    let name = format!("{worker}/{id}");
+    let put = app.edit_doc(DocKind::Instance, caller.ns, &name, precondition, |_| Ok(stored.clone())).await?;
+    if put.created {
+        sweep(&app, caller.ns, &worker).await?;
+    }
+    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(answer(status, &worker, &id, config, put.version))
+}
+
+fn answer(status: StatusCode, worker: &str, id: &str, config: InstanceConfig, version: Version) -> Response {
+    let mut response = view::json(status, &InstanceView::new(worker, id, config));
+    tag(response.headers_mut(), version);
+    response
+}
+
+fn read(app: &App, bytes: &Bytes) -> Result<InstanceConfig, Problem> {
+    let now = app.now();
+    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let rules = Rules { limits: &app.options.limits, destinations: &*app.options.destinations, now };
+    let mut errors = Errors::default();
+    let mut config = InstanceConfig { url: String::new(), until: Millis(0), capacity: None, version: None };
+    let mut ttl = DEFAULT_TTL;
+    for (name, raw) in fields::document(text)? {
+        match &*name {
+            _ if fields::is_null(raw) && FIELDS.contains(&&*name) => {}
+            "url" => {
+                config.url = fields::string(raw, "/url", &mut errors).unwrap_or_default().into_owned();
+                rules.url(&config.url, "/url", &mut errors);
+            }
+            "ttl" => {
+                ttl = fields::value(raw, "/ttl", &mut errors).unwrap_or(DEFAULT_TTL);
+                if ttl < Dur::from_secs(1) || ttl > LONGEST_TTL {
+                    errors.invalid("/ttl", "must be from 1s to 24h");
+                }
+            }
+            "capacity" => config.capacity = fields::number(raw, 1, 100_000, "/capacity", &mut errors).map(|n| n as u32),
+            "version" => {
+                config.version = fields::string(raw, "/version", &mut errors).map(Into::into);
+                if config.version.as_ref().is_some_and(|version| version.len() > 128) {
+                    errors.invalid("/version", "may have 128 bytes");
+                }
+            }
+            other => errors.unknown("", other, &FIELDS),
+        }
+    }
+    if config.url.is_empty() && errors.is_empty() {
+        errors.invalid("/url", "must be given");
+    }
+    config.until = now.after(ttl.get());
+    errors.problem().map_or(Ok(config), Err)
+}
+
+/// Removes registrations of a worker that have ended: instances with ever new names leave nothing behind.
+async fn sweep(app: &App, ns: Ns, worker: &str) -> Result<(), Refusal> {
+    let (documents, _) = app.page_docs(DocKind::Instance, ns, &format!("{worker}/"), None, SWEEP).await?;
+    let ended = |document: &Document| content::<InstanceConfig>(document).is_ok_and(|config| config.until <= app.now());
+    let remove = |document: Document| DocPut {
+        kind: DocKind::Instance,
+        ns,
+        guard: DocGuard::Version(document.version),
+        name: document.name,
+        bytes: None,
+    };
+    let removals: Vec<DocPut> = documents.into_iter().filter(ended).map(remove).collect();
+    if !removals.is_empty() {
+        app.store.put_docs(removals).await?;
+    }
+    Ok(())
+}
+
+/// Show an instance
+#[utoipa::path(
+    get, path = "/v1/workers/{name}/instances/{id}", operation_id = "getInstance", tag = "workers",
+    params(("name" = String, Path, description = "The worker"), ("id" = String, Path, description = "The instance")),
+    responses((status = 200, description = "The instance", body = schema::Instance))
+)]
+pub(crate) async fn get(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf((worker, id)): PathOf<(String, String)>,
+    query: Query,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let name = format!("{worker}/{id}");
+    let document = app.store.doc(DocKind::Instance, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
+    let config: InstanceConfig = content(&document)?;
+    if config.until <= app.now() {
+        return Err(unknown(&name));
+    }
+    Ok(answer(StatusCode::OK, &worker, &id, config, document.version))
+}
+
+/// List the instances of a worker
+#[utoipa::path(
+    get, path = "/v1/workers/{name}/instances", operation_id = "listInstances", tag = "workers",
+    params(("name" = String, Path, description = "The worker"), schema::PageQuery),
+    responses((status = 200, description = "A page of instances that registered themselves", body = schema::Instances))
+)]
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(worker): PathOf<String>,
+    mut query: Query,
+) -> Result<Response, Refusal> {
+    let limit = query.limit()?;
+    let from = query.one("cursor")?;
+    query.done()?;
+    app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let prefix = format!("{worker}/");
+    let (documents, next) = app.page_docs(DocKind::Instance, caller.ns, &prefix, from, limit).await?;
+    let now = app.now();
+    let mut items = Vec::with_capacity(documents.len());
+    for document in &documents {
+        let config: InstanceConfig = content(document)?;
+        if config.until > now {
+            items.push(InstanceView::new(&worker, &document.name[prefix.len()..], config));
+        }
+    }
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
+}
+
+/// Remove an instance
+#[utoipa::path(
+    delete, path = "/v1/workers/{name}/instances/{id}", operation_id = "deleteInstance", tag = "workers",
+    params(("name" = String, Path, description = "The worker"), ("id" = String, Path, description = "The instance"), schema::Preconditions),
+    responses((status = 204, description = "Removed"))
+)]
+pub(crate) async fn delete(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf((worker, id)): PathOf<(String, String)>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    query.done()?;
+    let name = format!("{worker}/{id}");
+    let removed = app.delete_doc(DocKind::Instance, caller.ns, &name, Precondition::of(&headers)?).await?;
+    if removed { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&name)) }
+}

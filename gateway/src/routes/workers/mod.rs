@@ -1,0 +1,43 @@
+//! Workers and their instances.
+
+mod edit;
+mod instances;
+mod register;
+mod show;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use lovage_core::problem::{Code, Problem};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::{App, Shared};
+use crate::problem::Refusal;
+use crate::{body, names};
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(show::list))
+        .routes(routes!(register::put, show::get, register::patch, register::delete))
+        .routes(routes!(register::rotate_secret))
+        .routes(routes!(instances::list))
+        .routes(routes!(instances::put, instances::get, instances::delete))
+}
+
+/// `worker_unknown`
+fn unknown(name: &str) -> Refusal {
+    let shown: String = name.chars().take(128).collect();
+    Refusal::new(Code::WorkerUnknown, format!("there is no worker `{shown}`"))
+}
+
+/// A name in a path that is to be made.
+fn check_name(name: &str, at: &str) -> Result<(), Problem> {
+    if names::is_name(name) { Ok(()) } else { Err(Problem::invalid(at, names::NAME_RULE)) }
+}
+
+/// A JSON body of a document.
+async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    body::require_json(headers)?;
+    body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
+}

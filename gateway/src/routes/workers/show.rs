@@ -1,0 +1,116 @@
+//! `GET /v1/workers`, `GET /v1/workers/{name}`
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use lovage_core::Version;
+use lovage_core::classify::StatusMap;
+use lovage_core::units::Dur;
+use lovage_core::worker::WorkerConfig;
+use lovage_store::DocKind;
+use serde::Serialize;
+
+use super::unknown;
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::documents::{content, tag};
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{schema, view};
+
+/// Whether a secret is part of an answer.
+pub(super) enum Secret {
+    /// Only in the store.
+    Hidden,
+    /// Made by this request.
+    Shown(String),
+}
+
+#[derive(Serialize)]
+struct WorkerView<'a> {
+    name: &'a str,
+    urls: &'a [String],
+    tasks: &'a [String],
+    queues: &'a [String],
+    concurrency: u32,
+    cancel_grace: String,
+    /// Names only: values are written, never read.
+    headers: BTreeMap<&'a str, Option<&'a str>>,
+    status_map: StatusMap,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing: Option<&'a str>,
+    version: Version,
+}
+
+impl<'a> WorkerView<'a> {
+    fn new(name: &'a str, config: &'a WorkerConfig, version: Version, secret: &'a Secret) -> Self {
+        Self {
+            name,
+            urls: &config.urls,
+            tasks: &config.tasks,
+            queues: &config.queues,
+            concurrency: config.concurrency(),
+            cancel_grace: config.cancel_grace.map_or_else(default_grace, |grace| grace.to_string()),
+            headers: config.headers.keys().map(|name| (name.as_str(), None)).collect(),
+            status_map: config.status_map.clone().unwrap_or_default(),
+            signing: match secret {
+                Secret::Hidden => None,
+                Secret::Shown(secret) => Some(secret),
+            },
+            version,
+        }
+    }
+}
+
+fn default_grace() -> String {
+    Dur::from_millis(lovage_core::worker::DEFAULT_CANCEL_GRACE.as_millis() as u64).to_string()
+}
+
+/// A worker as the whole answer.
+pub(super) fn answer(status: StatusCode, name: &str, config: &WorkerConfig, version: Version, secret: &Secret) -> Response {
+    let mut response = view::json(status, &WorkerView::new(name, config, version, secret));
+    tag(response.headers_mut(), version);
+    response
+}
+
+/// Show a worker
+#[utoipa::path(
+    get, path = "/v1/workers/{name}", operation_id = "getWorker", tag = "workers",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The worker, without secrets", body = schema::Worker))
+)]
+pub(crate) async fn get(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(name): PathOf<String>,
+    query: Query,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
+    let config: WorkerConfig = content(&document)?;
+    Ok(answer(StatusCode::OK, &name, &config, document.version, &Secret::Hidden))
+}
+
+/// List workers
+#[utoipa::path(
+    get, path = "/v1/workers", operation_id = "listWorkers", tag = "workers",
+    params(schema::PageQuery),
+    responses((status = 200, description = "A page of workers", body = schema::Workers))
+)]
+pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
+    let limit = query.limit()?;
+    let from = query.one("cursor")?;
+    query.done()?;
+    let (documents, next) = app.page_docs(DocKind::Worker, caller.ns, "", from, limit).await?;
+    let mut configs = Vec::with_capacity(documents.len());
+    for document in &documents {
+        configs.push((document, content::<WorkerConfig>(document)?));
+    }
+    let hidden = Secret::Hidden;
+    let items: Vec<_> =
+        configs.iter().map(|(document, config)| WorkerView::new(&document.name, config, document.version, &hidden)).collect();
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
+}

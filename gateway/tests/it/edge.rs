@@ -1,0 +1,83 @@
+//! What holds for every request.
+
+use std::sync::Arc;
+
+use axum::http::Method;
+use lovage_core::problem::Code;
+use lovage_gateway::{AdminKeys, Auth};
+
+use crate::harness::{Harness, options};
+
+#[tokio::test]
+async fn request_ids_are_kept_or_made() {
+    let h = Harness::new();
+    assert_eq!(h.call(Method::GET, "/healthz", &[("x-request-id", "abc-1")], "").await.header("x-request-id"), "abc-1");
+    for odd in ["", "a b", "\"", &"x".repeat(65)] {
+        let made = h.call(Method::GET, "/healthz", &[("x-request-id", odd)], "").await;
+        assert_eq!(made.header("x-request-id").len(), 16);
+    }
+}
+
+#[tokio::test]
+async fn without_keys_only_this_machine_is_answered() {
+    let h = Harness::new();
+    for (name, value) in
+        [("host", "evil.example"), ("origin", "https://evil.example"), ("origin", "null"), ("host", "10.0.0.1:8275")]
+    {
+        h.call(Method::GET, "/v1/tasks/a", &[(name, value)], "").await.is_problem(Code::ForeignOrigin);
+    }
+    for (name, value) in [("host", "localhost:8275"), ("host", "[::1]"), ("origin", "http://127.0.0.1:3000")] {
+        h.call(Method::GET, "/v1/tasks/a", &[(name, value)], "").await.is_problem(Code::TaskUnknown);
+    }
+}
+
+#[tokio::test]
+async fn keys_open_all_but_public_routes() {
+    let mut options = options();
+    options.auth = Auth::Keys(Arc::new(AdminKeys::new(["lvg_secret"])));
+    let h = Harness::with(options, |_| ());
+    for path in ["/v1/tasks/a", "/metrics", "/nothing"] {
+        for headers in [vec![], vec![("authorization", "Bearer wrong")], vec![("authorization", "Basic lvg_secret")]] {
+            let reply = h.call(Method::GET, path, &headers, "").await;
+            reply.is_problem(Code::Unauthenticated);
+            assert!(reply.header("www-authenticate").starts_with("Bearer"));
+        }
+    }
+    let key = [("authorization", "bearer lvg_secret"), ("host", "anywhere.example")];
+    h.call(Method::GET, "/v1/tasks/a", &key, "").await.is_problem(Code::TaskUnknown);
+    assert_eq!(h.call(Method::GET, "/metrics", &key, "").await.status, 200);
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs/errors/task_unknown"] {
+        assert_eq!(h.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_headers_are_refused() {
+    let h = Harness::new();
+    let long = "x".repeat(17 << 10);
+    h.call(Method::GET, "/healthz", &[("x-long", &long)], "").await.is_problem(Code::PayloadTooLarge);
+    let many = vec![("x-many", "1"); 101];
+    h.call(Method::GET, "/healthz", &many, "").await.is_problem(Code::PayloadTooLarge);
+}
+
+#[tokio::test]
+async fn every_code_has_its_page() {
+    let h = Harness::new();
+    for code in Code::ALL {
+        let reply = h.get(&code.page_path()).await;
+        assert_eq!((reply.status.as_u16(), &reply.bytes[..]), (200, code.page().as_bytes()));
+    }
+    h.get("/docs/errors/nope").await.is_problem(Code::RouteUnknown);
+}
+
+#[tokio::test]
+async fn what_says_that_it_is_too_long_is_not_read() {
+    let h = Harness::new();
+    // The body never comes: only the announced length can have decided.
+    let endless = axum::body::Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let reply = h.post_with("/v1/tasks", &[("content-length", "1048577")], endless).await;
+    reply.is_problem(Code::PayloadTooLarge);
+    let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b' '; 65_536])));
+    let reply = h.post("/v1/tasks", axum::body::Body::from_stream(endless)).await;
+    reply.is_problem(Code::PayloadTooLarge);
+}
