@@ -51,7 +51,6 @@ pub(crate) struct LimitsSection {
     pub streams: u32,
     pub waiters: usize,
     pub list_scan: usize,
-    pub instances: usize,
 }
 
 impl Default for LimitsSection {
@@ -73,7 +72,6 @@ impl Default for LimitsSection {
             streams: it.streams,
             waiters: it.waiters,
             list_scan: it.list_scan,
-            instances: it.instances,
         }
     }
 }
@@ -97,7 +95,6 @@ impl LimitsSection {
             streams: self.streams,
             waiters: self.waiters,
             list_scan: self.list_scan,
-            instances: self.instances,
         }
     }
 }
