@@ -1,1 +1,78 @@
-fn main() {}
+//! `lovage`: the server and its command line client in one binary.
+
+mod admin_key;
+mod args;
+mod banner;
+mod cli;
+mod config;
+mod demo;
+mod destinations;
+mod dispatch;
+mod logging;
+mod recorder;
+mod run;
+mod signals;
+mod storage;
+mod style;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use config::{Config, Loaded};
+use run::Mode;
+
+/// The store and the gateway make and drop many small buffers on several threads; the system's allocator keeps more memory
+/// for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Wrong use: unknown flags, settings that cannot be.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Before anything that may speak TLS. It fails only where a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Dev(args) => serve(Mode::Dev, &args),
+        Command::Serve(args) => serve(Mode::Serve, &args),
+        Command::Config(args) => configured(&args, |loaded| {
+            print!("{}", loaded.to_toml()?);
+            Ok(())
+        }),
+        Command::Openapi => {
+            print!("{}", lovage_gateway::Gateway::openapi());
+            ExitCode::SUCCESS
+        }
+        Command::Submit(args) => cli::run(args.client.clone(), async |client| cli::submit(client, &args).await),
+        Command::Get(args) => cli::run(args.client.clone(), async |client| cli::get(client, &args).await),
+        Command::Result(args) => cli::run(args.client.clone(), async |client| cli::result(client, &args).await),
+        Command::Wait(args) => cli::run(args.client.clone(), async |client| cli::wait(client, &args).await),
+        Command::Cancel(args) => cli::run(args.client.clone(), async |client| cli::cancel(client, &args).await),
+    }
+}
+
+fn serve(mode: Mode, args: &args::ServerArgs) -> ExitCode {
+    configured(args, |loaded| run::run(mode, loaded))
+}
+
+fn configured(args: &args::ServerArgs, then: impl FnOnce(Loaded) -> anyhow::Result<()>) -> ExitCode {
+    let folder = std::env::current_dir().unwrap_or_default();
+    // Names and values that are not Unicode cannot be settings of ours.
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let loaded = args.flags().and_then(|flags| config::load(Config::default(), &flags, variables, &folder));
+    match loaded.map_err(|error| (error, USAGE)).and_then(|loaded| then(loaded).map_err(failure)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((error, code)) => {
+            eprintln!("lovage: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn failure(error: anyhow::Error) -> (anyhow::Error, u8) {
+    let code = if error.is::<run::Misuse>() { USAGE } else { 1 };
+    (error, code)
+}

@@ -1,0 +1,59 @@
+//! What a server says when it is ready: first the address, in a line that programs read, then what a person wants to know.
+
+use std::fmt::Write;
+
+use crate::config::Config;
+use crate::run::Mode;
+use crate::storage::Storage;
+use crate::style::Style;
+
+/// What there is to tell.
+pub(crate) struct Facts<'a> {
+    pub mode: Mode,
+    /// Where the server listens.
+    pub url: &'a str,
+    pub config: &'a Config,
+    pub storage: &'a Storage,
+    /// The key that was made at this start.
+    pub new_key: Option<&'a str>,
+}
+
+/// The whole text.
+pub(crate) fn text(facts: &Facts<'_>) -> String {
+    let style = Style::stdout();
+    let url = facts.config.public_url.as_deref().unwrap_or(facts.url).trim_end_matches('/');
+    let mut out = format!("listening on {}\n\n", facts.url);
+    let what = match facts.mode {
+        Mode::Dev => "for development: no credentials, this machine only",
+        Mode::Serve => "requests need a key",
+    };
+    line(&mut out, &format!("{} {what}", style.bold(concat!("Lovage ", env!("CARGO_PKG_VERSION")))));
+    let mut row = |name: &str, value: &str| line(&mut out, &format!("{} {value}", style.dim(&format!("{name:<11}"))));
+    row("start page", &format!("{url}/"));
+    row("API", &format!("{url}/openapi.json"));
+    row("data", &facts.storage.place);
+    let durability = &facts.storage.store.caps().durability;
+    row("durability", &format!("when a task is acknowledged, {}", durability.trim_end_matches('.')));
+    match facts.mode {
+        Mode::Dev => row("worker", "demo: demo.echo, demo.add, demo.sleep, demo.fail, demo.flaky"),
+        Mode::Serve if facts.config.allow_network.is_empty() => row("deliveries", "public addresses only"),
+        Mode::Serve => row("deliveries", &format!("public addresses and {}", facts.config.allow_network.join(", "))),
+    }
+    if let Some(key) = facts.new_key {
+        row("key", &style.bold(key));
+        row("", "shown only now: keep it. If it gets lost, set another one with --admin-key-file");
+    }
+    if facts.mode == Mode::Dev {
+        line(&mut out, "");
+        line(&mut out, "Try it:");
+        let body = r#"{"task":"demo.add","args":[2,3]}"#;
+        line(&mut out, &format!("curl -s '{}/v1/tasks?wait=10s' -H 'content-type: application/json' -d '{body}'", facts.url));
+    }
+    out.push('\n');
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{}", format!("  {text}").trim_end());
+}

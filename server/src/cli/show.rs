@@ -1,0 +1,147 @@
+//! Answers for people, and the server's JSON for programs.
+
+use std::io::Write;
+
+use comfy_table::{Table, presets};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::Failure;
+use super::client::{Answer, Client};
+
+/// A line to standard output. Whoever has closed it (`lovage get ID | head -1`) has read enough, which is no error.
+macro_rules! say {
+    ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
+}
+
+/// Fields of a record in the order in which they are shown. Those that are absent or null are left out.
+const FIELDS: [&str; 22] = [
+    "id",
+    "name",
+    "task",
+    "url",
+    "state",
+    "reason",
+    "queue",
+    "priority",
+    "attempt",
+    "attempts_left",
+    "worker",
+    "created_at",
+    "eta",
+    "scheduled_at",
+    "started_at",
+    "retry_at",
+    "finished_at",
+    "expires_at",
+    "labels",
+    "error",
+    "progress",
+    "result",
+];
+
+/// A task was submitted and nobody waits for it.
+pub(super) fn submitted(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+    if client.wants_json() {
+        json(answer);
+        return Ok(());
+    }
+    let id = text(record, "id");
+    say!("{id}  {}", client.style.state(text(record, "state")));
+    eprintln!("{}", client.style.dim(&format!("wait for it: lovage wait {id}")));
+    Ok(())
+}
+
+/// The whole record.
+pub(super) fn record(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+    if client.wants_json() {
+        json(answer);
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    for name in FIELDS {
+        let value = &record[name];
+        let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+        if empty && !(name == "result" && record["state"] == "succeeded") {
+            continue;
+        }
+        let shown = match (name, value.as_str()) {
+            ("state", Some(state)) => client.style.state(state),
+            ("error", _) => error(value),
+            (_, Some(plain)) if name != "result" => plain.to_owned(),
+            _ => value.to_string(),
+        };
+        table.add_row([client.style.dim(name), shown]);
+    }
+    say!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+    Ok(())
+}
+
+/// A task is final: its result to standard output if it succeeded, else why not, and exit code 1.
+pub(super) fn ended(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+    let (id, state) = (text(record, "id"), text(record, "state"));
+    let succeeded = state == "succeeded";
+    if client.wants_json() {
+        json(answer);
+        return if succeeded { Ok(()) } else { Err(Failure::Task) };
+    }
+    if succeeded {
+        // A large result is not part of the record.
+        match record.get("result") {
+            Some(result) => say!("{id}  {}  {result}", client.style.state(state)),
+            None => say!("{id}  {}  (read it with `lovage result {id}`)", client.style.state(state)),
+        }
+        return Ok(());
+    }
+    say!("{id}  {}  {}", client.style.state(state), text(record, "reason"));
+    let why = &record["error"];
+    if why.is_object() {
+        eprintln!("{}", error(why));
+    }
+    Err(Failure::Task)
+}
+
+/// The time was over before the task was final.
+pub(super) fn timed_out(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+    let (id, state) = (text(record, "id"), text(record, "state"));
+    if client.wants_json() {
+        json(answer);
+    } else {
+        say!("{id}  {}", client.style.state(state));
+    }
+    let hint = match text(record, "reason") {
+        "no_worker" => "; no worker serves it: register one with PUT /v1/workers/NAME".to_owned(),
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    Err(Failure::TimedOut(format!("task {id} is still {state}{hint}; it goes on, wait for it with `lovage wait {id}`")))
+}
+
+/// A cancel was taken.
+pub(super) fn canceled(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+    if client.wants_json() {
+        json(answer);
+        return Ok(());
+    }
+    let id = text(record, "id");
+    say!("{id}  {}", client.style.state(text(record, "state")));
+    if answer.status == StatusCode::ACCEPTED {
+        eprintln!("{}", client.style.dim(&format!("its worker is being asked to stop; see the end with: lovage wait {id}")));
+    }
+    Ok(())
+}
+
+/// The answer's body as it came.
+pub(super) fn json(answer: &Answer) {
+    say!("{}", String::from_utf8_lossy(&answer.body).trim_end());
+}
+
+fn text<'a>(record: &'a Value, name: &str) -> &'a str {
+    record[name].as_str().unwrap_or_default()
+}
+
+/// `Type: message`.
+fn error(value: &Value) -> String {
+    format!("{}: {}", text(value, "type"), text(value, "message"))
+}

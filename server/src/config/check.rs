@@ -1,0 +1,58 @@
+//! What must hold between settings, and what a value must be beyond its type.
+
+use anyhow::{Context, bail, ensure};
+use lovage_dispatcher::egress::{AddressPolicy, Cidr};
+use url::Url;
+
+use super::{Config, Loaded};
+
+/// Refuses settings that contradict each other or cannot work.
+pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
+    let config = &loaded.config;
+    if config.data_dir.is_some() && config.redis_url.is_some() {
+        let (folder, redis) = (loaded.source("data_dir"), loaded.source("redis_url"));
+        bail!(
+            "both data_dir (from {folder}) and redis_url (from {redis}) are set; the data is kept in one of them: remove the other"
+        );
+    }
+    if let Some(url) = &config.public_url {
+        let parsed = Url::parse(url).with_context(|| format!("public_url: `{url}` is not a URL"))?;
+        ensure!(matches!(parsed.scheme(), "http" | "https"), "public_url: `{url}` must begin with http:// or https://");
+    }
+    ensure!(config.partitions > 0, "partitions: at least 1 is needed");
+    networks(config)?;
+
+    let dispatcher = &config.dispatcher;
+    ensure!(
+        dispatcher.renew_every < dispatcher.close_after && dispatcher.close_after < dispatcher.lease,
+        "[dispatcher] renew_every ({}) must be shorter than close_after ({}), and that shorter than lease ({}): \
+         a dispatcher must let go of its work before another one may take it",
+        dispatcher.renew_every,
+        dispatcher.close_after,
+        dispatcher.lease
+    );
+    for (name, value) in [
+        ("runtime.gateway_threads", config.runtime.gateway_threads),
+        ("runtime.dispatcher_threads", config.runtime.dispatcher_threads),
+        ("dispatcher.max_in_flight", dispatcher.max_in_flight),
+        ("dispatcher.claim_batch", dispatcher.claim_batch),
+        ("dispatcher.settle_batch", dispatcher.settle_batch),
+        ("dispatcher.lane_window", dispatcher.lane_window),
+        ("limits.connections", config.limits.connections),
+        ("limits.list_scan", config.limits.list_scan),
+    ] {
+        ensure!(value > 0, "{name} (from {}): at least 1 is needed", loaded.source(name));
+    }
+    Ok(())
+}
+
+fn networks(config: &Config) -> anyhow::Result<Vec<Cidr>> {
+    config.allow_network.iter().map(|text| text.parse().context("allow_network")).collect()
+}
+
+impl Config {
+    /// Which addresses tasks may be delivered to.
+    pub fn policy(&self, allow_private: bool) -> anyhow::Result<AddressPolicy> {
+        Ok(AddressPolicy { allow_private, allow: networks(self)?, allow_metadata: self.egress.allow_metadata })
+    }
+}

@@ -1,0 +1,166 @@
+//! Starts the parts of a server in order, waits for the signal to stop, and stops them in order.
+//!
+//! ```text
+//! start   log → metrics → lock and store → key → listener → demo worker → dispatcher → gateway → ready
+//! stop    gateway takes nothing new, open requests end │ dispatcher lets attempts end, gives the rest back → store closes
+//! ```
+//!
+//! The store is closed last, because both sides write to it until they are done.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use lovage_gateway::{Auth, Gateway, GatewayOptions};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Loaded};
+use crate::destinations::EgressRules;
+use crate::dispatch::{Dispatch, runtime};
+use crate::storage::Storage;
+use crate::{admin_key, banner, demo, logging, recorder, signals, storage};
+
+/// The folder of `lovage dev`, in the folder where it is started: data of a project stays with the project.
+const DEV_FOLDER: &str = ".lovage";
+
+/// For whom the server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// One developer on this machine.
+    Dev,
+    /// Others.
+    Serve,
+}
+
+/// Settings that do not fit the command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Misuse {
+    /// `dev` on an address that others reach.
+    #[error(
+        "`lovage dev` asks for no credentials, so it listens on loopback addresses only, not on {0}; \
+         use `lovage serve` for others to reach it"
+    )]
+    NotLoopback(std::net::SocketAddr),
+    /// `serve` without a store.
+    #[error("say where the data is to be kept: --data-dir DIR on this machine, or --redis-url URL")]
+    NoStore,
+}
+
+/// Runs a server until it is told to stop.
+pub(crate) fn run(mode: Mode, loaded: Loaded) -> anyhow::Result<()> {
+    let config = loaded.config;
+    if mode == Mode::Dev && !config.listen.ip().is_loopback() {
+        return Err(Misuse::NotLoopback(config.listen).into());
+    }
+    if mode == Mode::Serve && config.data_dir.is_none() && config.redis_url.is_none() {
+        return Err(Misuse::NoStore.into());
+    }
+    logging::start(&config)?;
+    raise_file_limit();
+    runtime("gateway", config.runtime.gateway_threads)?.block_on(serve(mode, config))
+}
+
+async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
+    let stop = signals::listen(config.grace.get()).context("cannot listen for signals")?;
+    let metrics = recorder::install()?;
+    tokio::spawn(recorder::upkeep(metrics.clone()));
+
+    let data_dir = storage::data_dir(&config, (mode == Mode::Dev).then_some(DEV_FOLDER));
+    let storage = Storage::open(&config, data_dir.as_deref()).await?;
+    let policy = config.policy(mode == Mode::Dev)?;
+    let (auth, new_key) = auth(mode, &config, &storage).await?;
+    let listener = listen(&config).await?;
+    let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
+    storage.sign(data_dir.as_deref(), &url);
+    if mode == Mode::Dev {
+        demo::start(&*storage.store).await.context("cannot start the demo worker")?;
+    }
+
+    let random = lovage_gateway::Random::from_os().context("no random numbers")?;
+    let draw = random.clone();
+    let dispatch = Dispatch::new(&config, policy.clone(), &storage, Arc::new(move || draw.next()))?;
+    let dispatcher = dispatch.start(stop.clone())?;
+    let gateway = Gateway::start(
+        Arc::clone(&storage.store),
+        GatewayOptions {
+            auth,
+            destinations: Arc::new(EgressRules(policy)),
+            limits: config.limits.options(),
+            times: config.times.options(config.grace),
+            random,
+            public_url: config.public_url.clone(),
+            metrics: Some(Arc::new(move || metrics.render())),
+        },
+    );
+    announce(&banner::Facts { mode, url: &url, config: &config, storage: &storage, new_key: new_key.as_deref() })?;
+
+    let (served, ended, asked) = both(gateway.serve(listener, stop.clone()), dispatcher, &stop).await;
+    if let Err(error) = served {
+        tracing::warn!(%error, "requests were cut short");
+    }
+    drop(gateway);
+    storage.close().await;
+    ended.context("the dispatcher ended unexpectedly; the log has the cause")??;
+    anyhow::ensure!(asked, "the server ended without being asked to");
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for the ends of gateway and dispatcher. Whichever ends first stops the other: neither is of use alone. Also tells
+/// whether the end was asked for.
+async fn both<A, B>(
+    serving: impl Future<Output = A>,
+    dispatcher: impl Future<Output = B>,
+    stop: &CancellationToken,
+) -> (A, B, bool) {
+    let asked = Cell::new(None);
+    let end = || {
+        asked.set(asked.get().or_else(|| Some(stop.is_cancelled())));
+        stop.cancel();
+    };
+    let (served, ended) = tokio::join!(async { (serving.await, end()).0 }, async { (dispatcher.await, end()).0 });
+    (served, ended, asked.get() == Some(true))
+}
+
+async fn auth(mode: Mode, config: &Config, storage: &Storage) -> anyhow::Result<(Auth, Option<String>)> {
+    if mode == Mode::Dev {
+        // A tunnel or proxy that the developer has named is as good as loopback.
+        let url = config.public_url.as_deref().and_then(|url| url::Url::parse(url).ok());
+        let hosts = url.and_then(|url| url.host_str().map(str::to_owned)).into_iter().collect();
+        return Ok((Auth::Open { hosts }, None));
+    }
+    let (key, shown) = match &config.admin_key_file {
+        Some(path) => (admin_key::from_file(path)?, None),
+        None => admin_key::from_store(&*storage.store).await?,
+    };
+    Ok((Auth::Keys(Arc::new(key)), shown))
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; if another server uses the port, choose one with --listen, such as 127.0.0.1:8276",
+            config.listen
+        )
+    })
+}
+
+/// Every open request and every open attempt is a file; the usual soft limit of 1024 is from another time.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+    }
+}
+
+/// Tells the address, in a line of its own that programs may wait for, and then the rest.
+fn announce(facts: &banner::Facts<'_>) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(banner::text(facts).as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}

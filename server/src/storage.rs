@@ -1,0 +1,150 @@
+//! Opens the store that the configuration names, and explains what stands in the way.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use lovage_core::SessionId;
+use lovage_store::wrap::Traced;
+use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, Store};
+use url::Url;
+
+use crate::config::{Config, Durability};
+
+/// Tells others who uses a data directory.
+const PID_FILE: &str = "lovage.pid";
+
+/// An open store.
+pub(crate) struct Storage {
+    /// The store, with its calls measured.
+    pub store: Arc<dyn Store>,
+    /// A number that no life of any process had before.
+    pub session: SessionId,
+    /// Where the data is, for people.
+    pub place: String,
+    embedded: Option<Arc<EmbeddedStore>>,
+}
+
+impl Storage {
+    /// Opens the store in Redis if one is named, else the embedded one in `data_dir`.
+    pub async fn open(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Self> {
+        match (&config.redis_url, data_dir) {
+            (Some(url), _) => redis(config, url).await,
+            (None, Some(dir)) => embedded(config, dir),
+            (None, None) => Err(anyhow!("no place for the data is given")),
+        }
+    }
+
+    /// Writes what is waiting and lets go of the data directory.
+    pub async fn close(self) {
+        if let Some(embedded) = self.embedded {
+            embedded.close().await;
+        }
+    }
+
+    /// Notes who uses the data directory.
+    pub fn sign(&self, data_dir: Option<&Path>, url: &str) {
+        let Some(path) = self.embedded.as_ref().and(data_dir).map(|dir| dir.join(PID_FILE)) else { return };
+        let text = format!("process {} at {url}\n", std::process::id());
+        if let Err(error) = std::fs::write(&path, text) {
+            tracing::warn!(%error, "cannot write {}", path.display());
+        }
+    }
+}
+
+fn embedded(config: &Config, dir: &Path) -> anyhow::Result<Storage> {
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let options = EmbeddedOptions {
+        durability: match config.durability {
+            Durability::Strict => lovage_store::Durability::Strict,
+            Durability::Relaxed => lovage_store::Durability::Relaxed,
+        },
+        min_free: config.min_free.bytes(),
+        feed_rows: config.embedded.feed_rows,
+        page_cache: config.embedded.page_cache.as_len(),
+        body_cache: config.embedded.body_cache.as_len(),
+        wal_bytes: config.embedded.wal_bytes.bytes(),
+        ..EmbeddedOptions::new(&dir)
+    };
+    let store = EmbeddedStore::open(options).map_err(|error| explain_embedded(&dir, error))?;
+    Ok(Storage {
+        session: store.session(),
+        store: Arc::new(Traced::new(store.clone())),
+        place: dir.display().to_string(),
+        embedded: Some(store),
+    })
+}
+
+fn explain_embedded(dir: &Path, error: Error) -> anyhow::Error {
+    let folder = dir.display();
+    match error {
+        Error::Locked(_) => {
+            let holder = std::fs::read_to_string(dir.join(PID_FILE));
+            let holder = holder.map_or_else(|_| "another process".to_owned(), |text| text.trim().to_owned());
+            anyhow!("the data directory {folder} is in use by {holder}; stop that one, or choose another folder with --data-dir")
+        }
+        Error::Format { found, known } => anyhow!(
+            "the data in {folder} was written by a newer Lovage (format {found}, this one knows up to {known}); \
+             use that version, or another folder"
+        ),
+        Error::Corrupt(why) => {
+            anyhow!(
+                "{folder} holds something else than data of Lovage, or it is damaged ({why}); choose another folder with --data-dir"
+            )
+        }
+        other => anyhow::Error::new(other).context(format!("cannot open the data directory {folder}")),
+    }
+}
+
+async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
+    let shown = without_credentials(url);
+    let options = RedisOptions {
+        prefix: config.redis_prefix.clone(),
+        partitions: config.partitions,
+        timeout: config.redis.timeout.get(),
+        feed_keep: config.redis.feed_keep.get(),
+        feed_bytes: config.redis.feed_bytes.bytes(),
+        ..RedisOptions::new(url)
+    };
+    let store = RedisStore::open(options).await.map_err(|error| explain_redis(&shown, error))?;
+    let session = store.next_session().await.context("cannot register with Redis")?;
+    Ok(Storage { session, store: Arc::new(Traced::new(store)), place: shown, embedded: None })
+}
+
+fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
+    match error {
+        Error::Format { found, known } => anyhow!(
+            "the data in {shown} was written by a newer Lovage (format {found}, this one knows up to {known}); \
+             use that version, or another --redis-prefix"
+        ),
+        Error::Unavailable(why) if why.contains("noeviction") => {
+            anyhow!("{shown} is not fit: {why} (`redis-cli config set maxmemory-policy noeviction`, and in redis.conf)")
+        }
+        Error::Unavailable(why) if why.contains("NOAUTH") || why.contains("WRONGPASS") => {
+            anyhow!("{shown} wants a password, or another one: write it into the URL as redis://:PASSWORD@HOST:PORT ({why})")
+        }
+        Error::Unavailable(why) | Error::Unknown(why) => {
+            anyhow!(
+                "cannot use Redis at {shown}: {why}; check that it runs and that --redis-url is right (`redis-cli -u URL ping`)"
+            )
+        }
+        other => anyhow::Error::new(other).context(format!("cannot use Redis at {shown}")),
+    }
+}
+
+/// The URL without user and password, for logs and the screen.
+fn without_credentials(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return "the given URL".to_owned() };
+    // Both fail only for URLs that can have no credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// The folder that the embedded store would use.
+pub(crate) fn data_dir(config: &Config, default: Option<&str>) -> Option<PathBuf> {
+    if config.redis_url.is_some() {
+        return None;
+    }
+    config.data_dir.clone().or_else(|| default.map(PathBuf::from))
+}

@@ -1,0 +1,75 @@
+//! How a server stops: in order, in time, and nothing is lost by it.
+
+use std::time::{Duration, Instant};
+
+use lovage_tests::{Lovage, Reply, Worker, eventually};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn reason(lovage: &Lovage, id: &str) -> Value {
+    lovage.client().task(id).await["reason"].clone()
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once() {
+    let mut lovage = Lovage::dev().start().await;
+    let asked = Instant::now();
+    assert_eq!(lovage.stop().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn an_open_attempt_ends_within_the_grace() {
+    let worker = Worker::start();
+    let gate = worker.hold("a.b", Reply::json(&json!("in time")));
+    let mut lovage = Lovage::dev().start().await;
+    let id = lovage.client().submit(&json!({"task": "a.b", "url": worker.url()})).await;
+    worker.wait_for(1).await;
+    lovage.sigterm();
+    eventually("no new connections", PATIENCE, async || {
+        let probe = lovage.client().request(reqwest::Method::GET, "/readyz");
+        let answer = lovage.client().try_send(probe).await;
+        (!answer.is_ok_and(|answer| answer.status == 200)).then_some(())
+    })
+    .await;
+    gate.open();
+    assert_eq!(lovage.wait_exit().await.code(), Some(0));
+    lovage.restart().await;
+    let record = lovage.client().task(&id).await;
+    assert_eq!((&record["state"], &record["result"]), (&json!("succeeded"), &json!("in time")));
+    assert_eq!(worker.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_still_open_is_given_back() {
+    let worker = Worker::start();
+    worker.on("a.b", [Reply::never(), Reply::json(&json!("again"))]);
+    let mut lovage = Lovage::dev().option("--grace", "100ms").start().await;
+    let task = json!({"task": "a.b", "url": worker.url(), "retry": {"max_attempts": 1}});
+    let id = lovage.client().submit(&task).await;
+    worker.wait_for(1).await;
+    assert_eq!(lovage.stop().await.code(), Some(0));
+    lovage.restart().await;
+    // Not charged: with one attempt allowed it runs again, and at once.
+    let record = lovage.client().wait_final(&id).await;
+    assert_eq!((&record["state"], &record["result"]), (&json!("succeeded"), &json!("again")));
+    assert_eq!(worker.count(), 2);
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    let worker = Worker::start();
+    worker.on("a.b", [Reply::never(), Reply::json(&json!("later"))]);
+    let mut lovage = Lovage::dev().option("--grace", "1h").start().await;
+    let id = lovage.client().submit(&json!({"task": "a.b", "url": worker.url()})).await;
+    worker.wait_for(1).await;
+    assert_eq!(reason(&lovage, &id).await, json!("dispatched"));
+    lovage.sigterm();
+    eventually("the first signal to be noticed", PATIENCE, async || lovage.stderr().contains("second signal").then_some(()))
+        .await;
+    lovage.sigterm();
+    assert_eq!(lovage.wait_exit().await.code(), Some(0));
+    lovage.restart().await;
+    assert_eq!(lovage.client().wait_final(&id).await["result"], json!("later"));
+}
