@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::spec::delivered;
-use lovage_core::{Answer, AnswerHeaders, Fault, Head, Spec, TaskKey};
+use lovage_core::{Answer, AnswerHeaders, Fault, Head, Millis, Spec, TaskKey};
 
 use crate::egress::{FaultKind, PushRequest, Pushed, Target, check_user_headers};
 use crate::options::Options;
@@ -30,14 +30,40 @@ pub struct Attempt<'a> {
     pub worker: &'a Worker,
     /// Where.
     pub target: Arc<Target>,
+    /// Header values that many attempts share.
+    pub common: &'a mut Common,
+}
+
+/// Header values that many attempts share: made once instead of once a push.
+pub struct Common {
+    user_agent: HeaderValue,
+    deadline: (Millis, HeaderValue),
+}
+
+impl Common {
+    /// With this `User-Agent`.
+    pub fn new(user_agent: &str) -> Self {
+        let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("Lovage"));
+        Self { user_agent, deadline: (Millis(0), HeaderValue::from_static("1970-01-01T00:00:00.000Z")) }
+    }
+
+    /// The tasks of a claim started together: most have the deadline of the one before.
+    fn deadline(&mut self, at: Millis) -> HeaderValue {
+        if self.deadline.0 != at
+            && let Ok(value) = HeaderValue::try_from(at.rfc3339())
+        {
+            self.deadline = (at, value);
+        }
+        self.deadline.1.clone()
+    }
 }
 
 impl Attempt<'_> {
     /// The request of this attempt. Its deadline is the task's time limit from the claim on.
-    pub fn request(&self, options: &Options) -> PushRequest {
+    pub fn request(mut self, options: &Options) -> PushRequest {
         let body = delivered(self.spec, &self.key.id, self.payload);
         let method = self.spec.method.as_deref().and_then(|m| m.parse().ok()).unwrap_or(http::Method::POST);
-        let headers = self.headers(options, &body);
+        let headers = self.headers(&body);
         let mut request = PushRequest::new(Arc::clone(&self.target), method, headers, body);
         request.timeout = self.spec.time_limit().get();
         request.connect_timeout = options.connect_timeout.min(request.timeout);
@@ -45,7 +71,7 @@ impl Attempt<'_> {
         request
     }
 
-    fn headers(&self, options: &Options, body: &Bytes) -> HeaderMap {
+    fn headers(&mut self, body: &Bytes) -> HeaderMap {
         let (head, spec) = (self.head, self.spec);
         let mut headers = HeaderMap::with_capacity(20 + spec.labels.len() + spec.headers.len());
         headers.extend(self.worker.headers.clone());
@@ -56,23 +82,25 @@ impl Attempt<'_> {
         }
         let content_type = HeaderValue::from_bytes(self.content_type).ok().filter(|v| !v.is_empty());
         headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/json")));
-        set(&mut headers, USER_AGENT, &options.user_agent);
+        headers.insert(USER_AGENT, self.common.user_agent.clone());
         let id = self.key.id.to_string();
         let seconds = (head.started.0 / 1000) as i64;
-        set(&mut headers, HeaderName::from_static("webhook-id"), &id);
+        // An id is made of characters that every header takes.
+        let id_value = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(HeaderName::from_static("webhook-id"), id_value.clone());
         headers.insert(HeaderName::from_static("webhook-timestamp"), seconds.into());
         if let Some(signer) = &self.worker.signer {
             headers.insert(HeaderName::from_static("webhook-signature"), signer.sign(&id, seconds, body));
         }
-        set(&mut headers, HeaderName::from_static("idempotency-key"), &id);
+        headers.insert(HeaderName::from_static("idempotency-key"), id_value);
         if let Some(task) = &spec.task {
             set(&mut headers, HeaderName::from_static("lovage-task"), task);
         }
         set(&mut headers, HeaderName::from_static("lovage-queue"), spec.queue());
         headers.insert(HeaderName::from_static("lovage-attempt"), head.attempt.into());
         headers.insert(HeaderName::from_static("lovage-max-attempts"), spec.max_attempts().into());
-        let deadline = head.started.after(spec.time_limit().get());
-        set(&mut headers, HeaderName::from_static("lovage-deadline"), &deadline.rfc3339());
+        let deadline = self.common.deadline(head.started.after(spec.time_limit().get()));
+        headers.insert(HeaderName::from_static("lovage-deadline"), deadline);
         if let Some(root) = &spec.root {
             set(&mut headers, HeaderName::from_static("lovage-root"), &root.to_string());
         }

@@ -54,7 +54,7 @@ impl Owner {
             return;
         }
         self.claim_calls += 1;
-        metrics::histogram!("lovage_claim_batch").record(plans.len() as f64);
+        self.meters.claim_batch.record(plans.len() as f64);
         let items = plans.iter().map(item).collect();
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move {
@@ -141,7 +141,7 @@ impl Owner {
             match claimed {
                 Claimed::Ok(body) => self.start(plan, newer, &body),
                 // Somebody else changed it: the feed brings the truth.
-                Claimed::Stale => metrics::counter!("lovage_claims_refused_total").increment(1),
+                Claimed::Stale => self.meters.claims_refused.increment(1),
             }
         }
     }
@@ -200,6 +200,7 @@ impl Owner {
             payload: &body.payload,
             worker: &running.worker,
             target,
+            common: &mut self.common,
         }
         .request(&self.shared.options);
         let (transport, ends) = (Arc::clone(&self.shared.transport), self.ends_in.clone());

@@ -7,6 +7,7 @@
 mod admit;
 mod background;
 mod calls;
+mod meters;
 mod settle;
 
 use std::collections::BTreeMap;
@@ -26,11 +27,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::admit::Plan;
 use self::calls::Done;
+use self::meters::Meters;
 use self::settle::{PushEnd, Settlement};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
 use crate::options::Options;
+use crate::push::Common;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -95,6 +98,8 @@ pub(crate) struct Owner {
     /// Soft cancels: when the connection is closed.
     graces: BTreeMap<(Instant, TaskKey), u32>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    common: Common,
+    meters: Meters,
     ends: mpsc::UnboundedReceiver<PushEnd>,
     ends_in: mpsc::UnboundedSender<PushEnd>,
     stopping: Option<Instant>,
@@ -113,6 +118,7 @@ impl Owner {
         let (ends_in, ends) = mpsc::unbounded_channel();
         let now = Instant::now();
         let lanes = Lanes::new(shared.options.lane_window);
+        let common = Common::new(&shared.options.user_agent);
         Self {
             shared,
             partition,
@@ -140,6 +146,8 @@ impl Owner {
             recovered: Vec::new(),
             graces: BTreeMap::new(),
             calls: FuturesUnordered::new(),
+            common,
+            meters: Meters::new(partition),
             ends,
             ends_in,
             stopping: None,
@@ -226,8 +234,8 @@ impl Owner {
             self.sweep();
             self.lanes.forget_empty(KEEP_LANES);
         }
-        metrics::gauge!("lovage_lanes", "partition" => self.partition.0.to_string()).set(self.lanes.len() as f64);
-        metrics::gauge!("lovage_attempts_open", "partition" => self.partition.0.to_string()).set(self.running.len() as f64);
+        self.meters.lanes.set(self.lanes.len() as f64);
+        self.meters.open.set(self.running.len() as f64);
         // Without a renewal for this long somebody else may think this session dead: nothing of it may go on.
         if self.renewed.elapsed() >= self.shared.options.close_after {
             self.lose_everything();

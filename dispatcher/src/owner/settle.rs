@@ -57,8 +57,8 @@ impl Owner {
             Outcome::Endpoint { .. } => {}
             _ => running.worker.gate.recovered(),
         }
-        metrics::histogram!("lovage_attempt_seconds").record(elapsed.as_secs_f64());
-        metrics::counter!("lovage_attempts_total", "outcome" => word(&outcome)).increment(1);
+        self.meters.attempt_seconds.record(elapsed.as_secs_f64());
+        self.meters.attempt(&outcome);
         let (status, excerpt) = match &answer {
             // A plain success keeps no entry: nothing to note.
             Answer::Response { .. } if matches!(outcome, Outcome::Success { .. }) => (None, None),
@@ -122,7 +122,7 @@ impl Owner {
             let rest = self.settling.split_off(self.settling.len().min(most));
             let items = std::mem::replace(&mut self.settling, rest);
             self.settle_calls += 1;
-            metrics::histogram!("lovage_settle_batch").record(items.len() as f64);
+            self.meters.settle_batch.record(items.len() as f64);
             let commits = items.iter().map(|item| commit(&self.shared, item)).collect();
             let (shared, p) = (Arc::clone(&self.shared), self.partition);
             self.calls.push(Box::pin(async move {
@@ -154,7 +154,7 @@ impl Owner {
                 }
                 Committed::Stale(Some(head)) => self.settle_again(item, head),
                 Committed::Stale(None) | Committed::Aborted => {
-                    metrics::counter!("lovage_answers_fenced_total").increment(1);
+                    self.meters.answers_fenced.increment(1);
                     self.forget(&item);
                 }
             }
@@ -172,7 +172,7 @@ impl Owner {
     fn settle_again(&mut self, item: Settlement, head: Head) {
         let (now, random) = (self.now(), (self.shared.random)());
         let Ok(transition) = decide(&head, &item.spec, item.event.clone(), now, random) else {
-            metrics::counter!("lovage_answers_fenced_total").increment(1);
+            self.meters.answers_fenced.increment(1);
             return self.forget(&item);
         };
         if let Some(running) = self.running.get_mut(&item.key) {
@@ -220,18 +220,5 @@ pub(super) fn to_commit(
         result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
         attempt: transition.attempt.map(|entry| entry.encode().into()),
         effects,
-    }
-}
-
-fn word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Success { .. } => "success",
-        Outcome::Retry { .. } => "retry",
-        Outcome::TimedOut { .. } => "timed_out",
-        Outcome::Throttled { .. } => "throttled",
-        Outcome::Endpoint { .. } => "endpoint",
-        Outcome::Permanent { .. } => "permanent",
-        Outcome::Snooze { .. } => "snooze",
-        Outcome::Cancel => "cancel",
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::world::{EPOCH, Reply, World, call};
 
+#[allow(clippy::unnecessary_wraps)] // the field it goes into is an option
 fn quick_retry(max_attempts: u16) -> Option<RetryPolicy> {
     Some(RetryPolicy { max_attempts, jitter: lovage_core::retry::Jitter::None, ..RetryPolicy::default() })
 }

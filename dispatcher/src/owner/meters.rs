@@ -1,0 +1,48 @@
+//! What an owner counts. Handles are made once: looking one up costs more than counting.
+
+use lovage_core::{Outcome, Partition};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+pub(super) struct Meters {
+    pub lanes: Gauge,
+    pub open: Gauge,
+    pub claim_batch: Histogram,
+    pub settle_batch: Histogram,
+    pub attempt_seconds: Histogram,
+    pub claims_refused: Counter,
+    pub answers_fenced: Counter,
+    attempts: [Counter; 8],
+}
+
+const OUTCOMES: [&str; 8] = ["success", "retry", "timed_out", "throttled", "endpoint", "permanent", "snooze", "cancel"];
+
+impl Meters {
+    pub(super) fn new(partition: Partition) -> Self {
+        let p = partition.0.to_string();
+        Self {
+            lanes: gauge!("lovage_lanes", "partition" => p.clone()),
+            open: gauge!("lovage_attempts_open", "partition" => p),
+            claim_batch: histogram!("lovage_claim_batch"),
+            settle_batch: histogram!("lovage_settle_batch"),
+            attempt_seconds: histogram!("lovage_attempt_seconds"),
+            claims_refused: counter!("lovage_claims_refused_total"),
+            answers_fenced: counter!("lovage_answers_fenced_total"),
+            attempts: OUTCOMES.map(|outcome| counter!("lovage_attempts_total", "outcome" => outcome)),
+        }
+    }
+
+    /// Counts an attempt that came back.
+    pub(super) fn attempt(&self, outcome: &Outcome) {
+        let index = match outcome {
+            Outcome::Success { .. } => 0,
+            Outcome::Retry { .. } => 1,
+            Outcome::TimedOut { .. } => 2,
+            Outcome::Throttled { .. } => 3,
+            Outcome::Endpoint { .. } => 4,
+            Outcome::Permanent { .. } => 5,
+            Outcome::Snooze { .. } => 6,
+            Outcome::Cancel => 7,
+        };
+        self.attempts[index].increment(1);
+    }
+}
