@@ -81,3 +81,10 @@ async fn what_says_that_it_is_too_long_is_not_read() {
     let reply = h.post("/v1/tasks", axum::body::Body::from_stream(endless)).await;
     reply.is_problem(Code::PayloadTooLarge);
 }
+
+#[tokio::test]
+async fn a_panic_is_a_problem_like_any_other() {
+    let h = Harness::new();
+    h.post("/v1/tasks", r#"{"url":"http://panic.example"}"#).await.is_problem(Code::Fault);
+    h.submit(r#"{"task":"a"}"#).await;
+}

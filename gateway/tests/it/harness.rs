@@ -15,7 +15,7 @@ use lovage_store::{Commit, Committed, MemoryClock, MemoryOptions, MemoryStore, M
 use serde_json::Value;
 use tower::ServiceExt;
 
-/// Policy of the tests: http and https; one forbidden address; one forbidden header.
+/// Policy of the tests: http and https; one forbidden address; one forbidden header; one URL that makes it panic.
 pub struct Policy;
 
 impl Destinations for Policy {
@@ -23,6 +23,7 @@ impl Destinations for Policy {
         if url.contains("169.254.169.254") {
             return Err(UrlRefusal::Forbidden("the address is not allowed".into()));
         }
+        assert!(!url.contains("panic"), "asked to panic");
         let known = url.starts_with("http://") || url.starts_with("https://");
         if known { Ok(()) } else { Err(UrlRefusal::Invalid("must be an http or https URL".into())) }
     }

@@ -7,6 +7,7 @@ mod edge;
 mod harness;
 mod malformed;
 mod openapi;
+mod serve;
 mod tasks;
 mod wait;
 mod workers;

@@ -49,3 +49,28 @@ fn openapi_operations_are_named_and_may_refuse() {
         assert!(document["components"]["schemas"].get(name).is_some(), "{name} is not defined");
     }
 }
+
+/// Signatures are read by hand; what is documented is what is read.
+#[tokio::test]
+async fn openapi_signature_has_the_fields_that_are_read() {
+    let document: Value = serde_json::from_str(&lovage_gateway::Gateway::openapi()).unwrap();
+    let h = Harness::new();
+    for (schema, path, method, rest) in [
+        ("Signature", "/v1/tasks", "POST", r#""task":"a""#),
+        ("RetryPolicy", "/v1/tasks", "POST", "retry"),
+        ("WorkerIn", "/v1/workers/w", "PUT", r#""tasks":["a"]"#),
+    ] {
+        let names: Vec<&String> = document["components"]["schemas"][schema]["properties"].as_object().unwrap().keys().collect();
+        assert!(!names.is_empty());
+        for name in names {
+            // An object is a wrong value for most fields and a right one for the others, but never an unknown field.
+            let body = match rest {
+                "retry" => format!(r#"{{"task":"a","retry":{{"{name}":{{}}}}}}"#),
+                rest if rest.contains(&format!("\"{name}\"")) => continue,
+                rest => format!(r#"{{{rest},"{name}":{{}}}}"#),
+            };
+            let reply = h.call(method.parse().unwrap(), path, &[("content-type", "application/json")], body).await;
+            assert!(!String::from_utf8_lossy(&reply.bytes).contains("unknown_field"), "{schema}.{name}");
+        }
+    }
+}

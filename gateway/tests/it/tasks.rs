@@ -139,7 +139,7 @@ async fn ids(h: &Harness, query: &str) -> Vec<String> {
         let page = reply.json();
         ids.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
         if let Some(next) = page["next_cursor"].as_str() {
-            cursor = format!("&cursor={next}")
+            cursor = format!("&cursor={next}");
         } else {
             ids.sort_unstable();
             return ids;

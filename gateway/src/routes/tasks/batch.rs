@@ -20,7 +20,8 @@ const NDJSON: &str = "application/x-ndjson";
 /// Submit many tasks
 ///
 /// An array is answered as a whole; with `application/x-ndjson` each line is a signature and is answered by a line, in
-/// order, as soon as it is stored.
+/// order, as soon as it is stored. Items of an `atomic` array have to live in one partition: client-chosen ids may not, and
+/// are then refused. Give the items of a stream ids to repeat it safely; arrays also take an `Idempotency-Key`.
 #[utoipa::path(
     post, path = "/v1/tasks:batch", operation_id = "createTasks", tag = "tasks",
     params(schema::BatchQuery, schema::IdempotencyHeader),
