@@ -25,6 +25,7 @@ use run::Mode;
 
 /// The store and the gateway make and drop many small buffers on several threads; the system's allocator keeps more memory
 /// for that.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -315,6 +315,29 @@ struct Held {
     ops: Vec<Op>,
     items: usize,
     until: Option<Instant>,
+    spare: Spare,
+}
+
+/// A quiet store does not let a result wait for company: this many syncs a second are made at once for ends of
+/// attempts alone. Under load they are used up and the ends ride with others.
+const SPARE_INTERVAL: Duration = Duration::from_micros(2_500);
+const SPARE_BURST: u32 = 8;
+
+/// How many of those syncs are left: a rate limiter in one instant (GCRA).
+#[derive(Default)]
+struct Spare {
+    next: Option<Instant>,
+}
+
+impl Spare {
+    fn take(&mut self, now: Instant) -> bool {
+        let next = self.next.map_or(now, |next| next.max(now));
+        let free = next < now + SPARE_INTERVAL * SPARE_BURST;
+        if free {
+            self.next = Some(next + SPARE_INTERVAL);
+        }
+        free
+    }
 }
 
 impl Held {
@@ -322,7 +345,10 @@ impl Held {
         if ops.is_empty() {
             return;
         }
-        self.until.get_or_insert_with(|| Instant::now() + HOLD);
+        if self.until.is_none() {
+            let now = Instant::now();
+            self.until = Some(if self.spare.take(now) { now } else { now + HOLD });
+        }
         self.items += ops.iter().map(|op| op.work.items()).sum::<usize>();
         self.ops.extend(ops);
         if self.items >= HOLD_ITEMS {
@@ -334,5 +360,18 @@ impl Held {
         self.items = 0;
         self.until = None;
         std::mem::take(&mut self.ops)
+    }
+}
+
+#[cfg(test)]
+mod spare_tests {
+    use super::*;
+
+    #[test]
+    fn spare_syncs_are_bounded_and_come_back() {
+        let (mut spare, start) = (Spare::default(), Instant::now());
+        let taken = (0..100).filter(|_| spare.take(start)).count();
+        assert_eq!(taken, SPARE_BURST as usize);
+        assert!(spare.take(start + SPARE_INTERVAL) && !spare.take(start + SPARE_INTERVAL));
     }
 }
