@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod examples;
+mod faults;
 mod harness;
 mod server;
