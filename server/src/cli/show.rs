@@ -15,7 +15,7 @@ macro_rules! say {
 }
 
 /// Fields of a record in the order in which they are shown. Those that are absent or null are left out.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 20] = [
     "id",
     "name",
     "task",
@@ -28,10 +28,8 @@ const FIELDS: [&str; 22] = [
     "attempts_left",
     "worker",
     "created_at",
-    "eta",
-    "scheduled_at",
+    "due_at",
     "started_at",
-    "retry_at",
     "finished_at",
     "expires_at",
     "labels",
@@ -41,22 +39,21 @@ const FIELDS: [&str; 22] = [
 ];
 
 /// A task was submitted and nobody waits for it.
-pub(super) fn submitted(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+pub(super) fn submitted(client: &Client, answer: &Answer, record: &Value) {
     if client.wants_json() {
         json(answer);
-        return Ok(());
+        return;
     }
     let id = text(record, "id");
     say!("{id}  {}", client.style.state(text(record, "state")));
     eprintln!("{}", client.style.dim(&format!("wait for it: lovage wait {id}")));
-    Ok(())
 }
 
 /// The whole record.
-pub(super) fn record(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+pub(super) fn record(client: &Client, answer: &Answer, record: &Value) {
     if client.wants_json() {
         json(answer);
-        return Ok(());
+        return;
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -74,8 +71,10 @@ pub(super) fn record(client: &Client, answer: &Answer, record: &Value) -> Result
         };
         table.add_row([client.style.dim(name), shown]);
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     say!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
-    Ok(())
 }
 
 /// A task is final: its result to standard output if it succeeded, else why not, and exit code 1.
@@ -119,17 +118,16 @@ pub(super) fn timed_out(client: &Client, answer: &Answer, record: &Value) -> Res
 }
 
 /// A cancel was taken.
-pub(super) fn canceled(client: &Client, answer: &Answer, record: &Value) -> Result<(), Failure> {
+pub(super) fn canceled(client: &Client, answer: &Answer, record: &Value) {
     if client.wants_json() {
         json(answer);
-        return Ok(());
+        return;
     }
     let id = text(record, "id");
     say!("{id}  {}", client.style.state(text(record, "state")));
     if answer.status == StatusCode::ACCEPTED {
         eprintln!("{}", client.style.dim(&format!("its worker is being asked to stop; see the end with: lovage wait {id}")));
     }
-    Ok(())
 }
 
 /// The answer's body as it came.

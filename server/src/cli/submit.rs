@@ -71,7 +71,10 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs) -> Result<(), Fai
     let started = std::time::Instant::now();
     let answer = client.send(request.header("content-type", "application/json").body(signature(args)?)).await?;
     let record = answer.json()?;
-    let Some(wait) = args.wait else { return show::submitted(client, &answer, &record) };
+    let Some(wait) = args.wait else {
+        show::submitted(client, &answer, &record);
+        return Ok(());
+    };
     if is_final(&record) {
         return show::ended(client, &answer, &record);
     }

@@ -55,7 +55,8 @@ pub(crate) struct CancelArgs {
 /// Shows the record.
 pub(crate) async fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
     let answer = client.send(client.request(Method::GET, &task_path(&args.id))).await?;
-    show::record(client, &answer, &answer.json()?)
+    show::record(client, &answer, &answer.json()?);
+    Ok(())
 }
 
 /// Writes the result as the worker gave it.
@@ -85,5 +86,6 @@ pub(crate) async fn wait(client: &Client, args: &WaitArgs) -> Result<(), Failure
 pub(crate) async fn cancel(client: &Client, args: &CancelArgs) -> Result<(), Failure> {
     let body = json!({ "mode": if args.hard { "hard" } else { "soft" } });
     let answer = client.send(client.request(Method::POST, &format!("{}/cancel", task_path(&args.id))).json(&body)).await?;
-    show::canceled(client, &answer, &answer.json()?)
+    show::canceled(client, &answer, &answer.json()?);
+    Ok(())
 }
