@@ -1,13 +1,25 @@
 //! What must hold when workers, servers, stores and disks fail: nothing acknowledged is lost, nothing shown is undone.
+//!
+//! Sizes fit a test run of a few minutes. `LOVAGE_FULL=1` makes them those of the demands.
 
 mod flaky;
+mod kills;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use lovage_tests::{Call, Client, eventually};
+use lovage_tests::{Answer, Call, Client, eventually};
+use reqwest::RequestBuilder;
 use serde_json::Value;
+
+/// How long a client insists.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The size demanded if `LOVAGE_FULL` is set, else the usual one.
+fn size(usual: usize, demanded: usize) -> usize {
+    if std::env::var_os("LOVAGE_FULL").is_some() { demanded } else { usual }
+}
 
 /// All tasks of a server as a list shows them, which is without results, by id.
 async fn records(client: &Client) -> HashMap<String, Value> {
@@ -39,6 +51,27 @@ async fn all_final(client: &Client, timeout: Duration) -> HashMap<String, Value>
 /// The records of these tasks with their results, by id.
 async fn details(client: &Client, ids: impl Iterator<Item = &String>) -> HashMap<String, Value> {
     stream::iter(ids).map(async |id| (id.clone(), client.task(id).await)).buffer_unordered(16).collect().await
+}
+
+/// Repeats a request until it is carried out. Meanwhile the server may be away or say 503 with `Retry-After`, nothing else.
+async fn insist(client: &Client, request: impl Fn() -> RequestBuilder) -> Answer {
+    let start = Instant::now();
+    loop {
+        if let Ok(answer) = client.try_send(request()).await {
+            if matches!(answer.status, 200 | 202) {
+                return answer;
+            }
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+        }
+        assert!(start.elapsed() < PATIENCE, "no answer of the server in {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Attempt numbers of one task only go up.
+fn assert_rising(calls: &[Call], story: &impl Fn() -> String) {
+    assert!(calls.is_sorted_by(|one, next| one.attempt < next.attempt), "{}", story());
 }
 
 fn id_of(record: &Value) -> String {
