@@ -39,6 +39,12 @@ struct Step {
     output: Vec<String>,
 }
 
+impl Step {
+    fn wait(&self, condition: impl FnMut() -> bool) {
+        wait_until(&format!("`{}` to print\n{}", self.command, self.output.join("\n")), PATIENCE, condition);
+    }
+}
+
 /// Repeats a page; returns the number of its commands.
 fn repeat(page: &str, lovage: &Lovage) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -128,15 +134,15 @@ impl Shell {
             self.feed(&format!("{server} >>{} 2>>{} &", out.display(), err.display()));
             let (_, port) = self.ports.iter().find(|(name, _)| command.contains(name)).expect("a program of this page");
             let port = port.number();
-            self.wait(step, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+            step.wait(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
         }
         let before = self.read("out").len();
         let command = if command.ends_with('&') { String::new() } else { command };
         self.done += 1;
         let mark = format!("-- end of command {} --", self.done);
         self.feed(&format!("{command}\nprintf '\\n%s\\n' '{mark}'"));
-        self.wait(step, || self.read("out")[before..].contains(&mark));
-        self.wait(step, || {
+        step.wait(|| self.read("out")[before..].contains(&mark));
+        step.wait(|| {
             let said = self.read("out")[before..].to_owned() + &self.read("background");
             expected.iter().all(|pattern| said.lines().any(|line| is_like(pattern, line)))
         });
@@ -145,10 +151,6 @@ impl Shell {
     fn feed(&mut self, text: &str) {
         writeln!(self.input, "{text}").unwrap();
         self.input.flush().unwrap();
-    }
-
-    fn wait(&self, step: &Step, condition: impl FnMut() -> bool) {
-        wait_until(&format!("`{}` to print\n{}", step.command, step.output.join("\n")), PATIENCE, condition);
     }
 
     fn read(&self, name: &str) -> String {
