@@ -126,21 +126,28 @@ pub fn event_type(state: State) -> &'static str {
     }
 }
 
-/// The callback task of this kind, in the slot of the task it speaks of; `None` if nobody wants it.
-///
-/// `head` is the head after the change; `random` seeds the id.
-pub fn spawn(
-    kind: CallbackKind,
-    of: &TaskKey,
-    head: &Head,
-    spec: &Spec,
-    result: Option<&ResultValue>,
-    now: Millis,
-    random: u64,
-) -> Option<NewTask> {
+/// A change of a task that somebody may want to be told of.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The task.
+    pub of: &'a TaskKey,
+    /// Its head after the change.
+    pub head: &'a Head,
+    /// Its signature.
+    pub spec: &'a Spec,
+    /// The result or error that the change stored.
+    pub result: Option<&'a ResultValue>,
+    /// The worker of the latest attempt, where its name is known.
+    pub worker: Option<&'a str>,
+}
+
+/// The callback task of this kind, in the slot of the task it speaks of; `None` if nobody wants it. `random` seeds the id.
+pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -> Option<NewTask> {
+    let Change { of, head, spec, result, worker } = change;
     let callback = spec.callbacks.get(kind)?;
     let mut record = Record::new(&of.id, head, spec).with_result(result);
     record.r#type = Some(event_type(head.state));
+    record.worker = worker.map(str::to_owned);
     let payload = serde_json::to_vec(&record).unwrap_or_default();
     let child = Spec {
         url: Some(callback.url.clone()),

@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Worker {
     /// Its name; for a bare URL the origin.
-    pub name: String,
+    pub name: Arc<str>,
     /// `worker_mark` of the name; 0 for a bare URL.
     pub mark: u32,
     /// What it was registered with.
@@ -145,7 +145,7 @@ impl Registry {
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
-        route(workers.iter().map(|w| (w.name.as_str(), &w.config, w)), queue, task).cloned()
+        route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
     }
 
     /// The stand-in for a worker of an origin of bare URLs.
@@ -158,7 +158,7 @@ impl Registry {
         let url: Arc<str> = origin.into();
         let slots = Arc::new(Slots::new(Arc::clone(&gate)));
         let worker = Arc::new(Worker {
-            name: origin.to_owned(),
+            name: origin.into(),
             mark: 0,
             config: WorkerConfig::default(),
             status_map: StatusMap::from(Preset::Qstash),
@@ -252,7 +252,7 @@ impl Registry {
             status_map: config.status_map.clone().unwrap_or_default(),
             signer: signer(&config.signing, now),
             headers: check_user_headers(config.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap_or_default(),
-            name: doc.name.clone(),
+            name: doc.name.as_str().into(),
             gate,
             instances,
             config,

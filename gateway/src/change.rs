@@ -1,8 +1,8 @@
 //! Changes that callers ask for: an event, `decide`, a guarded commit. There is no other way to change a task.
 
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Event, Head, Refusal as Decision, SessionId, State, TaskKey, callback, decide};
-use lovage_store::{Commit, Committed, Effect, Insert, Mode, OnExists, Sync};
+use lovage_core::{Event, Head, Refusal as Decision, SessionId, State, TaskKey, decide};
+use lovage_store::{Commit, Committed, Mode, Sync};
 
 use crate::app::App;
 use crate::problem::Refusal;
@@ -31,25 +31,9 @@ impl App {
                 Err(Decision::WrongState(state)) => return Ok(Some(Changed::Not(state))),
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };
-            let mut effects = Vec::new();
-            if let Some(head) = &transition.head {
-                let result = transition.result.as_ref().and_then(Option::as_ref);
-                for kind in &transition.notices {
-                    let task = callback::spawn(*kind, key, head, &spec, result, now, self.random());
-                    effects.extend(task.map(|task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)))));
-                }
-            }
             let after = transition.head.clone();
-            let commit = Commit {
-                key: key.clone(),
-                was: stored.head,
-                head: transition.head,
-                queue: spec.queue().into(),
-                body: None,
-                result: transition.result.map(|result| result.map(|value| value.encode())),
-                attempt: transition.attempt.map(|entry| entry.encode().into()),
-                effects,
-            };
+            let queue = spec.queue().into();
+            let commit = Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random());
             let done = self.store.commit(self.partition(key), SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
             if done.first() == Some(&Committed::Ok) {
                 return Ok(Some(Changed::Applied(after)));

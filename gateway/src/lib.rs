@@ -41,6 +41,7 @@ pub use auth::{AdminKeys, Auth, Caller, KeyCheck};
 pub use destinations::{Destinations, HeaderRefusal, UrlRefusal};
 pub use ids::Random;
 pub use options::{GatewayOptions, Limits, RenderMetrics, Times};
+pub use routes::{EnsureError, ensure_signing_key};
 pub use serve::ServeError;
 
 /// A running gateway. Its background readers end when it and its routers are dropped.

@@ -71,6 +71,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     let data_dir = storage::data_dir(&config, (mode == Mode::Dev).then_some(DEV_FOLDER));
     let storage = Storage::open(&config, data_dir.as_deref()).await?;
     let policy = config.policy(mode == Mode::Dev)?;
+    lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
     let (auth, new_key) = auth(mode, &config, &storage).await?;
     let listener = listen(&config).await?;
     let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneDef, Millis, NewTask, TaskKey};
+use lovage_core::callback::{self, Change};
+use lovage_core::{Head, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition};
 
 /// What happens when an id is already stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +178,41 @@ impl Insert {
             not_after: None,
             unique: None,
             root: task.root,
+        }
+    }
+}
+
+impl Commit {
+    /// What a decided transition asks of the store: callbacks become tasks of the same commit. `worker` is the name that
+    /// callbacks show; `random` seeds their ids.
+    #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
+    pub fn of(
+        key: &TaskKey,
+        was: Head,
+        transition: Transition,
+        spec: &Spec,
+        queue: Arc<str>,
+        worker: Option<&str>,
+        now: Millis,
+        random: impl Fn() -> u64,
+    ) -> Self {
+        let mut effects = Vec::new();
+        if let Some(head) = &transition.head {
+            let result = transition.result.as_ref().and_then(Option::as_ref);
+            for kind in &transition.notices {
+                let task = callback::spawn(*kind, Change { of: key, head, spec, result, worker }, now, random());
+                effects.extend(task.map(|task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)))));
+            }
+        }
+        Self {
+            key: key.clone(),
+            was,
+            head: transition.head,
+            queue,
+            body: None,
+            result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
+            attempt: transition.attempt.map(|entry| entry.encode().into()),
+            effects,
         }
     }
 }

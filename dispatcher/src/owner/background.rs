@@ -6,7 +6,6 @@ use std::sync::Arc;
 use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
 use lovage_store::{Commit, Cursor, Error, Index, Mode, Sync};
 
-use super::settle::to_commit;
 use super::{STORE_PAUSE, Shared};
 
 /// Records swept or recovered at once.
@@ -94,7 +93,7 @@ async fn change(
         match decide(&head, &spec, event(&head), now, (shared.random)()) {
             Ok(transition) => {
                 let queue: Arc<str> = spec.queue().into();
-                commits.push(to_commit(shared, &key, head, transition, &spec, queue));
+                commits.push(Commit::of(&key, head, transition, &spec, queue, None, now, &*shared.random));
             }
             Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue) => {}
         }

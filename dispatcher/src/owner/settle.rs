@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Head, Outcome, ResultValue, Spec, TaskKey, Transition, callback, decide};
-use lovage_store::{Commit, Committed, Effect, Insert, Mode, OnExists, Result, Sync};
+use lovage_core::{Answer, Attempt, Event, Head, Outcome, Spec, TaskKey, Transition, decide};
+use lovage_store::{Commit, Committed, Mode, Result, Sync};
 use tokio::time::Instant;
 
 use super::calls::Done;
@@ -28,6 +28,8 @@ pub(super) struct Settlement {
     transition: Transition,
     spec: Arc<Spec>,
     queue: Arc<str>,
+    /// The worker's name; a bare URL has none.
+    worker: Option<Arc<str>>,
     note: Option<Note>,
 }
 
@@ -92,6 +94,7 @@ impl Owner {
             transition,
             spec: Arc::clone(&running.spec),
             queue: Arc::clone(&running.queue),
+            worker: (running.worker.mark != 0).then(|| Arc::clone(&running.worker.name)),
             note,
         };
         self.settle(settlement);
@@ -189,36 +192,6 @@ fn commit(shared: &Shared, item: &Settlement) -> Commit {
         entry.status = note.status.or(entry.status);
         entry.excerpt.clone_from(&note.excerpt);
     }
-    to_commit(shared, &item.key, item.was.clone(), transition, &item.spec, Arc::clone(&item.queue))
-}
-
-/// A transition as the store takes it: callbacks become tasks of the same commit.
-pub(super) fn to_commit(
-    shared: &Shared,
-    key: &TaskKey,
-    was: Head,
-    transition: Transition,
-    spec: &Spec,
-    queue: Arc<str>,
-) -> Commit {
-    let now = shared.store.clock().now();
-    let mut effects = Vec::new();
-    if let Some(head) = &transition.head {
-        for kind in &transition.notices {
-            let result = transition.result.as_ref().and_then(Option::as_ref);
-            if let Some(task) = callback::spawn(*kind, key, head, spec, result, now, (shared.random)()) {
-                effects.push(Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated))));
-            }
-        }
-    }
-    Commit {
-        key: key.clone(),
-        was,
-        head: transition.head,
-        queue,
-        body: None,
-        result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
-        attempt: transition.attempt.map(|entry| entry.encode().into()),
-        effects,
-    }
+    let (queue, now) = (Arc::clone(&item.queue), shared.store.clock().now());
+    Commit::of(&item.key, item.was.clone(), transition, &item.spec, queue, item.worker.as_deref(), now, &*shared.random)
 }

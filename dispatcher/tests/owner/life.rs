@@ -284,6 +284,7 @@ async fn callbacks_are_tasks_of_their_own() {
             (&key.id.to_string().parse().unwrap(), &"1".parse().unwrap())
         );
         let body: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
+        assert_eq!(body["worker"], "w");
         assert_eq!(
             (body["type"].as_str(), body["result"]["sum"].as_u64(), body["id"].as_str()),
             (Some("task.succeeded"), Some(5), Some(&*key.id.to_string()))

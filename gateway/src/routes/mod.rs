@@ -6,6 +6,8 @@ mod signing_keys;
 mod tasks;
 mod workers;
 
+pub use signing_keys::{EnsureError, ensure_signing_key};
+
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use bytes::Bytes;

@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::Ns;
 use lovage_core::worker::SigningKey;
-use lovage_store::DocKind;
+use lovage_store::{DocGuard, DocKind, DocPut, Store};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +22,30 @@ const NAME: &str = "default";
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(rotate))
+}
+
+/// Makes the signing key of `default`, so that bare URLs and callbacks are signed from the first delivery on. Does nothing if
+/// there is one. Nobody is shown this first secret: whoever wants to verify asks for a new one by `rotate`.
+pub async fn ensure_signing_key(store: &dyn Store) -> Result<(), EnsureError> {
+    let secret = secrets::make().map_err(|_| EnsureError::Random)?;
+    let mut key = SigningKey::default();
+    secrets::rotate(&mut key.secrets, secret, store.clock().now());
+    let bytes = serde_json::to_vec(&key).map(Into::into).ok();
+    let put = DocPut { kind: DocKind::SigningKey, ns: Ns::DEFAULT, name: NAME.to_owned(), guard: DocGuard::Absent, bytes };
+    // Refused: there is one.
+    store.put_docs(vec![put]).await?;
+    Ok(())
+}
+
+/// Why the first signing key could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// The system gave no random numbers.
+    #[error("no random numbers")]
+    Random,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] lovage_store::Error),
 }
 
 #[derive(Serialize)]

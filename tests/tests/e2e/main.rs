@@ -1,5 +1,6 @@
 //! End-to-end tests: one binary, a module per area.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+// Tests look at the wall clock too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod contract;
 mod documents;
