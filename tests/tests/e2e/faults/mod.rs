@@ -4,13 +4,15 @@
 
 mod flaky;
 mod kills;
+mod power;
+mod seen;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use lovage_tests::{Answer, Call, Client, eventually};
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 /// How long a client insists.
@@ -32,9 +34,15 @@ async fn records(client: &Client) -> HashMap<String, Value> {
 
 /// Waits until every task of a server is final and returns them all, by id. A server that is away is waited for.
 async fn all_final(client: &Client, timeout: Duration) -> HashMap<String, Value> {
-    eventually("the end of all tasks", timeout, async || {
-        for state in ["blocked", "scheduled", "queued", "running", "retrying"] {
-            let request = client.request(reqwest::Method::GET, &format!("/v1/tasks?limit=1&state={state}"));
+    none_in(client, &["blocked", "scheduled", "queued", "running", "retrying"], timeout).await;
+    records(client).await
+}
+
+/// Waits until no task of a server is in one of these states, given in the order in which tasks pass them.
+async fn none_in(client: &Client, states: &[&str], timeout: Duration) {
+    eventually("tasks to move on", timeout, async || {
+        for state in states {
+            let request = client.request(Method::GET, &format!("/v1/tasks?limit=1&state={state}"));
             let answer = client.try_send(request).await.ok()?;
             // A page may be empty and have a next one: only an empty list is an end.
             if answer.status != 200 || !answer.items().is_empty() || !answer.json["next_cursor"].is_null() {
@@ -45,7 +53,6 @@ async fn all_final(client: &Client, timeout: Duration) -> HashMap<String, Value>
         Some(())
     })
     .await;
-    records(client).await
 }
 
 /// The records of these tasks with their results, by id.
