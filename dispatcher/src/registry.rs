@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Where a task can be pushed to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Worker {
     /// Its name; for a bare URL the origin.
     pub name: Arc<str>,
@@ -224,11 +224,16 @@ impl Registry {
             let registered = instances.remove(&(doc.ns, doc.name.clone())).unwrap_or_default();
             snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, now)));
         }
+        // Idle origins are made anew when they are needed; busy ones keep their counts and take the keys of now.
+        self.origins.lock().retain(|(ns, _), worker| {
+            let in_use = worker.instances.iter().any(|i| Arc::strong_count(&i.slots) > 1);
+            let busy = in_use || Arc::strong_count(worker) > 1;
+            if busy {
+                *worker = Arc::new(Worker { signer: snapshot.signers.get(ns).cloned(), ..Worker::clone(worker) });
+            }
+            busy
+        });
         self.snapshot.store(Arc::new(snapshot));
-        // Idle origins are made anew with the keys of now; busy ones keep their counts.
-        self.origins
-            .lock()
-            .retain(|_, worker| Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| i.slots.open() > 0));
         self.changed.send_modify(|n| *n += 1);
         Ok(())
     }

@@ -6,8 +6,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
+use lovage_core::decide::result_end;
 use lovage_core::problem::Code;
-use lovage_core::{Body, Head, Record, ResultValue, Spec, TaskKey};
+use lovage_core::{Body, Flags, Head, Record, ResultValue, Spec, State, TaskKey};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -89,7 +90,8 @@ pub(crate) fn accepted(key: &TaskKey, head: &Head) -> Response {
 /// 200 with the whole record.
 pub(crate) fn record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
     let (spec, body) = taken_apart(stored)?;
-    let result = stored.result.as_ref().and_then(ResultValue::decode);
+    let kept = stored.result.as_ref().filter(|_| !result_is_over(app, &stored.head, &spec));
+    let result = kept.and_then(ResultValue::decode);
     let content_type = String::from_utf8_lossy(&body.content_type);
     let record =
         summary(app, key, &stored.head, &spec).with_result(result.as_ref()).with_payload(&spec, &content_type, &body.payload);
@@ -98,6 +100,11 @@ pub(crate) fn record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Respon
         response.headers_mut().insert(ETAG, etag);
     }
     Ok(response)
+}
+
+/// Whether the time of a result has passed. The janitor may be late; what is over is not shown.
+pub(crate) fn result_is_over(app: &App, head: &Head, spec: &Spec) -> bool {
+    head.state == State::Succeeded && head.flags.has(Flags::HAS_RESULT) && result_end(head, spec) <= app.now()
 }
 
 /// The record without payload and result.

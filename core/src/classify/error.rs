@@ -37,8 +37,9 @@ impl Text<'_> {
 
 /// `type`, `message` and `stack` of a JSON body; for what is missing `HttpStatus` and `HTTP 500`.
 pub(super) fn from_body(status: u16, content_type: Option<&str>, body: &[u8]) -> TaskError {
-    let parsed: Body<'_> =
-        if may_be_json(content_type) { serde_json::from_slice(body).unwrap_or_default() } else { Body::default() };
+    // Only an object: serde would also read the fields of an array, by their places.
+    let is_object = may_be_json(content_type) && body.trim_ascii_start().starts_with(b"{");
+    let parsed: Body<'_> = if is_object { serde_json::from_slice(body).unwrap_or_default() } else { Body::default() };
     let kind = parsed.kind.and_then(Text::into_string).unwrap_or_else(|| "HttpStatus".to_owned());
     let message = parsed.message.and_then(Text::into_string).unwrap_or_else(|| format!("HTTP {status}"));
     let error = TaskError::new(kind, message).with_status(status);

@@ -62,8 +62,8 @@ impl Owner {
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         self.meters.attempt(&outcome);
         let (status, excerpt) = match &answer {
-            // A plain success keeps no entry: nothing to note.
-            Answer::Response { .. } if matches!(outcome, Outcome::Success { .. }) => (None, None),
+            // The body of a success is the result: it needs no excerpt.
+            Answer::Response { status, .. } if matches!(outcome, Outcome::Success { .. }) => (Some(*status), None),
             other => push::excerpt(other),
         };
         let note = Note { instance: end.instance, status, excerpt };

@@ -17,6 +17,10 @@ use tokio::time::{Instant, Sleep, sleep};
 /// What HTTP/2 begins with; less than that may leave open which HTTP it is.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How much, and how long, is read of what a client goes on sending after it has been answered.
+const LINGER_BYTES: usize = 16 << 20;
+const LINGER: Duration = Duration::from_secs(1);
+
 pub(super) struct SlowGuard {
     stream: TcpStream,
     /// Runs until it is clear which HTTP is spoken.
@@ -26,11 +30,14 @@ pub(super) struct SlowGuard {
     write_idle: Duration,
     /// Runs while the peer takes nothing.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Runs while a closed connection still brings bytes, and how many it brought.
+    linger: Option<Pin<Box<Sleep>>>,
+    lingered: usize,
 }
 
 impl SlowGuard {
     pub(super) fn new(stream: TcpStream, greeting: Duration, write_idle: Duration) -> Self {
-        Self { stream, greeting: Some(Box::pin(sleep(greeting))), seen: 0, write_idle, stuck: None }
+        Self { stream, greeting: Some(Box::pin(sleep(greeting))), seen: 0, write_idle, stuck: None, linger: None, lingered: 0 }
     }
 
     /// Whether the bytes so far decide which HTTP it is.
@@ -53,6 +60,26 @@ impl SlowGuard {
         ready!(stuck.as_mut().poll(cx));
         counter!("lovage_http_connections_cut_total", "reason" => "write").increment(1);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Drops what a client is still sending, such as the rest of a body that was refused unread. A connection that is
+    /// closed with unread bytes is reset, and the client would lose the answer that says why.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = [0; 8 << 10];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+            if read.is_pending() {
+                // Nothing on its way at all: most clients wait for their answer.
+                let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
+                return linger.as_mut().poll(cx).map(Ok);
+            }
+            self.lingered += buf.filled().len();
+            if buf.filled().is_empty() || self.lingered > LINGER_BYTES {
+                return Poll::Ready(Ok(()));
+            }
+            self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        }
     }
 }
 
@@ -86,7 +113,8 @@ impl AsyncWrite for SlowGuard {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        self.poll_linger(cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,10 +20,14 @@ impl RedisClock {
         Self { anchor: Instant::now(), offset: AtomicI64::new(0) }
     }
 
-    /// Takes over a time that was read between `sent` and now: most likely in the middle.
+    /// Takes over a time that was read between `sent` and now: most likely in the middle. A slow answer leaves much open;
+    /// what it does not contradict stays, so that the clock does not shake with the load of the machine.
     pub(super) fn sample(&self, sent: Instant, micros: u64) {
-        let middle = sent + sent.elapsed() / 2;
-        self.offset.store(micros as i64 - middle.duration_since(self.anchor).as_micros() as i64, Ordering::Relaxed);
+        let open = sent.elapsed() / 2;
+        let offset = micros as i64 - (sent + open).duration_since(self.anchor).as_micros() as i64;
+        if self.offset.load(Ordering::Relaxed).abs_diff(offset) > open.as_micros() as u64 {
+            self.offset.store(offset, Ordering::Relaxed);
+        }
     }
 }
 

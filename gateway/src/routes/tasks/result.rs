@@ -5,7 +5,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
-use lovage_core::decide::result_end;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::view::is_json;
 use lovage_core::{Flags, ResultValue, State as TaskState, TaskError};
@@ -58,10 +57,7 @@ pub(crate) async fn result(
 
 fn succeeded(app: &App, stored: &Stored, value: Option<ResultValue>) -> Result<Response, Refusal> {
     let (spec, _) = view::taken_apart(stored)?;
-    let has_result = stored.head.flags.has(Flags::HAS_RESULT);
-    // The janitor may be late; what is over is not shown.
-    let over = has_result && result_end(&stored.head, &spec) <= app.now();
-    if stored.head.flags.has(Flags::RESULT_GONE) || over {
+    if stored.head.flags.has(Flags::RESULT_GONE) || view::result_is_over(app, &stored.head, &spec) {
         return Err(Refusal::new(Code::ResultExpired, "the result was kept until `result_ttl` had passed"));
     }
     match value {

@@ -6,7 +6,7 @@ use lovage_tests::{Lovage, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::site::{Site, Store};
+use super::site::{Site, Store, slow_retry};
 use super::wire::Wire;
 
 on_both_stores!(
@@ -15,6 +15,7 @@ on_both_stores!(
     foreign_hosts_and_origins_are_refused_in_dev_mode,
     private_destinations_are_refused_in_serve_mode,
     an_allowed_network_may_be_called,
+    what_was_allowed_once_is_judged_again,
     metadata_services_are_never_called,
 );
 
@@ -107,8 +108,8 @@ async fn give_everywhere(site: &Site, url: &str) -> Vec<(u16, String, Vec<String
         site.post_task(&json!({"url": url})).await,
         site.post_task(&json!({"task": "t", "callbacks": {"on_terminal": url}})).await,
         site.post_task(&json!({"task": "t", "callbacks": {"on_retry": {"url": url}}})).await,
-        site.put("/v1/workers/w", &json!({"url": url, "tasks": ["t"]})).await,
-        site.put("/v1/workers/w", &json!({"urls": ["https://one.example", url], "tasks": ["t"]})).await,
+        site.put("/v1/workers/refused", &json!({"url": url, "tasks": ["t"]})).await,
+        site.put("/v1/workers/refused", &json!({"urls": ["https://one.example", url], "tasks": ["t"]})).await,
         site.put("/v1/workers/known/instances/i", &json!({"url": url})).await,
     ];
     let told = |answer: &lovage_tests::Answer| {
@@ -127,8 +128,7 @@ async fn assert_forbidden(site: &Site, urls: &[&str]) {
         let expected = PLACES.map(|place| (403, "destination_forbidden".to_owned(), vec![place.to_owned()]));
         assert_eq!(told, expected, "{url}");
     }
-    assert!(site.list("/v1/tasks").await.is_empty());
-    assert_eq!(site.get("/v1/workers/w").await.status, 404);
+    assert_eq!(site.get("/v1/workers/refused").await.status, 404);
 }
 
 async fn private_destinations_are_refused_in_serve_mode(store: Store) {
@@ -148,19 +148,16 @@ async fn private_destinations_are_refused_in_serve_mode(store: Store) {
         "http://[fe80::1]/",
         "http://[fd00::1]/",
         "http://224.0.0.1/",
+        "http://localhost:8080/",
     ];
     assert_forbidden(&site, &urls).await;
+    assert!(site.list("/v1/tasks").await.is_empty());
     // What no address policy needs to look at is a mistake of the field, not a forbidden place.
     for url in ["nonsense", "ftp://a.example/", "file:///etc/passwd", "http://", "http://user:pw@a.example/", "//a.example"] {
         let refused = site.post_task(&json!({"url": url})).await;
         assert_eq!((refused.status, refused.code(), refused.pointers()), (422, "invalid_field", vec!["/url"]), "{url}");
     }
     assert_eq!(site.post_task(&json!({"url": "https://public.example/", "delay": "1h"})).await.status, 202);
-    // A name that leads to a private address is refused when it is called.
-    let id = site.submit(&json!({"url": "http://localhost:1/", "retry": super::site::slow_retry()})).await;
-    let record = site.judged(&id).await;
-    assert_eq!((&record["state"], &record["reason"]), (&json!("retrying"), &json!("endpoint")));
-    assert_eq!(site.attempts(&id).await[0]["error"]["type"], "DestinationForbidden");
     assert_eq!(site.worker.count(), 0);
 }
 
@@ -173,6 +170,18 @@ async fn an_allowed_network_may_be_called(store: Store) {
     site.worker.wait_for(2).await;
     // That network and no other.
     assert_forbidden(&site, &["http://10.0.0.1/", "http://[::1]/"]).await;
+}
+
+async fn what_was_allowed_once_is_judged_again(store: Store) {
+    let mut site = store.start(Lovage::serve().option("--allow-network", "127.0.0.0/8")).await;
+    site.worker.on("/hook", Reply::status(204));
+    let id = site.submit(&json!({"url": site.worker.url_of("/hook"), "delay": "1s", "retry": slow_retry()})).await;
+    // The same data, and no network allowed any more.
+    site.restart_as(Lovage::serve()).await;
+    let record = site.judged(&id).await;
+    assert_eq!((&record["state"], &record["reason"]), (&json!("retrying"), &json!("endpoint")));
+    assert_eq!(site.attempts(&id).await[0]["error"]["type"], "DestinationForbidden");
+    assert_eq!(site.worker.count(), 0);
 }
 
 async fn metadata_services_are_never_called(store: Store) {

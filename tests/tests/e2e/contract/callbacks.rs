@@ -100,7 +100,7 @@ async fn the_end_is_told_however_it_came(store: Store) {
     site.post("/v1/tasks/canceled/cancel", &json!({})).await;
     let told = told(&site, 2).await;
     let mut ends: Vec<(Value, Value)> =
-        told["/on_terminal"].iter().map(|call| call.json()).map(|body| (body["id"].clone(), body["type"].clone())).collect();
+        told["/on_terminal"].iter().map(Call::json).map(|body| (body["id"].clone(), body["type"].clone())).collect();
     ends.sort_by_key(|(id, _)| id.to_string());
     assert_eq!(ends, [(json!("canceled"), json!("task.canceled")), (json!("expired"), json!("task.expired"))]);
 }

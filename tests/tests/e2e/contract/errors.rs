@@ -279,7 +279,7 @@ async fn a_problem_is_complete(store: Store) {
 async fn a_misspelt_field_comes_with_a_hint(store: Store) {
     let site = store.dev().await;
     for (body, near) in [
-        (json!({"taks": "a"}), "`task`"),
+        (json!({"tsk": "a"}), "`task`"),
         (json!({"task": "a", "prioritty": 3}), "`priority`"),
         (json!({"task": "a", "retry": {"max_atempts": 3}}), "`max_attempts`"),
         (json!({"task": "a", "callbacks": {"on_sucess": "http://a.example"}}), "`on_success`"),

@@ -22,8 +22,18 @@ pub enum Store {
 pub struct Site {
     pub lovage: Lovage,
     pub worker: Worker,
+    /// How far the store's clock may be from that of the test. Times are whole milliseconds, and on Redis they are those of
+    /// another process, known as well as the load of the machine allows.
+    pub skew: Duration,
     /// Outlives the server.
-    _redis: Option<Redis>,
+    redis: Option<Redis>,
+}
+
+fn on(redis: Option<&Redis>, setup: Setup) -> Setup {
+    match redis {
+        None => setup,
+        Some(redis) => setup.redis(redis),
+    }
 }
 
 impl Store {
@@ -38,11 +48,8 @@ impl Store {
             Self::Embedded => None,
             Self::Redis => Some(Redis::start_with(RedisOptions::default().fsync(Fsync::Never))),
         };
-        let setup = match &redis {
-            None => setup,
-            Some(redis) => setup.redis(redis),
-        };
-        Site { lovage: setup.start().await, worker: Worker::start(), _redis: redis }
+        let skew = Duration::from_millis(if redis.is_some() { 30 } else { 2 });
+        Site { lovage: on(redis.as_ref(), setup).start().await, worker: Worker::start(), skew, redis }
     }
 }
 
@@ -55,7 +62,13 @@ impl Deref for Site {
 }
 
 impl Site {
-    /// Registers the test's worker for these task names and waits until the dispatcher knows it.
+    /// Kills the server and starts it with other options on the same data.
+    pub async fn restart_as(&mut self, setup: Setup) {
+        let redis = self.redis.as_ref();
+        self.lovage.restart_with(|_| on(redis, setup)).await;
+    }
+
+    /// Registers the test's worker for these task names.
     pub async fn serves(&self, tasks: &[&str]) -> Value {
         self.register_worker("w", &self.worker.url(), tasks).await
     }

@@ -2,6 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Now, by the wall clock: the API speaks of its times.
+#[expect(clippy::disallowed_methods, reason = "the server under test is another process and has the same clock")]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// RFC 3339 in UTC with milliseconds. Texts of this form are ordered as their times are.
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap();
@@ -21,12 +27,12 @@ pub fn rfc3339(time: SystemTime) -> String {
 
 /// The time so far from now.
 pub fn from_now(distance: Duration) -> String {
-    rfc3339(SystemTime::now() + distance)
+    rfc3339(now() + distance)
 }
 
 /// The time so long ago.
 pub fn ago(distance: Duration) -> String {
-    rfc3339(SystemTime::now() - distance)
+    rfc3339(now() - distance)
 }
 
 #[test]
