@@ -1,0 +1,15 @@
+//! The shapes of requests and answers, for the document of the API.
+//!
+//! Signatures are read by hand so that payload bytes stay as they came; a test compares the names here with those read.
+#![allow(dead_code, reason = "these types describe, they are never made")]
+#![allow(clippy::struct_field_names, clippy::large_enum_variant, reason = "the names and shapes are those of the wire")]
+
+mod requests;
+mod signature;
+mod tasks;
+mod workers;
+
+pub(crate) use requests::*;
+pub(crate) use signature::*;
+pub(crate) use tasks::*;
+pub(crate) use workers::*;

@@ -1,0 +1,130 @@
+//! The signature of a task.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// A duration: `250ms`, `30s`, `5m`, `1h30m`, `7d`, or a number of seconds.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Duration {
+    /// With units.
+    Text(String),
+    /// Seconds.
+    Seconds(f64),
+}
+
+/// What to run: exactly one of `task` and `url`, or both, when `task` only names it.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Signature {
+    /// A name that a registered worker serves.
+    #[schema(example = "images.resize")]
+    pub task: Option<String>,
+    /// Push straight to this URL.
+    pub url: Option<String>,
+    /// Positional arguments.
+    pub args: Option<Vec<Value>>,
+    /// Named arguments.
+    pub kwargs: Option<BTreeMap<String, Value>>,
+    /// Any JSON, delivered as it is instead of `args` and `kwargs`.
+    pub payload: Option<Value>,
+    /// The method of the delivery (POST).
+    pub method: Option<String>,
+    /// Headers of the delivery.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Client-chosen id.
+    #[schema(pattern = "^[A-Za-z0-9._:-]{1,128}$")]
+    pub id: Option<String>,
+    /// Shown in lists and logs.
+    pub name: Option<String>,
+    /// The queue (`default`); made on first use.
+    pub queue: Option<String>,
+    /// 0 to 9, higher first (4).
+    #[schema(minimum = 0, maximum = 9)]
+    pub priority: Option<u8>,
+    /// Not before so much later.
+    pub delay: Option<Duration>,
+    /// Not before this time.
+    #[schema(format = DateTime)]
+    pub eta: Option<String>,
+    /// Never started so much later.
+    pub expires_in: Option<Duration>,
+    /// Never started after this time.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// Of the open request of one attempt (60 s).
+    pub time_limit: Option<Duration>,
+    /// When and how often to try again.
+    pub retry: Option<RetryPolicy>,
+    /// Who is told.
+    pub callbacks: Option<Callbacks>,
+    /// Do not keep the result.
+    pub ignore_result: Option<bool>,
+    /// How long the result is kept (24 h).
+    pub result_ttl: Option<Duration>,
+    /// How long the record is kept after its end (24 h; failed tasks 14 d).
+    pub retention: Option<Duration>,
+    /// For people and filters.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// A retry policy; the limit reached first ends it.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct RetryPolicy {
+    /// Charged failures after which the task has failed (10).
+    pub max_attempts: Option<u16>,
+    /// `exponential`, `linear`, `fixed` or `list` (exponential).
+    pub backoff: Option<String>,
+    /// The delays of `list`; the last repeats.
+    pub delays: Option<Vec<Duration>>,
+    /// The first delay (1 s).
+    pub min: Option<Duration>,
+    /// The longest delay (10 min).
+    pub max: Option<Duration>,
+    /// What `exponential` multiplies by (2).
+    pub factor: Option<f64>,
+    /// `full`, `equal` or `none` (full).
+    pub jitter: Option<String>,
+    /// No attempt starts later than this after the first (24 h).
+    pub max_age: Option<Duration>,
+}
+
+/// Who is told of a task; each a URL or an object.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Callbacks {
+    /// After success.
+    pub on_success: Option<Callback>,
+    /// After final failure.
+    pub on_failure: Option<Callback>,
+    /// After a failed attempt that will be repeated.
+    pub on_retry: Option<Callback>,
+    /// After each progress report.
+    pub on_progress: Option<Callback>,
+    /// After the end, whatever it was.
+    pub on_terminal: Option<Callback>,
+}
+
+/// A URL, or an object with more.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Callback {
+    /// Just where.
+    Url(String),
+    /// Where and how.
+    Full(CallbackObject),
+}
+
+/// Where and how to tell.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct CallbackObject {
+    /// The address.
+    pub url: String,
+    /// Headers of the post.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Its own retry policy.
+    pub retry: Option<RetryPolicy>,
+    /// How long one post may take.
+    pub time_limit: Option<Duration>,
+}

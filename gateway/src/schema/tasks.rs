@@ -1,0 +1,160 @@
+//! Tasks and problems as they are answered.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::RetryPolicy;
+
+/// A stored task, at submit.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskAccepted {
+    /// Its id.
+    pub id: String,
+    /// `queued` or `scheduled`.
+    pub state: String,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// Where it and its parts are.
+    pub links: BTreeMap<String, String>,
+}
+
+/// The record of a task.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Task {
+    /// Its id.
+    pub id: String,
+    /// `blocked`, `scheduled`, `queued`, `running`, `retrying`, `succeeded`, `failed`, `canceled` or `expired`.
+    pub state: String,
+    /// Why it is in that state.
+    pub reason: Option<String>,
+    /// Its name.
+    pub task: Option<String>,
+    /// The address it is pushed to.
+    pub url: Option<String>,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// The queue it waits in.
+    pub queue: String,
+    /// 0 to 9, higher first.
+    pub priority: u8,
+    /// Attempts started so far.
+    pub attempt: u32,
+    /// Attempts that the retry budget still allows.
+    pub attempts_left: u32,
+    /// Rises with every manual retry.
+    pub generation: u8,
+    /// A cancel was asked for while it ran.
+    pub cancel_requested: Option<bool>,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// Not before.
+    #[schema(format = DateTime)]
+    pub due_at: Option<String>,
+    /// Never started after.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// Start of the latest attempt.
+    #[schema(format = DateTime)]
+    pub started_at: Option<String>,
+    /// When it became final.
+    #[schema(format = DateTime)]
+    pub finished_at: Option<String>,
+    /// The worker of the latest attempt.
+    pub worker: Option<String>,
+    /// Positional arguments, when small.
+    pub args: Option<Vec<Value>>,
+    /// Named arguments, when small.
+    pub kwargs: Option<BTreeMap<String, Value>>,
+    /// The payload, when it is JSON and small.
+    pub payload: Option<Value>,
+    /// The result, when it is JSON of up to 16 KiB.
+    pub result: Option<Value>,
+    /// What went wrong.
+    pub error: Option<TaskError>,
+    /// For people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// The retry policy in force.
+    pub retry: RetryPolicy,
+    /// How long the open request of one attempt may take.
+    pub time_limit: String,
+    /// The task that spawned this one.
+    pub parent: Option<String>,
+    /// The first ancestor.
+    pub root: Option<String>,
+    /// Set on a callback: what it reports.
+    pub callback: Option<String>,
+    /// Rises by one with every change; also the `ETag`.
+    pub version: u64,
+    /// Where its parts are.
+    pub links: Option<BTreeMap<String, String>>,
+}
+
+/// What went wrong with a task or an attempt.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskError {
+    /// A short name to group by.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One or a few sentences.
+    pub message: String,
+    /// The worker's stack trace.
+    pub stack: Option<String>,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+}
+
+/// The answers to a batch.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BatchAnswers {
+    /// One per item, in order.
+    pub items: Vec<BatchAnswer>,
+}
+
+/// The answer to one item.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BatchAnswer {
+    /// 202 stored, 200 stored before, else refused.
+    pub status: u16,
+    /// The task's id.
+    pub id: Option<String>,
+    /// Why it was refused.
+    pub problem: Option<Problem>,
+}
+
+/// A refused request (RFC 9457).
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Problem {
+    /// The page about the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// The code for programs.
+    pub code: String,
+    /// The same as in `X-Request-Id`.
+    pub request_id: String,
+    /// The refused fields.
+    pub errors: Option<Vec<FieldError>>,
+    /// The task that is in the way.
+    pub existing_id: Option<String>,
+    /// The state that does not allow it.
+    pub state: Option<String>,
+}
+
+/// A refused field.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct FieldError {
+    /// A JSON pointer into the request.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}

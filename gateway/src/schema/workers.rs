@@ -1,0 +1,204 @@
+//! Workers, instances, queues and signing keys.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Duration;
+
+/// Preconditions of a change.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Preconditions {
+    /// Only if the stored document has this `ETag`, or `*`: if there is one.
+    #[param(rename = "If-Match")]
+    pub if_match: Option<String>,
+    /// `*`: only if there is none.
+    #[param(rename = "If-None-Match")]
+    pub if_none_match: Option<String>,
+}
+
+/// A worker to be registered.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerIn {
+    /// Where it is; `{task}` stands for the task's name.
+    pub url: Option<String>,
+    /// Where its instances are, instead of `url`.
+    pub urls: Option<Vec<String>>,
+    /// Patterns of the task names it serves; the most specific one of all workers wins.
+    #[schema(example = json!(["images.*"]))]
+    pub tasks: Option<Vec<String>>,
+    /// Only tasks of these queues.
+    pub queues: Option<Vec<String>>,
+    /// Open requests per instance (100).
+    #[schema(minimum = 1)]
+    pub concurrency: Option<u32>,
+    /// How long a running attempt may go on after a soft cancel (10 s).
+    pub cancel_grace: Option<Duration>,
+    /// Added to every delivery. Values are never shown; `null` keeps the stored value.
+    pub headers: Option<BTreeMap<String, Option<String>>>,
+    /// What its statuses mean.
+    pub status_map: Option<StatusMap>,
+    /// `whsec_…`, made if not given.
+    pub signing: Option<String>,
+}
+
+/// A preset's name, or a preset with exceptions.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum StatusMap {
+    /// `lovage`, `cloud-tasks` or `qstash`.
+    Preset(String),
+    /// With exceptions.
+    Object(StatusMapObject),
+}
+
+/// A preset with exceptions.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct StatusMapObject {
+    /// `lovage`, `cloud-tasks` or `qstash`.
+    pub preset: Option<String>,
+    /// Failed and charged.
+    pub retry: Option<Vec<u16>>,
+    /// Failed for good.
+    pub permanent: Option<Vec<u16>>,
+    /// The endpoint's fault.
+    pub endpoint: Option<Vec<u16>>,
+}
+
+/// A registered worker.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Worker {
+    /// Its name.
+    pub name: String,
+    /// Where its instances are.
+    pub urls: Vec<String>,
+    /// Patterns of the task names it serves.
+    pub tasks: Vec<String>,
+    /// Only tasks of these queues; empty: all.
+    pub queues: Vec<String>,
+    /// Open requests per instance.
+    pub concurrency: u32,
+    /// How long a running attempt may go on after a soft cancel.
+    pub cancel_grace: String,
+    /// Names of the headers added to every delivery.
+    pub headers: BTreeMap<String, Option<String>>,
+    /// What its statuses mean.
+    pub status_map: StatusMap,
+    /// The secret, only in the answer to the request that made it.
+    pub signing: Option<String>,
+    /// Also the `ETag`.
+    pub version: u64,
+}
+
+/// A page of workers.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Workers {
+    /// By name.
+    pub items: Vec<Worker>,
+    /// Where to go on; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A secret that was made now; it is not shown again.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct NewSecret {
+    /// `whsec_…`
+    pub signing: String,
+}
+
+/// An instance that registers itself.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct InstanceIn {
+    /// Where it is.
+    pub url: String,
+    /// Gone after this unless it registers again (60 s; at most 24 h).
+    pub ttl: Option<Duration>,
+    /// Open requests it takes; the worker's if not given.
+    #[schema(minimum = 1)]
+    pub capacity: Option<u32>,
+    /// What it says of itself.
+    pub version: Option<String>,
+}
+
+/// A registered instance.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Instance {
+    /// Its name within the worker.
+    pub id: String,
+    /// The worker.
+    pub worker: String,
+    /// Where it is.
+    pub url: String,
+    /// Gone at this time unless it registers again.
+    #[schema(format = DateTime)]
+    pub expires_at: String,
+    /// Open requests it takes.
+    pub capacity: Option<u32>,
+    /// What it says of itself.
+    pub version: Option<String>,
+}
+
+/// A page of instances.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Instances {
+    /// By name.
+    pub items: Vec<Instance>,
+    /// Where to go on; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A queue.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Queue {
+    /// Its name.
+    pub name: String,
+    /// When it was first used; null for `default`.
+    #[schema(format = DateTime)]
+    pub created_at: Option<String>,
+}
+
+/// A page of queues.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Queues {
+    /// By name.
+    pub items: Vec<Queue>,
+    /// Where to go on; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// What is in a queue.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct QueueStats {
+    /// Tasks by state.
+    pub depth: BTreeMap<String, u64>,
+    /// How long the oldest queued task has been waiting; null if none waits.
+    pub oldest_age: Option<String>,
+}
+
+/// A page of signing keys.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct SigningKeys {
+    /// The keys.
+    pub items: Vec<SigningKey>,
+    /// Always null.
+    pub next_cursor: Option<String>,
+}
+
+/// A signing key without its secrets.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct SigningKey {
+    /// `default`.
+    pub name: String,
+    /// The secrets in use, newest first.
+    pub secrets: Vec<SigningSecret>,
+}
+
+/// A secret without itself.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct SigningSecret {
+    /// Not used after this.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+}
