@@ -55,14 +55,7 @@ async fn failed_attempts_back_off_and_are_told() {
     }
     let entries: Vec<_> = world.stored(&key).await.attempts.iter().map(|e| AttemptEntry::decode(e).unwrap()).collect();
     let told: Vec<_> = entries.iter().map(|e| (e.number, e.outcome.as_str(), e.status)).collect();
-    assert_eq!(
-        told,
-        [(1, "backoff", Some(500)), (2, "backoff", Some(500)), (3, "succeeded", Some(204))].map(|(n, o, s)| (
-            n,
-            o,
-            if n == 3 { None } else { s }
-        ))
-    );
+    assert_eq!(told, [(1, "backoff", Some(500)), (2, "backoff", Some(500)), (3, "succeeded", Some(204))]);
     assert_eq!(entries[0].error.as_ref().unwrap().kind, "Oops");
     assert!(entries[0].excerpt.as_ref().unwrap().contains("Oops"));
     node.stop().await;
