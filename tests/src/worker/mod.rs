@@ -193,7 +193,14 @@ impl Worker {
     }
 
     fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address()).expect("a reserved port can be bound");
+        let mut bound = None;
+        // A process that another test is just starting has, until it is that program, a copy of every socket of this one:
+        // also of the socket that tried whether this port is free.
+        lovage_testkit::wait_until("the worker's port", PATIENCE, || {
+            bound = TcpListener::bind(self.address()).ok();
+            bound.is_some()
+        });
+        let listener = bound.expect("the wait has ended");
         listener.set_nonblocking(true).expect("a listener can be made non-blocking");
         let shared = Arc::clone(&self.shared);
         let task = runtime().spawn(async move {
