@@ -30,7 +30,7 @@ pub(super) struct SlowGuard {
     write_idle: Duration,
     /// Runs while the peer takes nothing.
     stuck: Option<Pin<Box<Sleep>>>,
-    /// Runs while a closed connection still brings bytes, and how many it brought.
+    /// Runs from the close of our side to that of the client's, with the bytes that come meanwhile.
     linger: Option<Pin<Box<Sleep>>>,
     lingered: usize,
 }
@@ -62,23 +62,23 @@ impl SlowGuard {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Drops what a client is still sending, such as the rest of a body that was refused unread. A connection that is
-    /// closed with unread bytes is reset, and the client would lose the answer that says why.
+    /// Drops what a client is still sending, such as the rest of a body that was refused unread, until it has closed its
+    /// side as well. A connection that is closed with unread bytes is reset, and the client would lose the answer that
+    /// says why.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         let mut scratch = [0; 8 << 10];
         loop {
             let mut buf = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
-            if read.is_pending() {
-                // Nothing on its way at all: most clients wait for their answer.
-                let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
-                return linger.as_mut().poll(cx).map(Ok);
-            }
+            // A failure means that the client is gone, which is as good.
+            let _ = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
             self.lingered += buf.filled().len();
             if buf.filled().is_empty() || self.lingered > LINGER_BYTES {
                 return Poll::Ready(Ok(()));
             }
-            self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         }
     }
 }
