@@ -4,7 +4,7 @@
 //! the request's id and writes the body. So every error has the same form, whoever raised it.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use lovage_core::problem::{Code, Problem};
 
@@ -77,6 +77,10 @@ pub(crate) fn render(problem: &Problem, request_id: &str, response: Response) ->
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(seconds) = problem.retry_after_secs() {
         parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if problem.code == Code::PayloadTooLarge {
+        // The rest of the body is not read, so this connection ends: a client that is not told would use it again.
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if problem.code == Code::Unauthenticated {
         parts.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"lovage\""));

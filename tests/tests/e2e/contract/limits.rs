@@ -29,6 +29,7 @@ async fn a_task_has_a_largest_size(store: Store) {
     assert_eq!(site.post_task(&of(1 << 20)).await.status, 202);
     let refused = site.post_task(&of((1 << 20) + 1)).await;
     assert_eq!((refused.status, refused.code()), (413, "payload_too_large"));
+    assert_eq!(refused.header("connection"), "close", "a client must not use a connection again whose rest is not read");
     let raw = site.request(Method::POST, "/v1/tasks").header("lovage-task", "nobody").body(vec![0_u8; (1 << 20) + 1]);
     assert_eq!(site.send(raw).await.code(), "payload_too_large");
     let worker = json!({"tasks": ["a"], "url": format!("http://a.example/{}", "x".repeat(300_000))});
