@@ -57,6 +57,8 @@ pub struct Lanes {
     busy: AHashMap<u64, VecDeque<LaneId>>,
     until: BTreeSet<(Millis, LaneId)>,
     turn: u64,
+    /// Rises when everything is forgotten: a page that was asked for before is of no use afterwards.
+    life: u64,
 }
 
 impl Lanes {
@@ -70,12 +72,18 @@ impl Lanes {
             busy: AHashMap::new(),
             until: BTreeSet::new(),
             turn: 0,
+            life: 0,
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new(self.window);
+        *self = Self { life: self.life + 1, ..Self::new(self.window) };
+    }
+
+    /// What [`Lanes::loaded`] has to be given with a page that is asked for now.
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// Makes a lane known; `more`: the store may hold tasks of it that were not offered.
@@ -152,13 +160,12 @@ impl Lanes {
         self.place(id);
     }
 
-    fn open(&mut self, id: LaneId, was: Closed) {
-        if let Some(lane) = self.known.get_mut(&id)
-            && lane.closed == Some(was)
-        {
-            lane.closed = None;
-            self.place(id);
-        }
+    /// Opens a lane that is closed for this reason; whether it has a task that may start now.
+    fn open(&mut self, id: LaneId, was: Closed) -> bool {
+        let Some(lane) = self.known.get_mut(&id).filter(|lane| lane.closed == Some(was)) else { return false };
+        lane.closed = None;
+        self.place(id);
+        self.known.get(&id).is_some_and(|lane| lane.place.is_some())
     }
 
     /// The gates that lanes wait for.
@@ -166,12 +173,14 @@ impl Lanes {
         self.busy.keys().copied().collect()
     }
 
-    /// Opens up to `slots` lanes that wait for this gate, those that waited longest first.
+    /// Opens up to `slots` lanes that wait for this gate, those that waited longest first. One that has nothing to start
+    /// any more takes no slot from the next.
     pub fn open_busy(&mut self, gate: u64, slots: usize) {
-        for _ in 0..slots {
+        let mut left = slots;
+        while left > 0 {
             let Some(queue) = self.busy.get_mut(&gate) else { return };
             match queue.pop_front() {
-                Some(id) => self.open(id, Closed::Busy(gate)),
+                Some(id) => left -= usize::from(self.open(id, Closed::Busy(gate))),
                 None => {
                     self.busy.remove(&gate);
                 }
@@ -220,15 +229,19 @@ impl Lanes {
         out
     }
 
-    /// A page that was asked for by [`Lanes::take_hungry`]; `more`: the store holds tasks behind it. `None`: it could not be read.
-    pub fn loaded(&mut self, id: LaneId, page: Option<(Vec<Waiting>, bool)>) {
+    /// A page that was asked for by [`Lanes::take_hungry`] in this `life`; `more`: the store holds tasks behind it. `None`: it
+    /// could not be read.
+    pub fn loaded(&mut self, life: u64, id: LaneId, page: Option<(Vec<Waiting>, bool)>) {
         let window = self.window;
+        if life != self.life {
+            return;
+        }
         let Some(lane) = self.known.get_mut(&id) else { return };
         let aside = lane.aside.take().unwrap_or_default();
         if let Some((tasks, more)) = page {
             lane.more = more;
             for task in tasks {
-                lane.window.insert(Score::new(task.head.priority, task.head.seq), task);
+                lane.put(Score::new(task.head.priority, task.head.seq), task);
             }
         }
         for task in aside {
@@ -279,14 +292,21 @@ impl Lane {
     /// Holds a task if it belongs into the window; otherwise the store keeps it until its turn.
     fn hold(&mut self, task: Waiting, window: usize) {
         let score = Score::new(task.head.priority, task.head.seq);
-        let inside = !self.more || self.window.last_key_value().is_some_and(|(last, _)| score < *last);
+        let inside = !self.more || self.window.last_key_value().is_some_and(|(last, _)| score <= *last);
         if !inside {
             return;
         }
-        self.window.insert(score, task);
+        self.put(score, task);
         if self.window.len() > window {
             self.window.pop_last();
             self.more = true;
+        }
+    }
+
+    /// Takes the place of an older version of the task only: what is known from elsewhere may be newer.
+    fn put(&mut self, score: Score, task: Waiting) {
+        if self.window.get(&score).is_none_or(|known| known.head.version <= task.head.version) {
+            self.window.insert(score, task);
         }
     }
 }

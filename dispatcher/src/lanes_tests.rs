@@ -92,7 +92,7 @@ proptest! {
                 if let Some((_, mut page)) = reading.take() {
                     let more = page.len() > 3;
                     page.truncate(3);
-                    lanes.loaded(def.id(), Some((page, more)));
+                    lanes.loaded(lanes.life(), def.id(), Some((page, more)));
                 }
             }
             _ => {
@@ -109,4 +109,52 @@ proptest! {
         taken.dedup();
         prop_assert_eq!(taken.len(), offered);
     }
+}
+
+#[test]
+fn an_empty_lane_takes_no_slot_from_the_next() {
+    let defs = [lane("a"), lane("b"), lane("c")];
+    let mut lanes = Lanes::new(100);
+    for def in &defs {
+        lanes.add(Arc::clone(def), false);
+        lanes.offer(task(def, 4, 1));
+        lanes.close(def.id(), Closed::Busy(7));
+    }
+    for def in &defs[..2] {
+        lanes.remove(def.id(), Score::new(4, 1));
+    }
+    lanes.open_busy(7, 1);
+    assert_eq!(lanes.next(), Some(defs[2].id()));
+}
+
+#[test]
+fn the_last_of_the_window_is_replaced_by_its_newer_version_only() {
+    let a = lane("a");
+    let mut lanes = Lanes::new(4);
+    lanes.add(Arc::clone(&a), true);
+    let asked = lanes.take_hungry(1);
+    lanes.loaded(lanes.life(), asked[0].0, Some((vec![task(&a, 4, 1), task(&a, 4, 2)], true)));
+    let version = |n| {
+        let mut task = task(&a, 4, 2);
+        task.head.version = n;
+        task
+    };
+    lanes.offer(version(3));
+    lanes.offer(version(2));
+    lanes.take(a.id());
+    assert_eq!(lanes.take(a.id()).unwrap().head.version, 3);
+}
+
+#[test]
+fn a_page_from_before_everything_was_forgotten_is_of_no_use() {
+    let a = lane("a");
+    let mut lanes = Lanes::new(4);
+    lanes.add(Arc::clone(&a), true);
+    let (life, asked) = (lanes.life(), lanes.take_hungry(1));
+    lanes.clear();
+    lanes.add(Arc::clone(&a), true);
+    assert_eq!(lanes.take_hungry(1), asked);
+    lanes.loaded(life, a.id(), Some((vec![task(&a, 4, 9)], false)));
+    lanes.loaded(lanes.life(), a.id(), Some((vec![task(&a, 4, 1)], false)));
+    assert_eq!(drain(&mut lanes), [1]);
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use lovage_core::decide::claim;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, TaskError, TaskKey};
-use lovage_store::{Claim, Claimed, Error, Parts, Result};
+use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, State, TaskError, TaskKey};
+use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Done;
 use super::settle::PushEnd;
-use super::{Owner, Running, STORE_PAUSE, Shared};
+use super::{Claiming, Owner, Running, STORE_PAUSE, Shared};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Waiting};
 use crate::push::Attempt;
@@ -41,6 +41,9 @@ impl Owner {
         }
         let Some(token) = self.token.clone() else { return };
         let open = self.running.len();
+        if open + self.claiming.len() >= self.shared.options.max_in_flight {
+            return;
+        }
         let linger = self.shared.options.claim_linger;
         // With many pushes open, slots that become free are gathered for a moment: a claim costs a transaction.
         let few = self.freed < WORTH_A_CLAIM.min(open / 4);
@@ -94,7 +97,8 @@ impl Owner {
                     }
                     match claim(&task.head, self.shared.session, worker.mark, now) {
                         Ok(head) => {
-                            self.claiming.insert(task.key.clone(), None);
+                            let claiming = Claiming { version: task.head.version, newer: None };
+                            self.claiming.insert(task.key.clone(), claiming);
                             plans.push(Plan { task, head, queue, worker, instance, slot });
                         }
                         // Past its expiry: its timer ends it.
@@ -132,14 +136,15 @@ impl Owner {
 
     pub(super) fn on_claimed(&mut self, plans: Vec<Plan>, outcome: Result<Vec<Claimed>>) {
         self.claim_calls -= 1;
+        let void = std::mem::take(&mut self.claims_void);
         let claimed = match outcome {
             Ok(claimed) => claimed,
             Err(error) => return self.claim_failed(plans, &error),
         };
         for (plan, claimed) in plans.into_iter().zip(claimed) {
-            let newer = self.claiming.remove(&plan.task.key).flatten();
+            let newer = self.claiming.remove(&plan.task.key).and_then(|claim| claim.newer);
             match claimed {
-                Claimed::Ok(body) => self.start(plan, newer, &body),
+                Claimed::Ok(body) => self.start(plan, newer, &body, void),
                 // Somebody else changed it: the feed brings the truth.
                 Claimed::Stale => self.meters.claims_refused.increment(1),
             }
@@ -155,6 +160,9 @@ impl Owner {
             self.timers.clear();
         } else {
             self.store_failed("claim tasks", error);
+            if matches!(error, Error::Unknown(_)) {
+                self.audit_at = Instant::now();
+            }
         }
         for plan in plans {
             self.claiming.remove(&plan.task.key);
@@ -162,8 +170,29 @@ impl Owner {
         }
     }
 
-    /// Pushes a claimed task.
-    fn start(&mut self, plan: Plan, newer: Option<Head>, body: &bytes::Bytes) {
+    /// Claims whose outcome was unknown: some are ours after all. What still waits is offered again, because nothing
+    /// changed that the feed could tell.
+    pub(super) fn on_found(&mut self, plans: Vec<Plan>, found: Vec<Option<Stored>>) {
+        let mut claimed = Vec::with_capacity(plans.len());
+        for (plan, stored) in plans.iter().zip(found) {
+            claimed.push(match stored {
+                Some(Stored { head, body: Some(body), .. })
+                    if head.state == State::Running && head.open_attempt() == plan.head.open_attempt() =>
+                {
+                    Claimed::Ok(body)
+                }
+                Some(Stored { head, .. }) if head.state == State::Queued => {
+                    self.lanes.offer(Waiting { key: plan.task.key.clone(), head });
+                    Claimed::Stale
+                }
+                _ => Claimed::Stale,
+            });
+        }
+        self.on_claimed(plans, Ok(claimed));
+    }
+
+    /// Pushes a claimed task; if the claim is `void`, the task is given back instead.
+    fn start(&mut self, plan: Plan, newer: Option<Head>, body: &bytes::Bytes, void: bool) {
         let Plan { task, head, queue, worker, instance, slot } = plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
@@ -180,6 +209,9 @@ impl Owner {
         let attempt = head.open_attempt();
         let running = Running { head, spec, queue, worker, push: None, slot: Some(slot), ending: false };
         self.running.insert(key.clone(), running);
+        if void {
+            return self.end_attempt(&key, Event::GivenBack { attempt }, None);
+        }
         let Some(running) = self.running.get_mut(&key) else { return };
         let Some(body) = body else {
             let error = TaskError::new("Damaged", "the stored task cannot be read");
@@ -221,7 +253,7 @@ fn item(plan: &Plan) -> Claim {
     Claim { key: plan.task.key.clone(), was: plan.task.head.clone(), head: plan.head.clone(), queue: Arc::clone(&plan.queue) }
 }
 
-/// Nobody knows whether a claim was carried out: look until the store can tell. What shows our attempt is ours.
+/// Nobody knows whether a claim was carried out: look until the store can tell.
 async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Plan>) -> Done {
     let keys: Vec<TaskKey> = plans.iter().map(|plan| plan.task.key.clone()).collect();
     let started = Instant::now();
@@ -229,16 +261,13 @@ async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<P
         tokio::time::sleep(STORE_PAUSE).await;
         let read = async {
             let mut out = Vec::with_capacity(keys.len());
-            for (plan, key) in plans.iter().zip(&keys) {
-                let stored = shared.store.get(p, key, Parts { body: true, ..Parts::default() }).await?;
-                let ours =
-                    stored.filter(|s| s.head.open_attempt() == plan.head.open_attempt() && s.head.state == plan.head.state);
-                out.push(ours.and_then(|s| s.body).map_or(Claimed::Stale, Claimed::Ok));
+            for key in &keys {
+                out.push(shared.store.get(p, key, Parts { body: true, ..Parts::default() }).await?);
             }
             Ok::<_, Error>(out)
         };
         match read.await {
-            Ok(claimed) => return Done::Found(plans, claimed),
+            Ok(found) => return Done::Found(plans, found),
             // The session's lease is over: whoever owns the partition takes care of them.
             Err(error) if started.elapsed() > shared.options.close_after => return Done::Claimed(plans, Err(error)),
             Err(_) => {}

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
-use lovage_store::{Commit, Cursor, Error, Index, Mode, Sync};
+use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
+use tokio::time::Instant;
 
 use super::{STORE_PAUSE, Shared};
 
@@ -27,34 +28,82 @@ async fn due_once(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Result<(),
     change(shared, p, found, |_| Event::Due).await.map(|_| ())
 }
 
-/// Declares the attempts of a dead session lost. True: none are left.
-pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId) -> bool {
-    let mut count = 0;
-    loop {
-        let index = Index::Running { session: Some(session) };
+/// Declares the attempts of a dead session lost, until `until`: later it may be alive and own the partition again. True:
+/// none are left.
+pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Instant) -> bool {
+    let index = Index::Running { session: Some(session) };
+    let (mut count, mut from, mut before) = (0, Cursor::default(), 0);
+    let all = loop {
+        if Instant::now() >= until {
+            break false;
+        }
         let step = async {
-            let page = shared.store.scan(p, &index, Cursor::default(), BATCH).await?;
-            let size = page.items.len();
-            change(shared, p, page.items, |_| Event::Lost { session }).await.map(|changed| (size, changed))
+            let page = shared.store.scan(p, &index, from.clone(), BATCH).await?;
+            Ok::<_, Error>((page.next, change(shared, p, page.items, |_| Event::Lost { session }).await?))
         };
         match step.await {
-            Ok((0, _)) => break,
-            Ok((_, changed)) => count += changed,
+            // An empty page is not the end: a store may look through the attempts of all sessions.
+            Ok((next, changed)) => {
+                count += changed;
+                match next {
+                    Some(next) => from = next,
+                    None if count == before => break true,
+                    // Some may have changed at the same moment: a walk that finds nothing to do is the last.
+                    None => (from, before) = (Cursor::default(), count),
+                }
+            }
             Err(error) => {
                 tracing::warn!(partition = p.0, %error, "cannot recover the attempts of a dead session; trying again");
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }
-    }
+    };
     if count > 0 {
         tracing::info!(partition = p.0, attempts = count, "recovered the attempts of a session that died");
         metrics::counter!("lovage_attempts_lost_total").increment(count as u64);
     }
-    true
+    all
 }
 
-/// Deletes results and records whose time is over.
-pub(super) async fn sweep(shared: &Shared, p: Partition) {
+/// These records as a feed would tell them. Tries until the store has answered.
+pub(super) async fn rows(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Vec<FeedRow> {
+    let mut rows = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(BATCH) {
+        let heads = loop {
+            match shared.store.heads(p, keys).await {
+                Ok(heads) => break heads,
+                Err(_) => tokio::time::sleep(STORE_PAUSE).await,
+            }
+        };
+        rows.extend(keys.iter().zip(heads).map(|(key, head)| FeedRow { key: key.clone(), head }));
+    }
+    rows
+}
+
+/// The open attempts of this session as stored; none if they cannot be read now.
+pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Vec<(TaskKey, Head)> {
+    let index = Index::Running { session: Some(shared.session) };
+    let (mut found, mut from) = (Vec::new(), Cursor::default());
+    loop {
+        let Ok(page) = shared.store.scan(p, &index, from, BATCH).await else { return Vec::new() };
+        found.extend(page.items);
+        match page.next {
+            Some(next) => from = next,
+            None => return found,
+        }
+    }
+}
+
+/// Gives attempts back that this session holds but does not push.
+pub(super) async fn give_back(shared: &Shared, p: Partition, found: Vec<(TaskKey, Head)>) {
+    tracing::warn!(partition = p.0, attempts = found.len(), "gives back tasks that were claimed without an answer");
+    if let Err(error) = change(shared, p, found, |head| Event::GivenBack { attempt: head.open_attempt() }).await {
+        tracing::warn!(partition = p.0, %error, "cannot give them back; trying again later");
+    }
+}
+
+/// Deletes results and records whose time is over. True: there are more.
+pub(super) async fn sweep(shared: &Shared, p: Partition) -> bool {
     for _ in 0..SWEEPS {
         let step = async {
             let until = shared.store.clock().now();
@@ -64,13 +113,14 @@ pub(super) async fn sweep(shared: &Shared, p: Partition) {
         };
         match step.await {
             Ok(size) if size == BATCH => {}
-            Ok(_) => return,
+            Ok(_) => return false,
             Err(error) => {
                 tracing::warn!(partition = p.0, %error, "cannot delete old tasks; trying again later");
-                return;
+                return false;
             }
         }
     }
+    true
 }
 
 /// The rules applied to records as they are stored; answers how many changed.

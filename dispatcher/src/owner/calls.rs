@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::{LaneDef, LaneId, Millis, SessionId, TaskKey};
-use lovage_store::{Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, Index, OwnReply, OwnRequest, OwnToken, Result, Want};
+use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
+use lovage_store::{
+    Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
+};
 use tokio::time::Instant;
 
-use super::{DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
+use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
 use crate::lanes::Waiting;
 use crate::timers;
 
@@ -20,14 +22,20 @@ pub(super) enum Done {
     Loaded(Result<(FeedPos, Vec<LaneDef>)>),
     Lanes(Result<Vec<LaneDef>>),
     Feed(FeedPos, Result<FeedBatch>),
-    Window(LaneId, Option<(Vec<Waiting>, bool)>),
-    Timers(Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
+    Window(u64, LaneId, Option<(Vec<Waiting>, bool)>),
+    Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
     Claimed(Vec<Plan>, Result<Vec<Claimed>>),
-    /// The outcome of a claim was unknown; these turned out to be ours.
-    Found(Vec<Plan>, Vec<Claimed>),
+    /// The outcome of a claim was unknown; this is what is stored.
+    Found(Vec<Plan>, Vec<Option<Stored>>),
+    /// The heads of what runs here.
+    Running(Vec<FeedRow>),
+    /// Attempts of this session as stored; none if they could not be read.
+    Audited(Vec<(TaskKey, Head)>),
     Settled(Vec<Settlement>, Result<Vec<Committed>>),
     Due,
-    Swept,
+    /// Whether there is more to delete.
+    Swept(bool),
+    GivenBack,
     Recovered(SessionId, bool),
 }
 
@@ -67,16 +75,29 @@ impl Owner {
                 self.store_failed("read the feed", &error);
                 self.read_feed(at);
             }
-            Done::Window(lane, page) => {
+            Done::Window(life, lane, page) => {
                 let page = page.map(|(tasks, more)| (self.not_mine(tasks), more));
-                self.lanes.loaded(lane, page);
+                self.lanes.loaded(life, lane, page);
             }
-            Done::Timers(until, page) => self.timers.loaded(until, page),
+            Done::Timers(life, until, page) => self.timers.loaded(life, until, page),
             Done::Claimed(plans, outcome) => self.on_claimed(plans, outcome),
-            Done::Found(plans, claimed) => self.on_claimed(plans, Ok(claimed)),
+            Done::Found(plans, found) => self.on_found(plans, found),
+            Done::Running(rows) => {
+                for row in rows.iter().filter(|row| row.head.as_ref().is_some_and(|head| head.state == State::Running)) {
+                    self.on_row(row, SessionId::default());
+                }
+            }
+            Done::Audited(found) => self.on_audited(found),
+            Done::GivenBack => {}
             Done::Settled(items, outcome) => self.on_settled(items, outcome),
             Done::Due => self.due_calls -= 1,
-            Done::Swept => self.sweeping = false,
+            Done::Swept(more) => {
+                self.sweeping = false;
+                // Whatever ends has to be deleted once: a janitor that only came with the ticks would fall behind for good.
+                if more && self.token.is_some() {
+                    self.sweep();
+                }
+            }
             Done::Recovered(session, all) => {
                 self.recovering.remove(&session);
                 if all {
@@ -118,9 +139,16 @@ impl Owner {
             Ok(reply) => reply,
             Err(error) => return self.store_failed("renew the partition", &error),
         };
+        if started.elapsed() >= self.shared.options.close_after {
+            // It says nothing about now; the next one does.
+            return;
+        }
         self.renewed = started;
         if self.stopping.is_some() {
-            self.token = None;
+            // The first answer may be that of a renewal from before the stop.
+            if self.token.take().is_some() {
+                self.renew();
+            }
             return;
         }
         let before: Option<OwnToken> = self.token.take();
@@ -131,8 +159,10 @@ impl Owner {
             self.reload(None);
         }
         if self.token.is_some() {
+            // As long as nobody else can own the partition, a session that comes back starts nothing here.
+            let until = started + self.shared.options.close_after;
             for session in reply.lapsed {
-                self.recover(session);
+                self.recover(session, until);
             }
         }
     }
@@ -185,6 +215,7 @@ impl Owner {
         if self.token.is_none() {
             return;
         }
+        let life = self.lanes.life();
         for (lane, after) in self.lanes.take_hungry(LOADS) {
             let (shared, p) = (Arc::clone(&self.shared), self.partition);
             let window = shared.options.lane_window / 2;
@@ -193,21 +224,24 @@ impl Owner {
                 match page {
                     Ok(page) => {
                         let tasks = page.items.into_iter().map(|(key, head)| Waiting { key, head }).collect();
-                        Done::Window(lane, Some((tasks, page.next.is_some())))
+                        Done::Window(life, lane, Some((tasks, page.next.is_some())))
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot read a lane; trying again");
                         tokio::time::sleep(STORE_PAUSE).await;
-                        Done::Window(lane, None)
+                        Done::Window(life, lane, None)
                     }
                 }
             }));
         }
     }
 
-    /// A page may be older than a claim of ours: those tasks are not waiting any more.
+    /// A page may be older than a claim of ours: those tasks are not waiting any more. One that is newer waits again, although
+    /// the answer that tells the end of our attempt is still on its way.
     fn not_mine(&self, tasks: Vec<Waiting>) -> Vec<Waiting> {
-        tasks.into_iter().filter(|t| !self.claiming.contains_key(&t.key) && !self.running.contains_key(&t.key)).collect()
+        let claiming = |t: &Waiting| self.claiming.get(&t.key).is_some_and(|claim| t.head.version <= claim.version);
+        let running = |t: &Waiting| self.running.get(&t.key).is_some_and(|running| t.head.version < running.head.version);
+        tasks.into_iter().filter(|t| !claiming(t) && !running(t)).collect()
     }
 
     /// Hands due tasks to the rules and reads further ahead.
@@ -232,31 +266,32 @@ impl Owner {
         if self.due_calls == 0
             && let Some(until) = self.timers.read_on(now)
         {
-            let (shared, p) = (Arc::clone(&self.shared), self.partition);
+            let (shared, p, life) = (Arc::clone(&self.shared), self.partition, self.timers.life());
             self.calls.push(Box::pin(async move {
                 let page = shared.store.scan(p, &Index::Timer { until }, Cursor::default(), timers::PAGE).await;
                 match page {
                     Ok(page) => {
                         let timer = |(key, head): (TaskKey, lovage_core::Head)| Some((lovage_core::placement(&head).timer?, key));
-                        Done::Timers(until, Some((page.items.into_iter().filter_map(timer).collect(), page.next.is_some())))
+                        let timers = page.items.into_iter().filter_map(timer).collect();
+                        Done::Timers(life, until, Some((timers, page.next.is_some())))
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot read the timers; trying again");
                         tokio::time::sleep(STORE_PAUSE).await;
-                        Done::Timers(until, None)
+                        Done::Timers(life, until, None)
                     }
                 }
             }));
         }
     }
 
-    fn recover(&mut self, session: SessionId) {
+    fn recover(&mut self, session: SessionId, until: Instant) {
         if session == self.shared.session || self.recovered.contains(&session) || !self.recovering.insert(session) {
             return;
         }
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move {
-            let all = background::recover(&shared, p, session).await;
+            let all = background::recover(&shared, p, session, until).await;
             Done::Recovered(session, all)
         }));
     }
@@ -266,17 +301,52 @@ impl Owner {
             return;
         }
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move { Done::Swept(background::sweep(&shared, p).await) }));
+    }
+
+    /// Changes of what runs here may have been missed, cancels for one.
+    pub(super) fn look_at_running(&mut self) {
+        let keys: Vec<TaskKey> = self.running.keys().chain(self.claiming.keys()).cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move { Done::Running(background::rows(&shared, p, &keys).await) }));
+    }
+
+    /// Looks for attempts of this session that nobody here knows: claims that were carried out after their answer was given up.
+    pub(super) fn audit(&mut self) {
+        if self.auditing || Instant::now() < self.audit_at {
+            return;
+        }
+        self.auditing = true;
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move { Done::Audited(background::own_attempts(&shared, p).await) }));
+    }
+
+    fn on_audited(&mut self, found: Vec<(TaskKey, Head)>) {
+        self.auditing = false;
+        self.audit_at = Instant::now() + AUDIT_EVERY;
+        // One that ended while this was read has another version by now.
+        let unknown = |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key);
+        let found: Vec<_> = found.into_iter().filter(|(key, _)| unknown(key)).collect();
+        if found.is_empty() {
+            return;
+        }
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move {
-            background::sweep(&shared, p).await;
-            Done::Swept
+            background::give_back(&shared, p, found).await;
+            Done::GivenBack
         }));
     }
 
     /// The session is not needed here any more.
     pub(super) async fn leave(&mut self) {
+        // A session with attempts left must lapse, so that they are found.
+        let want = if self.is_idle() { Want::Leave } else { Want::Release };
         let request = OwnRequest {
             session: self.shared.session,
-            want: Want::Leave,
+            want,
             lease: self.shared.options.lease,
             drop: std::mem::take(&mut self.recovered),
         };

@@ -64,6 +64,14 @@ struct Running {
     ending: bool,
 }
 
+/// A task whose claim is on its way.
+struct Claiming {
+    /// What it was when it was taken from its lane.
+    version: u64,
+    /// The newest head of a running attempt that the feed showed meanwhile.
+    newer: Option<Head>,
+}
+
 pub(crate) struct Owner {
     shared: Arc<Shared>,
     partition: Partition,
@@ -74,9 +82,13 @@ pub(crate) struct Owner {
     lanes: Lanes,
     timers: Timers,
     running: AHashMap<TaskKey, Running>,
-    /// Being claimed; the newest head that the feed showed meanwhile.
-    claiming: AHashMap<TaskKey, Option<Head>>,
+    claiming: AHashMap<TaskKey, Claiming>,
     claim_calls: usize,
+    /// The session was given up while a claim was on its way: what it starts is not pushed.
+    claims_void: bool,
+    /// When to look next for attempts that nobody here knows.
+    audit_at: Instant,
+    auditing: bool,
     last_claim: Instant,
     freed: usize,
     /// A lane that waits for a slot may find one.
@@ -110,6 +122,10 @@ const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Batches of due tasks handled at the same time.
 const DUE_CALLS: usize = 4;
 const FEED_WAIT: Duration = Duration::from_secs(10);
+/// How often attempts of this session are looked for that nobody here knows.
+const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// How long after the grace of a stop a store that stays away is waited for.
+const HOPELESS: Duration = Duration::from_secs(5);
 /// Empty lanes are forgotten above this number.
 const KEEP_LANES: usize = 10_000;
 
@@ -130,6 +146,9 @@ impl Owner {
             running: AHashMap::new(),
             claiming: AHashMap::new(),
             claim_calls: 0,
+            claims_void: false,
+            audit_at: now + AUDIT_EVERY,
+            auditing: false,
             last_claim: now,
             freed: 0,
             slots_freed: false,
@@ -172,6 +191,8 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_stop(grace),
+                // Before all that may come without end: a busy owner renews in time.
+                _ = tick.tick() => self.on_tick(),
                 Some(end) = self.ends.recv() => {
                     self.on_push_end(end);
                     while let Ok(end) = self.ends.try_recv() {
@@ -179,7 +200,6 @@ impl Owner {
                     }
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
-                _ = tick.tick() => self.on_tick(),
                 Ok(()) = freed.changed() => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
                 () = tokio::time::sleep_until(wake) => {}
@@ -206,14 +226,16 @@ impl Owner {
         let at = |then: Millis| now + then.since(store_now) + Duration::from_millis(1);
         let mut wake = now + Duration::from_secs(1);
         if self.token.is_some() {
-            if let Some(timer) = self.timers.next().filter(|_| self.due_calls < DUE_CALLS) {
+            if let Some(timer) = self.timers.next(self.due_calls == 0).filter(|_| self.due_calls < DUE_CALLS) {
                 wake = wake.min(at(timer));
             }
             if let Some(opening) = self.lanes.next_opening() {
                 wake = wake.min(at(opening));
             }
-            if self.claim_calls == 0 && self.lanes.next().is_some() && self.freed > 0 {
-                wake = wake.min(self.last_claim + self.shared.options.claim_linger);
+            // Only while a claim lingers: what else keeps tasks from starting ends with an event.
+            let linger = self.last_claim + self.shared.options.claim_linger;
+            if self.claim_calls == 0 && linger > now && self.lanes.next().is_some() {
+                wake = wake.min(linger);
             }
         }
         if !self.settling.is_empty() {
@@ -223,13 +245,14 @@ impl Owner {
             wake = wake.min(*grace);
         }
         if let Some(stop) = self.stopping {
-            wake = wake.min(stop);
+            wake = wake.min(if stop > now { stop } else { stop + HOPELESS });
         }
         wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now)
     }
 
     fn on_tick(&mut self) {
         self.renew();
+        self.audit();
         if self.token.is_some() {
             self.sweep();
             self.lanes.forget_empty(KEEP_LANES);
@@ -242,12 +265,18 @@ impl Owner {
         }
     }
 
+    /// Closes all open attempts. Their ends are still told to the store, as are those that wait for it: if this session was
+    /// thought dead meanwhile, versions refuse them, and if it was not, nobody else would.
     fn lose_everything(&mut self) {
-        if self.token.take().is_some() || !self.running.is_empty() {
+        let open: Vec<TaskKey> = self.running.iter().filter(|(_, r)| !r.ending).map(|(key, _)| key.clone()).collect();
+        if self.token.take().is_some() || !open.is_empty() {
             tracing::error!(partition = self.partition.0, "the lease was not renewed in time; closing all open attempts");
         }
-        self.running.clear();
-        self.settling.clear();
+        for key in open {
+            self.end_attempt(&key, Event::Lost { session: self.shared.session }, None);
+        }
+        self.claims_void = self.claim_calls > 0;
+        self.audit_at = Instant::now();
         self.graces.clear();
         self.lanes.clear();
         self.timers.clear();
@@ -267,6 +296,7 @@ impl Owner {
             FeedBatch::Behind { tail } => {
                 tracing::warn!(partition = self.partition.0, "fell behind the feed; reading the lanes anew");
                 self.feeding = false;
+                self.look_at_running();
                 self.reload(Some(tail));
             }
         }
@@ -285,8 +315,10 @@ impl Owner {
                 }
                 return;
             }
-            if let Some(newer) = self.claiming.get_mut(&row.key) {
-                *newer = Some(head.clone());
+            if let Some(claim) = self.claiming.get_mut(&row.key) {
+                if claim.newer.as_ref().is_none_or(|known| known.version < head.version) {
+                    claim.newer = Some(head.clone());
+                }
                 return;
             }
         }
@@ -342,10 +374,18 @@ impl Owner {
         if over {
             self.give_back();
         }
-        let idle = self.running.is_empty() && self.claiming.is_empty() && self.settling.is_empty() && self.settle_calls == 0;
         // A store that stays away cannot be told; the next start finds the attempts by their dead session.
-        let hopeless = self.stopping.is_some_and(|at| Instant::now() >= at + Duration::from_secs(5));
-        idle && self.claim_calls == 0 || hopeless
+        let hopeless = self.stopping.is_some_and(|at| Instant::now() >= at + HOPELESS);
+        self.is_idle() || hopeless
+    }
+
+    /// The store knows of no attempt of this session.
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
+            && self.claiming.is_empty()
+            && self.settling.is_empty()
+            && self.settle_calls == 0
+            && self.claim_calls == 0
     }
 
     fn give_back(&mut self) {
@@ -355,7 +395,9 @@ impl Owner {
                 self.end_attempt(&key, Event::GivenBack { attempt }, None);
             }
         }
-        self.flush_now();
+        if Instant::now() >= self.pause_until {
+            self.flush_now();
+        }
     }
 
     /// Starts over: reads the lanes, then follows the feed from before.

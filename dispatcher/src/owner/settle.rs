@@ -174,7 +174,9 @@ impl Owner {
     /// The record changed meanwhile: a cancel leaves the attempt open, anything else has fenced it.
     fn settle_again(&mut self, item: Settlement, head: Head) {
         let (now, random) = (self.now(), (self.shared.random)());
-        let Ok(transition) = decide(&head, &item.spec, item.event.clone(), now, random) else {
+        // Not every event names its attempt: a later one of this session must not be ended by it.
+        let same = head.open_attempt() == item.was.open_attempt();
+        let Some(transition) = decide(&head, &item.spec, item.event.clone(), now, random).ok().filter(|_| same) else {
             self.meters.answers_fenced.increment(1);
             return self.forget(&item);
         };

@@ -2,9 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::retry::RetryPolicy;
-use lovage_core::{AttemptEntry, Callback, Callbacks, Event, Flags, Ns, Reason, ResultValue, Spec, State, decide};
+use lovage_core::{AttemptEntry, Callback, Callbacks, Flags, Ns, Reason, ResultValue, Spec, State};
 use lovage_dispatcher::egress::FaultKind;
-use lovage_store::{Commit, Cursor, ListQuery, Mode, Sync};
+use lovage_store::{Cursor, ListQuery};
 use tokio::time::Instant;
 
 use crate::world::{EPOCH, Reply, World, call};
@@ -172,22 +172,6 @@ async fn delays_and_expiries_are_kept() {
     node.stop().await;
 }
 
-async fn cancel(world: &World, key: &lovage_core::TaskKey, hard: bool) {
-    let head = world.head(key).await;
-    let next = decide(&head, &call("t"), Event::Cancel { hard }, world.store.clock().now(), 0).unwrap();
-    let commit = Commit {
-        key: key.clone(),
-        was: head,
-        head: next.head,
-        queue: "default".into(),
-        body: None,
-        result: None,
-        attempt: None,
-        effects: vec![],
-    };
-    world.store.commit(world.partition(key), lovage_core::SessionId(0), vec![commit], Mode::Each, Sync::Durable).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_running_task_is_canceled_after_its_grace_or_at_once() {
     let world = World::new(|_| Reply::Slow(Duration::from_secs(50)));
@@ -197,7 +181,7 @@ async fn a_running_task_is_canceled_after_its_grace_or_at_once() {
         let key = world.submit(call("t")).await;
         world.until_state(&key, State::Running).await;
         let start = Instant::now();
-        cancel(&world, &key, hard).await;
+        world.cancel(&key, &call("t"), hard).await;
         let head = world.until_final(&key).await;
         assert_eq!((head.state, head.reason), (State::Canceled, Reason::Requested));
         let waited = start.elapsed().as_millis();

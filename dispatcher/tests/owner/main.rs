@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod life;
+mod outage;
 mod simulation;
 mod world;

@@ -1,15 +1,19 @@
-//! Random worlds: workers that fail in every way, a store that fails, dispatchers that die. From one seed.
+//! Random worlds: workers that fail in every way, a store that fails or stays away, dispatchers that die or leave, feeds that are
+//! cut short, cancels, expiries, callbacks, changed workers. From one seed.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fastrand::Rng;
+use lovage_core::callback::CALLBACK_QUEUE;
 use lovage_core::retry::RetryPolicy;
-use lovage_core::{Spec, State};
+use lovage_core::{Callback, Spec, State, TaskKey};
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::Store;
 use lovage_store::wrap::Faulty;
 
-use crate::world::{Reply, Seen, World, call, memory};
+use crate::world::{Node, Reply, Seen, World, call, memory_with};
 
 fn reply(seed: u64, seen: &Seen) -> Reply {
     let mut rng = fastrand::Rng::with_seed(seed ^ (seen.session_order << 8));
@@ -26,46 +30,103 @@ fn reply(seed: u64, seen: &Seen) -> Reply {
     }
 }
 
-/// Every task ends, attempts rise by one, and no two pushes of a task are open at once.
+/// A task of the simulation and what may become of it.
+struct Told {
+    key: TaskKey,
+    spec: Spec,
+    expires: bool,
+    canceled: bool,
+}
+
+/// One thing that happens beside the tasks.
+async fn event(rng: &mut Rng, world: &World, faulty: &Arc<Faulty>, nodes: &mut Vec<Node>, told: &mut [Told]) {
+    let start = || world.start_over(Arc::clone(faulty) as Arc<dyn Store>);
+    match rng.u8(0..40) {
+        0 => nodes.push(start()),
+        1 if nodes.len() > 1 => nodes.swap_remove(rng.usize(..nodes.len())).kill(),
+        2 => {
+            nodes.swap_remove(rng.usize(..nodes.len())).kill();
+            nodes.push(start());
+        }
+        3 => {
+            let leaving = nodes.swap_remove(rng.usize(..nodes.len()));
+            tokio::spawn(leaving.stop());
+            nodes.push(start());
+        }
+        4 => world.worker("w", "*", rng.u32(1..6)).await,
+        5 => {
+            faulty.set_away(true);
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..25_000))).await;
+            faulty.set_away(false);
+        }
+        6..=9 => {
+            let any = rng.usize(..told.len());
+            let task = &mut told[any];
+            task.canceled = true;
+            world.cancel(&task.key, &task.spec, rng.bool()).await;
+        }
+        _ => {}
+    }
+}
+
+/// Every task ends as it may, is told of once, attempts rise, and no two pushes of a task are open at once.
 async fn run(seed: u64) {
-    let store = memory(3);
+    let mut rng = Rng::with_seed(seed);
+    let keep = if rng.bool() { Some(rng.usize(0..4)) } else { None };
+    let store = memory_with(3, keep);
     let world = World::over(Arc::clone(&store), move |seen| reply(seed, seen));
     let faulty = Arc::new(Faulty::new(store));
-    let mut rng = fastrand::Rng::with_seed(seed);
-    faulty.random(seed, 60, Duration::from_millis(300));
+    faulty.random(seed, 60, Duration::from_millis(if rng.u8(0..5) == 0 { 15_000 } else { 300 }));
     world.worker("w", "*", 4).await;
     let mut nodes = vec![world.start_over(Arc::clone(&faulty) as Arc<dyn Store>)];
-    let mut keys = Vec::new();
+    let mut told = Vec::new();
     for i in 0..60u32 {
         let retry = Some(RetryPolicy { max_attempts: rng.u16(1..6), ..RetryPolicy::default() });
-        let spec = Spec { retry, time_limit: Some("5s".parse().unwrap()), ..call(&format!("t{}", i % 5)) };
-        let due = rng.bool().then(|| world.store.clock().now().after(Duration::from_millis(rng.u64(0..5_000))));
-        keys.push((world.submit_with(spec.clone(), rng.u8(0..10), due, None).await, spec));
+        let mut spec = Spec { retry, time_limit: Some("5s".parse().unwrap()), ..call(&format!("t{}", i % 5)) };
+        if rng.u8(0..4) == 0 {
+            let url = "http://127.0.0.1:9/told".to_owned();
+            spec.callbacks.on_terminal = Some(Callback { url, headers: vec![], retry: None, time_limit: None });
+        }
+        let now = world.store.clock().now();
+        let due = rng.bool().then(|| now.after(Duration::from_millis(rng.u64(0..5_000))));
+        let expires = (rng.u8(0..6) == 0).then(|| now.after(Duration::from_millis(rng.u64(1..8_000))));
+        let key = world.submit_with(spec.clone(), rng.u8(0..10), due, expires).await;
+        told.push(Told { key, spec, expires: expires.is_some(), canceled: false });
         if rng.u8(0..10) == 0 {
             tokio::time::sleep(Duration::from_millis(rng.u64(0..2_000))).await;
         }
-        match rng.u8(0..30) {
-            0 => nodes.push(world.start_over(Arc::clone(&faulty) as Arc<dyn Store>)),
-            1 if nodes.len() > 1 => nodes.swap_remove(rng.usize(..nodes.len())).kill(),
-            2 => {
-                nodes.swap_remove(rng.usize(..nodes.len())).kill();
-                nodes.push(world.start_over(Arc::clone(&faulty) as Arc<dyn Store>));
-            }
-            _ => {}
-        }
+        event(&mut rng, &world, &faulty, &mut nodes, &mut told).await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     faulty.heal();
-    for (key, spec) in &keys {
+    for Told { key, spec, expires, canceled } in &told {
         let head = world.until_final(key).await;
         assert!(head.budget <= spec.max_attempts(), "seed {seed}: {head:?}");
-        assert!(matches!(head.state, State::Succeeded | State::Failed), "seed {seed}: {head:?}");
+        let may = match head.state {
+            State::Succeeded | State::Failed => true,
+            State::Expired => *expires,
+            State::Canceled => *canceled,
+            _ => false,
+        };
+        assert!(may, "seed {seed}: {head:?}");
     }
+    world.until_quiet().await;
     for (id, pushes) in world.pushes() {
         for pair in pushes.windows(2) {
             assert!(pair[1].attempt > pair[0].attempt, "seed {seed}: {id} repeats an attempt number");
             assert!(pair[0].end.is_some_and(|end| end <= pair[1].start), "seed {seed}: {id} has two open attempts");
         }
+    }
+    let mut callbacks: HashMap<String, HashSet<String>> = HashMap::new();
+    for (id, pushes) in world.pushes().into_iter().filter(|(_, pushes)| pushes[0].headers["lovage-queue"] == CALLBACK_QUEUE) {
+        let of = pushes[0].headers["lovage-parent"].to_str().unwrap().to_owned();
+        callbacks.entry(of).or_default().insert(id);
+    }
+    for Told { key, spec, canceled, .. } in &told {
+        let expected = usize::from(!spec.callbacks.is_empty());
+        let made = callbacks.get(&key.id.to_string()).map_or(0, HashSet::len);
+        // The cancel of a task that waits is told by whoever commits it: not by `World::cancel`.
+        assert!(made == expected || *canceled && made == 0, "seed {seed}: {made} callbacks of {}", key.id);
     }
     for node in nodes {
         node.stop().await;

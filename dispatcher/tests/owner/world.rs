@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use lovage_core::worker::WorkerConfig;
-use lovage_core::{Body, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey};
+use lovage_core::{Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey, decide};
 use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
 use lovage_dispatcher::{Dispatcher, Options, Registry};
 use lovage_store::{
-    DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store, Stored,
+    Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
+    Stored,
 };
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -137,9 +138,14 @@ impl Node {
 
 /// A memory store whose clock follows the (paused) time of the runtime.
 pub fn memory(partitions: u16) -> Arc<dyn Store> {
+    memory_with(partitions, None)
+}
+
+/// … that keeps this many feed entries when its owner renews.
+pub fn memory_with(partitions: u16, feed_keep: Option<usize>) -> Arc<dyn Store> {
     let start = Instant::now();
     let clock = MemoryClock::following(move || EPOCH.after(start.elapsed()));
-    Arc::new(MemoryStore::new(MemoryOptions { partitions, ..MemoryOptions::new(clock) }))
+    Arc::new(MemoryStore::new(MemoryOptions { partitions, feed_keep, ..MemoryOptions::new(clock) }))
 }
 
 impl World {
@@ -219,6 +225,30 @@ impl World {
         self.stored(key).await.head
     }
 
+    /// Asks for a cancel as a gateway does; what has ended or is being canceled already stays as it is.
+    pub async fn cancel(&self, key: &TaskKey, spec: &Spec, hard: bool) {
+        loop {
+            let was = self.head(key).await;
+            let now = self.store.clock().now();
+            let Ok(next) = decide(&was, spec, Event::Cancel { hard }, now, 0) else { return };
+            let commit = Commit {
+                key: key.clone(),
+                was,
+                head: next.head,
+                queue: spec.queue().into(),
+                body: None,
+                result: None,
+                attempt: None,
+                effects: vec![],
+            };
+            let p = self.partition(key);
+            let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, lovage_store::Sync::Durable).await.unwrap();
+            if done == [Committed::Ok] {
+                return;
+            }
+        }
+    }
+
     /// Waits (in paused time) until the task looks like this.
     pub async fn until(&self, key: &TaskKey, what: &str, check: impl Fn(&Head) -> bool) -> Head {
         let start = Instant::now();
@@ -240,6 +270,23 @@ impl World {
 
     pub async fn until_state(&self, key: &TaskKey, state: State) -> Head {
         self.until(key, state.as_str(), |head| head.state == state).await
+    }
+
+    /// Waits until no task of the store, callbacks included, has anything before it.
+    pub async fn until_quiet(&self) {
+        let limit = Instant::now() + Duration::from_secs(2 * 24 * 3600);
+        loop {
+            let mut open = 0;
+            for p in 0..self.partitions {
+                let counts = self.store.counts(Partition(p)).await.unwrap();
+                open += counts.iter().flat_map(|queue| &queue.states[..State::Succeeded as usize]).sum::<u64>();
+            }
+            if open == 0 {
+                return;
+            }
+            assert!(Instant::now() < limit, "{open} tasks never end");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
     }
 
     /// The pushes by task id, in order.

@@ -30,6 +30,10 @@ pub enum Fault {
     After,
     /// The call is carried out this much later.
     Delay(Duration),
+    /// The call is carried out at once and its answer comes this much later.
+    Late(Duration),
+    /// The call does not reach the store, which nobody can know: the errors of [`Fault::After`].
+    Lost,
 }
 
 /// Makes calls of another store fail.
@@ -88,13 +92,23 @@ impl Faulty {
                 tokio::time::sleep(by).await;
                 call.await
             }
+            Some(Fault::Late(by)) => {
+                let answer = call.await;
+                tokio::time::sleep(by).await;
+                answer
+            }
             Some(Fault::After) => {
                 call.await?;
-                let text = "made to fail after the call".to_owned();
-                Err(if verb.writes() { Error::Unknown(text) } else { Error::Unavailable(text) })
+                Err(unanswered(verb))
             }
+            Some(Fault::Lost) => Err(unanswered(verb)),
         }
     }
+}
+
+fn unanswered(verb: Verb) -> Error {
+    let text = "made to lose the answer".to_owned();
+    if verb.writes() { Error::Unknown(text) } else { Error::Unavailable(text) }
 }
 
 impl Plan {
@@ -109,9 +123,11 @@ impl Plan {
         if random.rng.u32(0..1_000) >= random.per_mille {
             return None;
         }
-        Some(match random.rng.u32(0..3) {
+        Some(match random.rng.u32(0..5) {
             0 => Fault::Before,
             1 => Fault::After,
+            2 => Fault::Lost,
+            3 => Fault::Late(random.longest.mul_f64(random.rng.f64())),
             _ => Fault::Delay(random.longest.mul_f64(random.rng.f64())),
         })
     }

@@ -1,0 +1,169 @@
+//! Stores that stay away, answers that come late or never, feeds that are cut short: nothing is lost and nothing is open twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lovage_core::State;
+use lovage_store::Store;
+use lovage_store::wrap::{Fault, Faulty, Verb};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Reply, World, call, memory, memory_with};
+
+fn slow(seconds: u64) -> Reply {
+    Reply::Slow(Duration::from_secs(seconds))
+}
+
+fn faulty(world: &World) -> (Arc<Faulty>, Arc<dyn Store>) {
+    let faulty = Arc::new(Faulty::new(Arc::clone(&world.store)));
+    (Arc::clone(&faulty), faulty)
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_closed_in_an_outage_are_made_again() {
+    let world = World::new(|seen| if seen.attempt == 1 { slow(50) } else { slow(1) });
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    faults.set_away(true);
+    sleep(Duration::from_secs(20)).await;
+    assert!(world.pushes()[&key.id.to_string()][0].end.is_some(), "closed before somebody else may start it");
+    faults.heal();
+    let healed = Instant::now();
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt, head.lost), (State::Succeeded, 2, 1));
+    assert!(healed.elapsed() < Duration::from_secs(10), "{:?}", healed.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_could_not_be_stored_in_an_outage_is_stored_afterwards() {
+    let world = World::new(|_| slow(5));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    faults.set_away(true);
+    sleep(Duration::from_secs(20)).await;
+    faults.heal();
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt), (State::Succeeded, 1));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_answers_after_the_lease_starts_nothing() {
+    let world = World::new(|_| slow(40));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let late = world.start_over(store);
+    sleep(Duration::from_secs(1)).await;
+    faults.script(Verb::Claim, [Some(Fault::Late(Duration::from_secs(20)))]);
+    faults.script(Verb::Own, [Some(Fault::Before); 9]);
+    let key = world.submit(call("t")).await;
+    let other = world.start();
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt, head.lost), (State::Succeeded, 2, 1));
+    let pushes = &world.pushes()[&key.id.to_string()];
+    assert_eq!(pushes.iter().map(|push| push.attempt).collect::<Vec<_>>(), [2]);
+    late.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_never_reached_the_store_is_made_again() {
+    let world = World::new(|_| Reply::Status(200, ""));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    sleep(Duration::from_secs(1)).await;
+    faults.script(Verb::Claim, [Some(Fault::Lost)]);
+    let key = world.submit(call("t")).await;
+    let start = Instant::now();
+    assert_eq!(world.until_final(&key).await.state, State::Succeeded);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_free_slot_is_not_kept_for_a_lane_that_has_nothing() {
+    let world = World::new(|seen| if seen.session_order == 0 { slow(10) } else { slow(1) });
+    world.worker("w", "*", 1).await;
+    let node = world.start();
+    let first = world.submit(call("a")).await;
+    world.until_state(&first, State::Running).await;
+    let mut gone = Vec::new();
+    for name in ["b", "c", "d"] {
+        gone.push(world.submit(call(name)).await);
+    }
+    let waits = world.submit(call("e")).await;
+    sleep(Duration::from_secs(1)).await;
+    for key in &gone {
+        world.cancel(key, &call("t"), false).await;
+    }
+    let start = Instant::now();
+    world.until_final(&waits).await;
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_is_seen_by_an_owner_that_fell_behind() {
+    let world = World::over(memory_with(1, Some(0)), |_| slow(50));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    faults.script(Verb::Feed, [Some(Fault::Delay(Duration::from_secs(10)))]);
+    let other = world.submit(call("t")).await;
+    world.until_state(&other, State::Running).await;
+    let start = Instant::now();
+    world.cancel(&key, &call("t"), true).await;
+    assert_eq!(world.until_final(&key).await.state, State::Canceled);
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_comes_right_after_a_claim_starts_at_once() {
+    let world = World::new(|_| slow(50));
+    world.worker("w", "*", 100).await;
+    let node = world.start();
+    for _ in 0..20 {
+        let key = world.submit(call("t")).await;
+        world.until_state(&key, State::Running).await;
+    }
+    // Off the owner's own ticks.
+    sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    let first = world.submit(call("t")).await;
+    while world.head(&first).await.state != State::Running {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let second = world.submit(call("t")).await;
+    world.until_state(&second, State::Running).await;
+    assert!(start.elapsed() < Duration::from_millis(20), "{:?}", start.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_a_stop_could_not_give_back_are_found_by_the_next_owner() {
+    let world = World::over(memory(1), |seen| if seen.attempt == 1 { slow(55) } else { slow(1) });
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    faults.script(Verb::Commit, std::iter::repeat_n(Some(Fault::Before), 1_000_000));
+    node.stop().await;
+    let node = world.start();
+    let start = Instant::now();
+    assert_eq!(world.until_final(&key).await.attempt, 2);
+    assert!(start.elapsed() < Duration::from_secs(30));
+    node.stop().await;
+}
