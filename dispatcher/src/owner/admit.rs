@@ -155,6 +155,8 @@ impl Owner {
             self.timers.clear();
         } else {
             self.store_failed("claim tasks", error);
+            // One whose outcome is unknown may have been carried out.
+            self.stray = true;
         }
         for plan in plans {
             self.claiming.remove(&plan.task.key);

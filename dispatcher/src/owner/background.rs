@@ -53,6 +53,32 @@ pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId) -
     true
 }
 
+/// All tasks that run as attempts of this session.
+pub(super) async fn mine(shared: &Shared, p: Partition) -> Result<Vec<(TaskKey, Head)>, Error> {
+    let index = Index::Running { session: Some(shared.session) };
+    let mut found = Vec::new();
+    let mut next = Some(Cursor::default());
+    while let Some(from) = next {
+        let page = shared.store.scan(p, &index, from, BATCH).await?;
+        found.extend(page.items);
+        next = page.next;
+    }
+    Ok(found)
+}
+
+/// Declares attempts of this session lost. Tries until the store has answered; what has changed meanwhile stays as it is.
+pub(super) async fn recover_strays(shared: &Shared, p: Partition, strays: Vec<(TaskKey, Head)>) {
+    let session = shared.session;
+    for batch in strays.chunks(BATCH) {
+        while let Err(error) = change(shared, p, batch.to_vec(), |_| Event::Lost { session }).await {
+            tracing::warn!(partition = p.0, %error, "cannot recover stray attempts; trying again");
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+    tracing::info!(partition = p.0, attempts = strays.len(), "recovered attempts that were let go of");
+    metrics::counter!("lovage_attempts_lost_total").increment(strays.len() as u64);
+}
+
 /// Deletes results and records whose time is over.
 pub(super) async fn sweep(shared: &Shared, p: Partition) {
     for _ in 0..SWEEPS {

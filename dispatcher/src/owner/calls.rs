@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::{LaneDef, LaneId, Millis, SessionId, TaskKey};
+use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, TaskKey};
 use lovage_store::{Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, Index, OwnReply, OwnRequest, OwnToken, Result, Want};
 use tokio::time::Instant;
 
@@ -29,6 +29,9 @@ pub(super) enum Done {
     Due,
     Swept,
     Recovered(SessionId, bool),
+    /// What runs in the store as attempts of this session.
+    Mine(Result<Vec<(TaskKey, Head)>>),
+    StraysRecovered,
 }
 
 impl Owner {
@@ -83,6 +86,13 @@ impl Owner {
                     self.recovered.push(session);
                 }
             }
+            Done::Mine(Ok(found)) => self.on_strays(found),
+            Done::Mine(Err(error)) => {
+                self.store_failed("look for stray attempts", &error);
+                self.seeking = false;
+                self.stray = true;
+            }
+            Done::StraysRecovered => self.seeking = false,
         }
     }
 
@@ -119,6 +129,7 @@ impl Owner {
             Err(error) => return self.store_failed("renew the partition", &error),
         };
         self.renewed = started;
+        self.seek_strays();
         if self.stopping.is_some() {
             self.token = None;
             return;
@@ -237,7 +248,7 @@ impl Owner {
                 let page = shared.store.scan(p, &Index::Timer { until }, Cursor::default(), timers::PAGE).await;
                 match page {
                     Ok(page) => {
-                        let timer = |(key, head): (TaskKey, lovage_core::Head)| Some((lovage_core::placement(&head).timer?, key));
+                        let timer = |(key, head): (TaskKey, Head)| Some((lovage_core::placement(&head).timer?, key));
                         Done::Timers(until, Some((page.items.into_iter().filter_map(timer).collect(), page.next.is_some())))
                     }
                     Err(error) => {
@@ -261,6 +272,25 @@ impl Owner {
         }));
     }
 
+    /// Looks for attempts that were let go of while the store was away, or whose claims never got an answer: this session
+    /// lives, so nobody else declares them lost.
+    fn seek_strays(&mut self) {
+        if self.seeking || !std::mem::take(&mut self.stray) {
+            return;
+        }
+        self.seeking = true;
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move { Done::Mine(background::mine(&shared, p).await) }));
+    }
+
+    pub(super) fn recover_strays(&mut self, strays: Vec<(TaskKey, Head)>) {
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move {
+            background::recover_strays(&shared, p, strays).await;
+            Done::StraysRecovered
+        }));
+    }
+
     pub(super) fn sweep(&mut self) {
         if std::mem::replace(&mut self.sweeping, true) {
             return;
@@ -274,6 +304,13 @@ impl Owner {
 
     /// The session is not needed here any more.
     pub(super) async fn leave(&mut self) {
+        if self.stray || self.seeking || !self.running.is_empty() {
+            tracing::warn!(
+                partition = self.partition.0,
+                "attempts could not be given back; the lease of this session will run out"
+            );
+            return;
+        }
         let request = OwnRequest {
             session: self.shared.session,
             want: Want::Leave,

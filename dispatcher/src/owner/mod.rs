@@ -95,6 +95,9 @@ pub(crate) struct Owner {
     learn_again: bool,
     recovering: AHashSet<SessionId>,
     recovered: Vec<SessionId>,
+    /// The store may hold attempts of this session that are not in `running`.
+    stray: bool,
+    seeking: bool,
     /// Soft cancels: when the connection is closed.
     graces: BTreeMap<(Instant, TaskKey), u32>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -144,6 +147,8 @@ impl Owner {
             learn_again: false,
             recovering: AHashSet::new(),
             recovered: Vec::new(),
+            stray: false,
+            seeking: false,
             graces: BTreeMap::new(),
             calls: FuturesUnordered::new(),
             common,
@@ -242,12 +247,16 @@ impl Owner {
         }
     }
 
+    /// Closes all pushes. Ends that are known are still sent: their guard refuses them if somebody else was faster. The other
+    /// attempts belong to whoever recovers this session, or to itself if it comes back first.
     fn lose_everything(&mut self) {
-        if self.token.take().is_some() || !self.running.is_empty() {
-            tracing::error!(partition = self.partition.0, "the lease was not renewed in time; closing all open attempts");
+        let before = self.running.len();
+        self.running.retain(|_, running| running.ending);
+        let closed = before - self.running.len();
+        if self.token.take().is_some() || closed > 0 {
+            tracing::error!(partition = self.partition.0, closed, "the lease was not renewed in time; closed all open attempts");
         }
-        self.running.clear();
-        self.settling.clear();
+        self.stray |= closed > 0;
         self.graces.clear();
         self.lanes.clear();
         self.timers.clear();
@@ -327,6 +336,17 @@ impl Owner {
             let Some(running) = self.running.get(&key).filter(|r| r.head.attempt == number && !r.ending) else { continue };
             let attempt = running.head.open_attempt();
             self.end_attempt(&key, Event::Aborted { attempt }, None);
+        }
+    }
+
+    /// These run in the store as attempts of this session: those that it does not know (any more) are lost.
+    fn on_strays(&mut self, found: Vec<(TaskKey, Head)>) {
+        let unknown = |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key);
+        let strays: Vec<(TaskKey, Head)> = found.into_iter().filter(|(key, _)| unknown(key)).collect();
+        if strays.is_empty() {
+            self.seeking = false;
+        } else {
+            self.recover_strays(strays);
         }
     }
 
