@@ -4,7 +4,8 @@ use std::time::Duration;
 use lovage_core::retry::RetryPolicy;
 use lovage_core::{AttemptEntry, Callback, Callbacks, Flags, Ns, Reason, ResultValue, Spec, State};
 use lovage_dispatcher::egress::FaultKind;
-use lovage_store::{Cursor, ListQuery};
+use lovage_store::wrap::Faulty;
+use lovage_store::{Cursor, ListQuery, Store};
 use tokio::time::Instant;
 
 use crate::world::{EPOCH, Reply, World, call};
@@ -224,6 +225,26 @@ async fn a_task_that_kills_its_dispatchers_is_poison() {
     assert_eq!((head.state, head.reason, head.lost), (State::Failed, Reason::Poison, 3));
     let pushes = &world.pushes()[&key.id.to_string()];
     assert_eq!(pushes.iter().map(|s| s.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_away_for_longer_than_the_lease_finds_every_task_worked_on() {
+    let world = World::new(|seen| match seen.attempt {
+        1 => Reply::Slow(Duration::from_secs(3600)),
+        _ => Reply::Status(200, "1"),
+    });
+    world.worker("w", "*", 5).await;
+    let faulty = Arc::new(Faulty::new(Arc::clone(&world.store)));
+    let node = world.start_over(Arc::clone(&faulty) as Arc<dyn Store>);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    faulty.set_away(true);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    faulty.set_away(false);
+    // The session is the same as before and lives: it has to notice by itself that nobody pushes this task any more.
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt, head.lost), (State::Succeeded, 2, 1));
     node.stop().await;
 }
 
