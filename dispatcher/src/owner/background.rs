@@ -80,25 +80,32 @@ pub(super) async fn rows(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Vec
     rows
 }
 
-/// The open attempts of this session as stored; none if they cannot be read now.
-pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Vec<(TaskKey, Head)> {
+/// The open attempts of this session as stored.
+pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Result<Vec<(TaskKey, Head)>, Error> {
     let index = Index::Running { session: Some(shared.session) };
     let (mut found, mut from) = (Vec::new(), Cursor::default());
     loop {
-        let Ok(page) = shared.store.scan(p, &index, from, BATCH).await else { return Vec::new() };
+        let page = shared.store.scan(p, &index, from, BATCH).await?;
         found.extend(page.items);
         match page.next {
             Some(next) => from = next,
-            None => return found,
+            None => return Ok(found),
         }
     }
 }
 
-/// Gives attempts back that this session holds but does not push.
-pub(super) async fn give_back(shared: &Shared, p: Partition, found: Vec<(TaskKey, Head)>) {
+/// Gives attempts back that this session holds but does not push. True: the store knows.
+pub(super) async fn give_back(shared: &Shared, p: Partition, found: Vec<(TaskKey, Head)>) -> bool {
     tracing::warn!(partition = p.0, attempts = found.len(), "gives back tasks that were claimed without an answer");
-    if let Err(error) = change(shared, p, found, |head| Event::GivenBack { attempt: head.open_attempt() }).await {
-        tracing::warn!(partition = p.0, %error, "cannot give them back; trying again later");
+    let given = change(shared, p, found, |head| Event::GivenBack { attempt: head.open_attempt() }).await;
+    given.inspect_err(|error| tracing::warn!(partition = p.0, %error, "cannot give them back; trying again later")).is_ok()
+}
+
+/// Whether nothing of this session is left in the store, at the latest after this.
+pub(super) async fn nothing_left(shared: &Shared, p: Partition) -> bool {
+    match own_attempts(shared, p).await {
+        Ok(found) => found.is_empty() || give_back(shared, p, found).await,
+        Err(_) => false,
     }
 }
 

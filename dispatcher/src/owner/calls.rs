@@ -13,6 +13,8 @@ use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlem
 use crate::lanes::Waiting;
 use crate::timers;
 
+/// The longest that one of the last calls of a session may take.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// Lanes whose windows are read at the same time.
 const LOADS: usize = 8;
 
@@ -29,13 +31,14 @@ pub(super) enum Done {
     Found(Vec<Plan>, Vec<Option<Stored>>),
     /// The heads of what runs here.
     Running(Vec<FeedRow>),
-    /// Attempts of this session as stored; none if they could not be read.
-    Audited(Vec<(TaskKey, Head)>),
+    /// Attempts of this session as stored.
+    Audited(Result<Vec<(TaskKey, Head)>>),
     Settled(Vec<Settlement>, Result<Vec<Committed>>),
     Due,
     /// Whether there is more to delete.
     Swept(bool),
-    GivenBack,
+    /// Whether the store knows.
+    GivenBack(bool),
     Recovered(SessionId, bool),
 }
 
@@ -88,7 +91,11 @@ impl Owner {
                 }
             }
             Done::Audited(found) => self.on_audited(found),
-            Done::GivenBack => {}
+            Done::GivenBack(known) => {
+                if !known {
+                    self.audit_at = Instant::now();
+                }
+            }
             Done::Settled(items, outcome) => self.on_settled(items, outcome),
             Done::Due => self.due_calls -= 1,
             Done::Swept(more) => {
@@ -324,8 +331,10 @@ impl Owner {
         self.calls.push(Box::pin(async move { Done::Audited(background::own_attempts(&shared, p).await) }));
     }
 
-    fn on_audited(&mut self, found: Vec<(TaskKey, Head)>) {
+    fn on_audited(&mut self, found: Result<Vec<(TaskKey, Head)>>) {
         self.auditing = false;
+        // What could not be read is read with the next tick.
+        let Ok(found) = found else { return };
         self.audit_at = Instant::now() + AUDIT_EVERY;
         // One that ended while this was read has another version by now.
         let unknown = |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key);
@@ -334,23 +343,21 @@ impl Owner {
             return;
         }
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
-        self.calls.push(Box::pin(async move {
-            background::give_back(&shared, p, found).await;
-            Done::GivenBack
-        }));
+        self.calls.push(Box::pin(async move { Done::GivenBack(background::give_back(&shared, p, found).await) }));
     }
 
     /// The session is not needed here any more.
     pub(super) async fn leave(&mut self) {
-        // A session with attempts left must lapse, so that they are found.
-        let want = if self.is_idle() { Want::Leave } else { Want::Release };
+        // A session with attempts left must lapse, so that they are found: also those that only the store knows.
+        let looked = tokio::time::timeout(LEAVE_LIMIT, background::nothing_left(&self.shared, self.partition));
+        let want = if self.is_idle() && looked.await == Ok(true) { Want::Leave } else { Want::Release };
         let request = OwnRequest {
             session: self.shared.session,
             want,
             lease: self.shared.options.lease,
             drop: std::mem::take(&mut self.recovered),
         };
-        let left = tokio::time::timeout(Duration::from_secs(2), self.shared.store.own(self.partition, request)).await;
+        let left = tokio::time::timeout(LEAVE_LIMIT, self.shared.store.own(self.partition, request)).await;
         if !matches!(left, Ok(Ok(_))) {
             tracing::warn!(
                 partition = self.partition.0,

@@ -167,3 +167,26 @@ async fn attempts_that_a_stop_could_not_give_back_are_found_by_the_next_owner() 
     assert!(start.elapsed() < Duration::from_secs(30));
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_only_the_store_knows_is_found_when_its_session_leaves() {
+    let world = World::new(|_| slow(1));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let node = world.start_over(store);
+    sleep(Duration::from_secs(1)).await;
+    // The claim is carried out, and nobody hears of it until the lease is over.
+    faults.script(Verb::Claim, [Some(Fault::After)]);
+    let key = world.submit(call("t")).await;
+    sleep(Duration::from_millis(10)).await;
+    faults.set_away(true);
+    sleep(Duration::from_secs(15)).await;
+    faults.heal();
+    faults.script(Verb::Commit, [Some(Fault::Before)]);
+    node.stop().await;
+    let start = Instant::now();
+    let node = world.start();
+    world.until_final(&key).await;
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    node.stop().await;
+}
