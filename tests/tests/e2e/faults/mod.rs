@@ -4,14 +4,17 @@
 
 mod flaky;
 mod kills;
+mod load;
 mod power;
+mod races;
 mod seen;
+mod store_away;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use lovage_tests::{Answer, Call, Client, eventually};
+use lovage_tests::{Answer, Call, Client};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
@@ -40,19 +43,22 @@ async fn all_final(client: &Client, timeout: Duration) -> HashMap<String, Value>
 
 /// Waits until no task of a server is in one of these states, given in the order in which tasks pass them.
 async fn none_in(client: &Client, states: &[&str], timeout: Duration) {
-    eventually("tasks to move on", timeout, async || {
-        for state in states {
-            let request = client.request(Method::GET, &format!("/v1/tasks?limit=1&state={state}"));
-            let answer = client.try_send(request).await.ok()?;
+    let start = Instant::now();
+    let mut left = "nothing was shown".to_owned();
+    let mut passed = 0;
+    while passed < states.len() {
+        assert!(start.elapsed() < timeout, "waited {timeout:?} in vain for tasks to move on: {left}");
+        let request = client.request(Method::GET, &format!("/v1/tasks?limit=5&state={}", states[passed]));
+        match client.try_send(request).await {
             // A page may be empty and have a next one: only an empty list is an end.
-            if answer.status != 200 || !answer.items().is_empty() || !answer.json["next_cursor"].is_null() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                return None;
-            }
+            Ok(page) if page.status == 200 && page.items().is_empty() && page.json["next_cursor"].is_null() => passed += 1,
+            Ok(page) => (left, passed) = (page.json.to_string(), 0),
+            Err(error) => (left, passed) = (error.to_string(), 0),
         }
-        Some(())
-    })
-    .await;
+        if passed == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 /// The records of these tasks with their results, by id.
@@ -68,12 +74,18 @@ async fn insist(client: &Client, request: impl Fn() -> RequestBuilder) -> Answer
             if matches!(answer.status, 200 | 202) {
                 return answer;
             }
-            assert_eq!(answer.status, 503, "{answer:?}");
-            assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+            assert_honest_503(&answer);
         }
         assert!(start.elapsed() < PATIENCE, "no answer of the server in {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A refusal that tells a client what is the matter and when to come back.
+fn assert_honest_503(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    assert!(matches!(answer.code(), "store_unavailable" | "store_full" | "overloaded"), "{answer:?}");
 }
 
 /// Attempt numbers of one task only go up.

@@ -134,7 +134,7 @@ struct User {
 impl User {
     async fn round(&self, name: &str, round: usize) {
         // Nothing is learnt from a server that is down.
-        super::insist(&self.client, || self.client.request(Method::GET, "/readyz")).await;
+        super::insist(&self.client, || self.client.request(Method::GET, "/healthz")).await;
         let batch: Vec<Value> = (0..8).map(|_| self.task("power.work")).collect();
         self.batch(self.client.request(Method::POST, "/v1/tasks:batch").json(&batch)).await;
 
@@ -204,7 +204,7 @@ impl User {
 }
 
 /// Opens what a cut has left, without help, and reads all tasks.
-async fn kept_in(folder: &Path) -> Result<HashMap<String, Facts>, lovage_store::Error> {
+pub(super) async fn kept_in(folder: &Path) -> Result<HashMap<String, Facts>, lovage_store::Error> {
     let store = EmbeddedStore::open(EmbeddedOptions::new(folder))?;
     let mut kept = HashMap::new();
     let mut counted = [0; 9];

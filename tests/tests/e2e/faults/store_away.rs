@@ -1,0 +1,104 @@
+//! A store that is away, hangs, is full or cannot sync: 503 and never an acknowledgement in vain, and recovery without help.
+
+use std::time::{Duration, Instant};
+
+use lovage_tests::power::Disk;
+use lovage_tests::{Lovage, Redis, Reply, Setup, Worker, wait_until};
+
+use super::load::Load;
+use super::power;
+
+const TASK: &str = "away.work";
+
+async fn start(setup: Setup) -> (Lovage, Worker) {
+    let worker = Worker::start();
+    worker.on(TASK, Reply::status(204).after(Duration::from_millis(5)));
+    let lovage = setup.start().await;
+    lovage.client().register_worker("away", &worker.url(), &["away.*"]).await;
+    (lovage, worker)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_killed_and_restarted() {
+    let mut redis = Redis::start();
+    let (lovage, worker) = start(Lovage::dev().redis(&redis)).await;
+    let mut load = Load::start(lovage.client(), TASK);
+    for _ in 0..super::size(3, 10) {
+        load.flows(200).await;
+        redis.kill9();
+        load.is_refused(20).await;
+        redis.restart();
+        load.recovers(TASK).await;
+    }
+    load.end().await;
+    assert!(worker.overlaps().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_away_for_longer_than_the_lease() {
+    let mut redis = Redis::start();
+    let setup = Lovage::dev().redis(&redis).option("--set", "dispatcher.lease=2s");
+    let setup = setup.option("--set", "dispatcher.close_after=1500ms").option("--set", "dispatcher.renew_every=300ms");
+    let (lovage, worker) = start(setup).await;
+    let mut load = Load::start(lovage.client(), TASK);
+    load.flows(200).await;
+    redis.kill9();
+    let away = Instant::now();
+    load.is_refused(20).await;
+    wait_until("the end of the lease", Duration::from_secs(10), || away.elapsed() > Duration::from_secs(3));
+    redis.restart();
+    load.recovers(TASK).await;
+    load.end().await;
+    assert!(worker.overlaps().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_halted() {
+    let redis = Redis::start();
+    let (lovage, worker) = start(Lovage::dev().redis(&redis)).await;
+    let mut load = Load::start(lovage.client(), TASK);
+    load.flows(200).await;
+    redis.pause();
+    load.is_refused(3).await;
+    redis.resume();
+    load.recovers(TASK).await;
+    load.end().await;
+    assert!(worker.overlaps().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_full() {
+    disk_fails(Disk::set_full).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sync_failing() {
+    disk_fails(Disk::set_sync_failing).await;
+}
+
+/// What was acknowledged around the fault is there, and a power cut does not take it either.
+async fn disk_fails(set: impl Fn(&Disk, bool)) {
+    let disk = Disk::new();
+    let (mut lovage, worker) = start(Lovage::dev().on_disk(&disk).option("--set", "embedded.wal_bytes=512KiB")).await;
+    let mut load = Load::start(lovage.client(), TASK);
+    for _ in 0..2 {
+        load.flows(200).await;
+        set(&disk, true);
+        load.is_refused(20).await;
+        set(&disk, false);
+        load.recovers(TASK).await;
+    }
+    load.flows(200).await;
+    load.end().await;
+    assert!(worker.overlaps().is_empty());
+    assert!(lovage.stop().await.success());
+    disk.assert_complete();
+    let history = disk.history();
+    for (cut, image) in history.images(&history.cuts(1, super::size(16, 200))) {
+        let folder = image.restore();
+        let kept =
+            power::kept_in(folder.path()).await.unwrap_or_else(|error| panic!("{cut:?}: the store does not open: {error}"));
+        let broken = load.journal().broken(cut.at_ns, &kept);
+        assert!(broken.is_empty(), "{cut:?} breaks {} promises: {broken:#?}", broken.len());
+    }
+}
