@@ -99,5 +99,6 @@ fn id_of(record: &Value) -> String {
 
 /// The attempt numbers of calls of one task, as text for a message.
 fn shown(calls: &[Call]) -> String {
-    calls.iter().map(|call| format!("{}:{:?} ", call.attempt, call.answered)).collect()
+    let words: Vec<String> = calls.iter().map(|call| format!("{}:{:?}", call.attempt, call.answered)).collect();
+    words.join(" ")
 }

@@ -139,17 +139,17 @@ impl User {
         self.batch(self.client.request(Method::POST, "/v1/tasks:batch").json(&batch)).await;
 
         let single = self.client.request(Method::POST, "/v1/tasks?wait=10s").header("idempotency-key", name);
-        let awaited = self.send(single.json(&self.task(if round % 8 == 0 { "power.fail" } else { "power.work" }))).await;
+        let awaited = self.send(single.json(&self.task(if round.is_multiple_of(8) { "power.fail" } else { "power.work" }))).await;
         if let Some(awaited) = &awaited
             && awaited.is_final()
-            && round % 3 == 0
+            && round.is_multiple_of(3)
         {
             self.delete(&awaited.id()).await;
         }
 
         let later = json!({"task": "power.work", "id": format!("later-{name}"), "delay": "1h"});
         self.send(self.client.request(Method::POST, "/v1/tasks").json(&later)).await;
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             self.send(self.client.request(Method::POST, &format!("/v1/tasks/later-{name}/cancel"))).await;
         }
 
@@ -189,7 +189,9 @@ impl User {
     async fn batch(&self, request: reqwest::RequestBuilder) -> Vec<String> {
         let Some(answer) = self.send(request).await.filter(|answer| answer.status == 200) else { return Vec::new() };
         let accepted: Vec<Value> = answer.items().into_iter().filter(|item| item["status"] == 202).collect();
-        accepted.iter().for_each(|item| self.journal.saw_item(item, answer.received_ns));
+        for item in &accepted {
+            self.journal.saw_item(item, answer.received_ns);
+        }
         accepted.iter().map(super::id_of).collect()
     }
 
