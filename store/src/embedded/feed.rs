@@ -73,6 +73,17 @@ impl Feed {
         ring.rows = 0;
     }
 
+    /// Makes every reader start anew, also those that stand at the end: changes may have become true that are in no entry.
+    pub(super) fn restart(&self) {
+        let mut ring = self.ring.lock();
+        ring.entries.clear();
+        ring.rows = 0;
+        ring.last += 1;
+        let last = ring.last;
+        drop(ring);
+        self.end.send_replace(last);
+    }
+
     /// Entries after `at`, waiting up to `wait` for the first.
     pub(super) async fn read(&self, at: FeedPos, wait: Duration) -> FeedBatch {
         let deadline = tokio::time::Instant::now() + wait;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::failure::failed;
 use super::queue::{Taken, closed, refuse_all};
 use super::writer::Writer;
-use super::{Shared, checkpoint, schema};
+use super::{Shared, checkpoint, documents, schema};
 use crate::{Error, Result};
 
 /// First and longest pause between attempts to open the database again.
@@ -53,8 +54,11 @@ fn reopen(shared: &Shared) -> Option<Connection> {
     loop {
         shared.readers.clear();
         match try_reopen(shared) {
-            Ok(conn) => {
+            Ok((conn, documents)) => {
+                shared.doc_version.send_replace(documents);
                 shared.broken.store(false, Ordering::Relaxed);
+                // What the failed round wrote may be stored after all, and nobody has been told.
+                shared.feed.restart();
                 tracing::info!("the database works again");
                 return Some(conn);
             }
@@ -79,13 +83,16 @@ fn reopen(shared: &Shared) -> Option<Connection> {
 
 /// Nothing is known about a log whose sync failed. Moving it into the database settles what it holds: what is there after that is
 /// stored and synced, what is not is gone.
-fn try_reopen(shared: &Shared) -> Result<Connection> {
+///
+/// Answers the connection and the number of the last change of a document.
+fn try_reopen(shared: &Shared) -> Result<(Connection, u64)> {
     let conn = schema::connect(&shared.options.dir, schema::Missing::Fail, shared.options.page_cache, shared.options.wal_bytes)?;
     schema::prepare(&conn)?;
     if !checkpoint::truncate(&conn)? {
         return Err(Error::Unavailable("a reader keeps the log from being emptied".into()));
     }
-    Ok(conn)
+    let documents = documents::change_number(&conn).map_err(failed)?;
+    Ok((conn, documents))
 }
 
 /// Whatever ends the thread, nobody waits for ever.
