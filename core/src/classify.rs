@@ -24,6 +24,9 @@ pub const DEFAULT_SNOOZE: Duration = Duration::from_secs(60);
 /// The longest content type that is kept with a result, in bytes.
 const MAX_CONTENT_TYPE: usize = 255;
 
+/// The content type of an answer that tells its outcome in the body.
+const OUTCOME_DOCUMENT: &str = "application/vnd.lovage.outcome+json";
+
 /// Judges `answer` by `map`; `now_ms` is only there for a `Retry-After` that is a date.
 pub fn classify(answer: &Answer, map: &StatusMap, now_ms: u64) -> Outcome {
     match answer {
@@ -83,12 +86,22 @@ impl Response<'_> {
 
     fn by_status(&self, map: &StatusMap) -> Outcome {
         match map.class(self.status) {
+            Class::Success if self.is_outcome_document() => {
+                let message = format!("this version does not read {OUTCOME_DOCUMENT}; use the header Lovage-Outcome");
+                Outcome::Permanent { error: TaskError::new("UnsupportedAnswer", message).with_status(self.status) }
+            }
             Class::Success => self.success(),
             Class::Retry => Outcome::Retry { after: self.after(), error: self.error() },
             Class::Throttled => Outcome::Throttled { after: self.after(), error: self.error() },
             Class::Endpoint => Outcome::Endpoint { error: self.error() },
             Class::Permanent => Outcome::Permanent { error: self.error() },
         }
+    }
+
+    /// Whether the body says the outcome. Its "fail" must not be taken for a result.
+    fn is_outcome_document(&self) -> bool {
+        let content_type = self.headers.content_type.as_deref().unwrap_or_default();
+        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(OUTCOME_DOCUMENT)
     }
 
     /// What the header says; `None` if it is missing or empty.

@@ -19,6 +19,10 @@ use crate::units::Dur;
 /// Results and arguments up to this size are shown inside the record; larger ones have a route of their own.
 pub const INLINE_BYTES: usize = 16 * 1024;
 
+/// Results nested deeper than this are not shown inside the record either: many parsers give up on them, and then on the
+/// whole record.
+pub const INLINE_DEPTH: usize = 100;
+
 /// The record of a task (API: `GET /v1/tasks/{id}`).
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
@@ -72,7 +76,9 @@ pub struct Record {
     /// The payload, when it is JSON and small.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,
-    /// The result, when it is JSON of up to 16 KiB.
+    /// The result, when it is JSON of up to 16 KiB; null while there is none. Left out when there is one that is larger,
+    /// nested deeper than [`INLINE_DEPTH`], or no JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
     /// What went wrong.
     pub error: Option<TaskError>,
@@ -122,7 +128,7 @@ impl Record {
             args: None,
             kwargs: None,
             payload: None,
-            result: None,
+            result: Some(RawValue::NULL.to_owned()),
             error: None,
             labels: spec.labels.clone(),
             retry,
@@ -140,7 +146,8 @@ impl Record {
         match result {
             Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = inline(bytes),
             Some(ResultValue::Error(bytes)) => self.error = serde_json::from_slice(bytes).ok(),
-            Some(ResultValue::Value { .. }) | None => {}
+            Some(ResultValue::Value { .. }) => self.result = None,
+            None => {}
         }
         self
     }
@@ -177,8 +184,72 @@ pub fn is_json(content_type: &str) -> bool {
 }
 
 fn inline(bytes: &Bytes) -> Option<Box<RawValue>> {
-    if bytes.len() > INLINE_BYTES {
+    if bytes.len() > INLINE_BYTES || deeper_than(bytes, INLINE_DEPTH) {
         return None;
     }
     serde_json::from_slice(bytes).ok()
+}
+
+/// Whether this JSON is nested deeper than `limit` levels. Of what is no JSON, the answer means nothing.
+pub fn deeper_than(json: &[u8], limit: usize) -> bool {
+    // Every level costs an opening and a closing character.
+    if json.len() <= 2 * limit {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::{Millis, NewTask, Ns};
+
+    fn nested(levels: usize) -> String {
+        format!("{}1{}", "[".repeat(levels), "]".repeat(levels))
+    }
+
+    #[test]
+    fn depth_is_counted_outside_strings() {
+        let deeper = |text: String| deeper_than(text.as_bytes(), 128);
+        assert!(!deeper(nested(128)));
+        assert!(deeper(nested(129)));
+        assert!(!deeper(format!("\"{}\"", "[".repeat(1000))));
+        assert!(!deeper(format!("[{}]", "[],".repeat(1000))));
+        assert!(deeper(format!("[\"\\\"\",{}]", nested(128))));
+    }
+
+    #[test]
+    fn a_result_that_is_not_shown_is_left_out() {
+        let shown = |content_type: &str, text: String| {
+            let spec = Spec::default();
+            let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), 4, None, None, Millis(1));
+            let record = Record::new(&TaskId::parse("t").unwrap(), &head, &spec);
+            let result = ResultValue::Value { content_type: content_type.into(), bytes: text.into() };
+            serde_json::to_value(record.with_result(Some(&result))).unwrap().get("result").cloned()
+        };
+        assert_eq!(shown("application/json", "[1]".into()), Some(serde_json::json!([1])));
+        assert_eq!(shown("", "null".into()), Some(serde_json::Value::Null));
+        assert_eq!(shown("text/html", "1".into()), None);
+        assert_eq!(shown("application/json", "{nope".into()), None);
+        assert_eq!(shown("application/json", nested(INLINE_DEPTH + 1)), None);
+        assert_eq!(shown("application/json", format!("\"{}\"", "x".repeat(INLINE_BYTES))), None);
+    }
 }

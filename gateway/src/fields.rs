@@ -165,32 +165,6 @@ fn bare(error: &serde_json::Error) -> String {
     }
 }
 
-/// Whether `text`, valid JSON, is nested deeper than `limit` levels.
-pub(crate) fn deeper_than(text: &str, limit: usize) -> bool {
-    // Every level costs an opening and a closing character.
-    if text.len() <= 2 * limit {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > limit {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
 /// The known name that `name` was probably meant to be.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if name.len() > 40 {
@@ -282,16 +256,6 @@ mod tests {
         assert_eq!(nearest("prioritty", &known), Some("priority"));
         assert_eq!(nearest("banana", &known), None);
         assert_eq!(nearest("tsk", &known), Some("task"));
-    }
-
-    #[test]
-    fn depth_is_counted_outside_strings() {
-        let nested = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
-        assert!(!deeper_than(&nested(128), 128));
-        assert!(deeper_than(&nested(129), 128));
-        assert!(!deeper_than(&format!("\"{}\"", "[".repeat(1000)), 128));
-        assert!(!deeper_than(&format!("[{}]", "[],".repeat(1000)), 128));
-        assert!(deeper_than(&format!("[\"\\\"\",{}]", nested(128)), 128));
     }
 
     #[test]

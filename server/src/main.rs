@@ -15,6 +15,7 @@ mod signals;
 mod storage;
 mod style;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -39,19 +40,28 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Dev(args) => serve(Mode::Dev, &args),
         Command::Serve(args) => serve(Mode::Serve, &args),
-        Command::Config(args) => configured(&args, |loaded| {
-            print!("{}", loaded.to_toml()?);
-            Ok(())
-        }),
-        Command::Openapi => {
-            print!("{}", lovage_gateway::Gateway::openapi());
-            ExitCode::SUCCESS
-        }
+        Command::Config(args) => configured(&args, |loaded| Ok(print(&loaded.to_toml()?)?)),
+        Command::Openapi => match print(&lovage_gateway::Gateway::openapi()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("lovage: cannot write: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Submit(args) => cli::run(args.client.clone(), async |client| cli::submit(client, &args).await),
         Command::Get(args) => cli::run(args.client.clone(), async |client| cli::get(client, &args).await),
         Command::Result(args) => cli::run(args.client.clone(), async |client| cli::result(client, &args).await),
         Command::Wait(args) => cli::run(args.client.clone(), async |client| cli::wait(client, &args).await),
         Command::Cancel(args) => cli::run(args.client.clone(), async |client| cli::cancel(client, &args).await),
+    }
+}
+
+/// Writes to standard output. Whoever has closed it (`lovage openapi | head`) has read enough, which is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 

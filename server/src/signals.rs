@@ -12,8 +12,8 @@ pub(crate) fn listen(grace: std::time::Duration) -> io::Result<CancellationToken
     let token = stop.clone();
     tokio::spawn(async move {
         next(&mut terminate, &mut interrupt).await;
-        tracing::info!(grace_s = grace.as_secs_f64(), "stopping: open attempts may end; a second signal stops at once");
         token.cancel();
+        tracing::info!(grace_s = grace.as_secs_f64(), "stopping: open attempts may end; a second signal stops at once");
         next(&mut terminate, &mut interrupt).await;
         tracing::warn!("stopped at once; open attempts will be found and repeated by the next start");
         // Whatever was acknowledged is durable already, so nothing has to be written here.

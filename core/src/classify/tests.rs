@@ -253,6 +253,22 @@ fn the_error_comes_from_a_json_body() {
     assert_eq!(error(None, &format!("{{\"type\": {deep}")), plain);
 }
 
+#[test]
+fn an_outcome_in_the_body_is_no_result() {
+    let answer = |content_type: &str, status| Answer::Response {
+        status,
+        headers: AnswerHeaders { content_type: Some(content_type.into()), ..AnswerHeaders::default() },
+        body: Bytes::from_static(b"{\"outcome\":\"fail\"}"),
+        truncated: false,
+    };
+    let Outcome::Permanent { error } = judged(&answer("Application/vnd.lovage.outcome+json; v=1", 200)) else {
+        panic!("taken for a result")
+    };
+    assert_eq!((error.kind.as_str(), error.status), ("UnsupportedAnswer", Some(200)));
+    assert_eq!(class_of(&judged(&answer("application/vnd.lovage.outcome+json", 500))), Class::Retry);
+    assert_eq!(class_of(&judged(&answer("application/json", 200))), Class::Success);
+}
+
 proptest! {
     #[test]
     fn classify_never_panics(

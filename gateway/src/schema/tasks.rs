@@ -72,7 +72,8 @@ pub(crate) struct Task {
     pub kwargs: Option<BTreeMap<String, Value>>,
     /// The payload, when it is JSON and small.
     pub payload: Option<Value>,
-    /// The result, when it is JSON of up to 16 KiB.
+    /// The result, when it is JSON of up to 16 KiB; null while there is none. Left out when there is one that is larger,
+    /// nested deeper than 100 levels, or no JSON.
     pub result: Option<Value>,
     /// What went wrong.
     pub error: Option<TaskError>,

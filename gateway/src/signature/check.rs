@@ -11,7 +11,7 @@ use lovage_store::{Insert, OnExists};
 
 use super::{Payload, Signature, labels};
 use crate::destinations::{Destinations, UrlRefusal};
-use crate::fields::{Errors, deeper_than};
+use crate::fields::Errors;
 use crate::names;
 use crate::options::Limits;
 
@@ -165,7 +165,7 @@ impl Rules<'_> {
         // The signature itself is the first level.
         let limit = self.limits.json_depth.saturating_sub(1);
         let mut check = |text: &str, at: &str| {
-            if deeper_than(text, limit) {
+            if lovage_core::view::deeper_than(text.as_bytes(), limit) {
                 errors.invalid(at, format!("is nested deeper than {} levels", self.limits.json_depth));
             }
         };

@@ -41,7 +41,7 @@ async fn results_have_the_statuses_of_the_contract() {
     h.finish(&id, Outcome::Success { content_type: Some("image/png".into()), body: Some(Bytes::from_static(&[1, 2])) }).await;
     let reply = h.get(&path).await;
     assert_eq!((reply.status.as_u16(), reply.header("content-type"), &reply.bytes[..]), (200, "image/png", &[1, 2][..]));
-    assert_eq!(h.get(&format!("/v1/tasks/{id}")).await.json()["result"], Value::Null, "only JSON is inlined");
+    assert_eq!(h.get(&format!("/v1/tasks/{id}")).await.json().get("result"), None, "only JSON is inlined");
     h.clock.advance(Duration::from_secs(24 * 3600 + 1));
     h.get(&path).await.is_problem(Code::ResultExpired);
 

@@ -1,5 +1,6 @@
 //! Requests and what their answers mean to a command.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{ClientArgs, Failure, show};
 use crate::style::Style;
@@ -33,10 +35,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// The body as JSON. A field that JSON allows and this program cannot hold (a payload or result with `1e400`, half of a
+    /// surrogate pair, or nested very deep) is left out.
     pub fn json(&self) -> Result<Value, Failure> {
-        serde_json::from_slice(&self.body)
-            .map_err(|_| Failure::Refused("the answer is not from a Lovage server; check --url".to_owned()))
+        let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&self.body)
+            .map_err(|_| Failure::Refused("the answer is not from a Lovage server; check --url".to_owned()))?;
+        Ok(fields.into_iter().filter_map(|(name, raw)| Some((name, serde_json::from_str::<Value>(raw.get()).ok()?))).collect())
     }
 }
 

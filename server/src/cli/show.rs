@@ -58,6 +58,10 @@ pub(super) fn record(client: &Client, answer: &Answer, record: &Value) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     for name in FIELDS {
+        if name == "result" && record.get(name).is_none() && record["state"] == "succeeded" {
+            table.add_row([client.style.dim(name), format!("(read it with `lovage result {}`)", text(record, "id"))]);
+            continue;
+        }
         let value = &record[name];
         let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
         if empty && !(name == "result" && record["state"] == "succeeded") {
@@ -86,7 +90,7 @@ pub(super) fn ended(client: &Client, answer: &Answer, record: &Value) -> Result<
         return if succeeded { Ok(()) } else { Err(Failure::Task) };
     }
     if succeeded {
-        // A large result is not part of the record.
+        // A result that is large or no JSON is not part of the record.
         match record.get("result") {
             Some(result) => say!("{id}  {}  {result}", client.style.state(state)),
             None => say!("{id}  {}  (read it with `lovage result {id}`)", client.style.state(state)),

@@ -1,6 +1,7 @@
 //! What the store asks of the file system besides the database itself: the lock and the free space.
 
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,9 @@ impl DirLock {
     pub(super) fn take(dir: &Path) -> Result<Self> {
         let failed = |what: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("{what} {}: {e}", dir.display()));
         let new = !dir.exists();
-        std::fs::create_dir_all(dir).map_err(|e| failed("cannot make", &e))?;
+        // Payloads, results and secrets of workers are in there: for the owner alone.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|e| failed("cannot make", &e))?;
         if new && let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_dir(parent).map_err(|e| failed("cannot sync the parent of", &e))?;
         }

@@ -4,6 +4,8 @@
 //! head's own, so that SQLite keeps them in step with the head by itself. The rowid of `task` is the order of
 //! acceptance: it ends every index, so lanes need no column for it.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -122,6 +124,11 @@ pub(super) enum Missing {
 pub(super) fn connect(dir: &Path, missing: Missing, page_cache: usize, wal_bytes: u64) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, missing == Missing::Create);
+    if missing == Missing::Create {
+        // For its owner alone, also in a directory that others may read; SQLite gives the log the same mode.
+        let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(dir.join(FILE));
+        made.map_err(|e| Error::Unavailable(format!("cannot make {FILE} in {}: {e}", dir.display())))?;
+    }
     let conn = Connection::open_with_flags(dir.join(FILE), flags).map_err(failed)?;
     conn.set_prepared_statement_cache_capacity(64);
     // A commit never runs a checkpoint by itself.

@@ -51,6 +51,21 @@ async fn payloads_come_from_the_line_or_a_file_unchanged() {
     }
 }
 
+/// What JSON allows and a record cannot show: the result itself is still to be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_cannot_be_shown_is_pointed_to() {
+    let lovage = Lovage::dev().start().await;
+    let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+    for (id, payload) in [("huge", "1e400"), ("half", r#""\ud800""#), ("deep", deep.as_str())] {
+        let done = lovage.cli(&["submit", "demo.echo", "--payload", payload, "--id", id, "--wait", "10s"]);
+        assert_eq!(code(&done), Some(0), "{done:?}");
+        assert!(stdout(&done).contains(&format!("lovage result {id}")), "{done:?}");
+        let got = lovage.cli(&["get", id]);
+        assert!(code(&got) == Some(0) && stdout(&got).contains(&format!("lovage result {id}")), "{got:?}");
+        assert_eq!(stdout(&lovage.cli(&["result", id])), payload);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_task_is_exit_code_1() {
     let lovage = Lovage::dev().start().await;
@@ -135,6 +150,17 @@ fn the_description_of_the_api_is_printed() {
     let printed = as_json(&run(folder.path(), &["openapi"]));
     assert!(printed["openapi"].as_str().unwrap().starts_with("3.1"), "{}", printed["openapi"]);
     assert!(printed["paths"]["/v1/tasks"]["post"].is_object());
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [["openapi"], ["config"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = super::command(folder.path(), &words).stdout(writer).output().unwrap();
+        assert_eq!((code(&output), stderr(&output)), (Some(0), String::new()));
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How a server stops: in order, in time, and nothing is lost by it.
 
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lovage_tests::{Lovage, Reply, Worker, eventually};
@@ -72,4 +74,20 @@ async fn a_second_signal_stops_at_once() {
     assert_eq!(lovage.wait_exit().await.code(), Some(0));
     lovage.restart().await;
     assert_eq!(lovage.client().wait_final(&id).await["result"], json!("later"));
+}
+
+/// As in `lovage dev 2>&1 | head`, or when whoever collects the log has died.
+#[tokio::test]
+async fn a_server_whose_log_nobody_reads_stops_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut command = super::command(folder.path(), &["dev", "--listen", "127.0.0.1:0"]);
+    let mut child = command.stdout(File::create(&out).unwrap()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    eventually("a listening server", PATIENCE, async || fs::read_to_string(&out).ok().filter(|text| text.ends_with("\n\n")))
+        .await;
+    let signal = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(signal.unwrap().success());
+    let ended = eventually("the end", PATIENCE, async || child.try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(0));
 }
