@@ -5,15 +5,16 @@
 //! the last piece (the gate), which is a few milliseconds, and the next commit starts the log anew.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::failure::failed;
 use super::schema;
-use crate::Result;
+use crate::{Error, Result};
 
 const PAGE: u64 = schema::PAGE_BYTES as u64;
 /// Passive passes before the gate is closed whatever is left.
@@ -38,6 +39,10 @@ pub(super) struct Checkpoints {
     limit_pages: u32,
     pages: AtomicU32,
     gate: Mutex<()>,
+    /// Held while anything is moved.
+    moving: Mutex<()>,
+    /// A sync failed: what the log seems to hold may not be on the disk, and must not be moved before it is written anew.
+    doubtful: AtomicBool,
     signal: Mutex<Signal>,
     wake: Condvar,
 }
@@ -49,6 +54,8 @@ impl Checkpoints {
             limit_pages: (wal_bytes / PAGE).max(1) as u32,
             pages: AtomicU32::new(0),
             gate: Mutex::new(()),
+            moving: Mutex::new(()),
+            doubtful: AtomicBool::new(false),
             signal: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -57,6 +64,29 @@ impl Checkpoints {
     /// Held by the writer during a transaction.
     pub(super) fn pass(&self) -> MutexGuard<'_, ()> {
         self.gate.lock()
+    }
+
+    /// A sync failed: nothing is moved until [`Checkpoints::trust`].
+    pub(super) fn doubt(&self) {
+        self.doubtful.store(true, Ordering::Release);
+    }
+
+    /// The log was written anew.
+    pub(super) fn trust(&self) {
+        self.doubtful.store(false, Ordering::Release);
+    }
+
+    /// Fails when a sync failed, here or in the writer.
+    pub(super) fn check_trusted(&self) -> Result<()> {
+        if self.doubtful.load(Ordering::Acquire) {
+            return Err(Error::Unavailable("the log could not be synced".into()));
+        }
+        Ok(())
+    }
+
+    /// Keeps the thread from moving anything.
+    pub(super) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock()
     }
 
     /// The writer tells how many pages the log holds after a commit.
@@ -118,15 +148,27 @@ impl Checkpoints {
     }
 
     fn checkpoint(&self) -> Result<()> {
+        let _moving = self.moving.lock();
+        self.check_trusted()?;
         let conn = schema::connect(&self.dir, schema::Missing::Fail, 64 << 10, u64::from(self.limit_pages) * PAGE)?;
+        let done = self.move_all(&conn);
+        if done.as_ref().is_err_and(|e| !matches!(e, Error::Full(_))) {
+            // Perhaps a sync: that is not told. The writer finds out before it promises anything more, and opens anew.
+            self.doubt();
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        }
+        done
+    }
+
+    fn move_all(&self, conn: &Connection) -> Result<()> {
         for _ in 0..PASSES {
-            let done = passive(&conn)?;
+            let done = passive(conn)?;
             if self.pages.load(Ordering::Relaxed).saturating_sub(done) <= REST_PAGES {
                 break;
             }
         }
         let gate = self.gate.lock();
-        let done = passive(&conn)?;
+        let done = passive(conn)?;
         // A reader that still needs an old page stops the rest from being moved; the next turn will do it.
         if done >= self.pages.load(Ordering::Relaxed) {
             self.pages.store(0, Ordering::Relaxed);

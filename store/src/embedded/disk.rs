@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,9 @@ use crate::{Error, Result};
 
 /// How old a measurement of the free space may be.
 const FRESH: Duration = Duration::from_millis(100);
+
+/// What is written anew in one piece.
+const REWRITE_BYTES: usize = 256 << 10;
 
 /// Keeps other processes out of the data directory while it lives; the kernel frees it when the process ends.
 #[derive(Debug)]
@@ -44,6 +48,27 @@ impl DirLock {
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Writes a file over itself and syncs it; a file that is not there needs nothing.
+///
+/// After a failed sync the kernel takes what it could not write for written: a later sync succeeds and the bytes are still
+/// not on the disk. Written once more they are sure to be. Whatever a power cut leaves of this is what was there before.
+pub(super) fn write_anew(path: &Path) -> std::io::Result<()> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut bytes = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut bytes, at)?;
+        if count == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&bytes[..count], at)?;
+        at += count as u64;
+    }
 }
 
 /// Watches the free space of the data directory's disk.

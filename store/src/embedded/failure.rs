@@ -23,7 +23,12 @@ pub(super) fn failed(e: rusqlite::Error) -> Error {
 /// The error for callers of a transaction whose COMMIT failed. A full disk means that the log's last frame is not
 /// whole, so nothing was stored; after any other error the frames may have reached the disk.
 pub(super) fn failed_commit(e: rusqlite::Error) -> Error {
-    match failed(e) {
+    unknown(failed(e))
+}
+
+/// The same error for work that may have been carried out.
+pub(super) fn unknown(e: Error) -> Error {
+    match e {
         Error::Unavailable(text) => Error::Unknown(text),
         other => other,
     }

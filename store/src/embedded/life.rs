@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::failure::failed;
 use super::queue::{Taken, closed, refuse_all};
 use super::writer::Writer;
-use super::{Shared, checkpoint, documents, schema};
+use super::{Shared, checkpoint, disk, documents, schema};
 use crate::{Error, Result};
 
 /// First and longest pause between attempts to open the database again.
@@ -28,6 +29,11 @@ pub(super) fn run(shared: &Arc<Shared>, first: Connection) {
             Err(e) => {
                 tracing::error!(error = %e, "the database failed; it is opened again");
                 shared.broken.store(true, Ordering::Relaxed);
+                shared.checkpoints.doubt();
+                // Closing must not move a log into the database of which nobody knows what has reached the disk.
+                if let Err(e) = open.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+                    tracing::warn!(error = %e, "the failed database closes with a checkpoint");
+                }
                 drop(open);
                 conn = reopen(shared);
             }
@@ -81,16 +87,20 @@ fn reopen(shared: &Shared) -> Option<Connection> {
     }
 }
 
-/// Nothing is known about a log whose sync failed. Moving it into the database settles what it holds: what is there after that is
-/// stored and synced, what is not is gone.
+/// Nothing is known about a log whose sync failed, not even after a later sync of the same bytes. So the log is first written
+/// anew; moving it into the database then settles what it holds: what is there after that is stored and synced, what is not is gone.
 ///
 /// Answers the connection and the number of the last change of a document.
 fn try_reopen(shared: &Shared) -> Result<(Connection, u64)> {
+    let _alone = shared.checkpoints.alone();
+    disk::write_anew(&schema::log_path(&shared.options.dir))
+        .map_err(|e| Error::Unavailable(format!("cannot write the log anew: {e}")))?;
     let conn = schema::connect(&shared.options.dir, schema::Missing::Fail, shared.options.page_cache, shared.options.wal_bytes)?;
     schema::prepare(&conn)?;
     if !checkpoint::truncate(&conn)? {
         return Err(Error::Unavailable("a reader keeps the log from being emptied".into()));
     }
+    shared.checkpoints.trust();
     let documents = documents::change_number(&conn).map_err(failed)?;
     Ok((conn, documents))
 }

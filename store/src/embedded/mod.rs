@@ -78,6 +78,9 @@ impl EmbeddedStore {
     /// `Locked` if another process uses it, `Format` if a newer version wrote it, `Corrupt` if it is something else.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>> {
         let lock = disk::DirLock::take(&options.dir)?;
+        // The process before may have been ended because the disk failed.
+        disk::write_anew(&schema::log_path(&options.dir))
+            .map_err(|e| Error::Unavailable(format!("cannot write the log anew: {e}")))?;
         let conn = schema::connect(&options.dir, schema::Missing::Create, options.page_cache, options.wal_bytes)?;
         schema::prepare(&conn)?;
         let session: i64 = conn

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -118,6 +118,11 @@ INSERT INTO meta VALUES ('seq', 0), ('session', 0), ('docs', 0), ('sync', 0);
 pub(super) enum Missing {
     Create,
     Fail,
+}
+
+/// The write-ahead log.
+pub(super) fn log_path(dir: &Path) -> PathBuf {
+    dir.join(format!("{FILE}-wal"))
 }
 
 /// A connection that may write: for the writer and for checkpoints.

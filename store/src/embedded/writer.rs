@@ -17,7 +17,7 @@ use super::apply::{Apply, Outcome, Statements};
 use super::bodies::Bodies;
 use super::books::Books;
 use super::disk::FreeSpace;
-use super::failure::{failed, failed_commit};
+use super::failure::{failed, failed_commit, unknown};
 use super::queue::{Kind, Op, Taken, Work, refuse_all};
 use super::{Durability, Shared, documents, schema};
 use crate::{Error, FeedRow, Result, StoreClock};
@@ -154,6 +154,7 @@ impl<'a, 'c> Writer<'a, 'c> {
         let mut outcomes = Vec::with_capacity(ops.len());
         let mut entries = Vec::new();
         let mut run = || {
+            shared.checkpoints.check_trusted()?;
             self.begin(synced).map_err(failed)?;
             for op in &ops {
                 let (outcome, source, rows) = self.apply(&op.work).map_err(failed)?;
@@ -163,7 +164,9 @@ impl<'a, 'c> Writer<'a, 'c> {
                 }
             }
             self.books.write(self.conn).map_err(failed)?;
-            self.commit()
+            self.commit()?;
+            // A sync of the checkpoint that failed meanwhile may have taken with it what this one seems to cover.
+            shared.checkpoints.check_trusted().map_err(unknown)
         };
         let done = run();
         drop(gate);
@@ -300,6 +303,7 @@ impl<'a, 'c> Writer<'a, 'c> {
     /// A transaction of the writer's own.
     fn small(&mut self, synced: bool, what: impl FnOnce(&Connection, &mut Books) -> rusqlite::Result<()>) -> Result<()> {
         let gate = self.shared.checkpoints.pass();
+        self.shared.checkpoints.check_trusted()?;
         self.begin(synced).map_err(failed)?;
         what(self.conn, &mut self.books).map_err(failed)?;
         self.commit()?;

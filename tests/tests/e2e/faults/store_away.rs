@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lovage_tests::clock::now_ns;
 use lovage_tests::power::Disk;
 use lovage_tests::{Lovage, Redis, Reply, Setup, Worker, wait_until};
 
@@ -81,12 +82,15 @@ async fn disk_fails(set: impl Fn(&Disk, bool)) {
     let disk = Disk::new();
     let (mut lovage, worker) = start(Lovage::dev().on_disk(&disk).option("--set", "embedded.wal_bytes=512KiB")).await;
     let mut load = Load::start(lovage.client(), TASK);
+    let mut faults = Vec::new();
     for _ in 0..2 {
         load.flows(200).await;
+        let start = now_ns();
         set(&disk, true);
         load.is_refused(20).await;
         set(&disk, false);
         load.recovers(TASK).await;
+        faults.push((start, now_ns()));
     }
     load.flows(200).await;
     load.end().await;
@@ -94,7 +98,13 @@ async fn disk_fails(set: impl Fn(&Disk, bool)) {
     assert!(lovage.stop().await.success());
     disk.assert_complete();
     let history = disk.history();
-    for (cut, image) in history.images(&history.cuts(1, super::size(16, 200))) {
+    // Most cuts strike while the fault lasts or right after it.
+    let count = super::size(12, 200);
+    let mut cuts = history.cuts(1, count);
+    for (number, (from_ns, to_ns)) in faults.into_iter().enumerate() {
+        cuts.extend(history.cuts_between(from_ns, to_ns, number as u64, 2 * count));
+    }
+    for (cut, image) in history.images(&cuts) {
         let folder = image.restore();
         let kept =
             power::kept_in(folder.path()).await.unwrap_or_else(|error| panic!("{cut:?}: the store does not open: {error}"));
