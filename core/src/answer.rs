@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+/// The error type of an attempt whose answer says its outcome in a way that cannot be read.
+pub const BAD_OUTCOME: &str = "BadOutcome";
+
 /// The end of one HTTP attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

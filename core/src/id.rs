@@ -43,6 +43,12 @@ pub enum SlotKind {
     Id = b'i',
     /// An `Idempotency-Key`.
     Idempotency = b'k',
+    /// The key of `unique`.
+    Unique = b'u',
+    /// The key of `debounce`.
+    Debounce = b'd',
+    /// The key of `batch`.
+    Batch = b'b',
 }
 
 const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);

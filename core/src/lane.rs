@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::head::LaneId;
 use crate::id::Ns;
+use crate::keys::Batching;
 
 /// Where the tasks of a lane are pushed to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct LaneDef {
     pub queue: String,
     /// Where its tasks go.
     pub route: Route,
+    /// Its tasks may be delivered together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batching>,
 }
 
 impl LaneDef {
@@ -45,6 +49,13 @@ impl LaneDef {
         feed(self.queue.as_bytes());
         feed(&[tag]);
         feed(name.as_bytes());
+        // Only when present: the ids of all other lanes stay what they were. A zero byte is in no name.
+        if let Some(Batching { key, max, max_wait }) = &self.batch {
+            feed(&[0, b'b']);
+            feed(&max.to_be_bytes());
+            feed(&max_wait.millis().to_be_bytes());
+            feed(key.as_bytes());
+        }
         hash ^= hash >> 33;
         hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
         hash ^= hash >> 33;
@@ -85,11 +96,20 @@ mod tests {
 
     #[test]
     fn lane_ids_never_change() {
-        let lane = |queue: &str, route| LaneDef { ns: Ns(0), queue: queue.into(), route }.id();
+        let lane = |queue: &str, route| LaneDef { ns: Ns(0), queue: queue.into(), route, batch: None }.id();
         assert_eq!(lane("default", Route::Task("demo.add".into())), LaneId(GOLDEN));
         assert_ne!(lane("a", Route::Task("b".into())), lane("a", Route::Origin("b".into())));
         assert_ne!(lane("ab", Route::Task("c".into())), lane("a", Route::Task("bc".into())));
     }
+
+    #[test]
+    fn tasks_that_are_batched_differently_have_lanes_of_their_own() {
+        let lane = |batch| LaneDef { ns: Ns(0), queue: "q".into(), route: Route::Task("t".into()), batch }.id();
+        let batch = |key: &str, max, ms| Some(Batching { key: key.into(), max, max_wait: crate::units::Dur::from_millis(ms) });
+        let ids = [lane(None), lane(batch("a", 5, 1)), lane(batch("b", 5, 1)), lane(batch("a", 6, 1)), lane(batch("a", 5, 2))];
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+    }
+
     const GOLDEN: u64 = 8_545_594_306_078_772_303;
 
     proptest! {

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::callback::{CallbackKind, Callbacks};
-use crate::id::{Ns, TaskId};
+use crate::id::{Ns, Slot, SlotKind, TaskId};
+use crate::keys::{Batching, Debounce, Unique};
 use crate::lane::{LaneDef, Route};
 use crate::retry::RetryPolicy;
+use crate::signature::Draft;
 use crate::time::Millis;
 use crate::units::Dur;
 
@@ -73,12 +75,36 @@ pub struct Spec {
     /// Not before, as asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<Millis>,
+    /// After this long of an attempt, its worker is told to come to an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_time_limit: Option<Dur>,
     /// How long the open request of one attempt may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<Dur>,
+    /// How long an attempt may take in all after it was accepted with 202, whatever its lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_run: Option<Dur>,
     /// When and how often to try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// At most one task at a time has its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
+    /// Only the last of a burst runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debounce: Option<Debounce>,
+    /// May be delivered together with others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batching>,
+    /// Tasks started after success.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<Draft>,
+    /// Tasks started after final failure.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub link_error: Vec<Draft>,
+    /// As a link it does not get the result of the task before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub immutable: bool,
     /// Who is told.
     #[serde(skip_serializing_if = "Callbacks::is_empty")]
     pub callbacks: Callbacks,
@@ -94,6 +120,9 @@ pub struct Spec {
     /// For people and filters; inherited by children.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// JSON pointers to what no view, log or event shows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<String>,
     /// The task that spawned this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,
@@ -145,7 +174,16 @@ impl Spec {
             (Some(url), _) => Route::Origin(origin(url)),
             (None, task) => Route::Task(task.clone().unwrap_or_default()),
         };
-        LaneDef { ns, queue: self.queue().to_owned(), route }
+        LaneDef { ns, queue: self.queue().to_owned(), route, batch: self.batch.clone() }
+    }
+
+    /// The slot in which all tasks with its unique, debounce or batch key live; `None`: any will do.
+    pub fn home(&self, ns: Ns) -> Option<Slot> {
+        let unique = self.unique.as_ref().map(|it| (SlotKind::Unique, &it.key));
+        let debounce = self.debounce.as_ref().map(|it| (SlotKind::Debounce, &it.key));
+        let batch = self.batch.as_ref().map(|it| (SlotKind::Batch, &it.key));
+        let (kind, key) = unique.or(debounce).or(batch)?;
+        Some(Slot::of(ns, kind, key.as_bytes()))
     }
 
     /// Named MessagePack.
@@ -235,7 +273,7 @@ mod tests {
             Spec { task: Some("x".into()), url: Some("https://a.example/p?q=1".into()), queue: "mail".into(), ..Spec::default() };
         assert_eq!(
             by_url.lane(Ns(3)),
-            LaneDef { ns: Ns(3), queue: "mail".into(), route: Route::Origin("https://a.example".into()) }
+            LaneDef { ns: Ns(3), queue: "mail".into(), route: Route::Origin("https://a.example".into()), batch: None }
         );
     }
 }

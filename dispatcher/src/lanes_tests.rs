@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn lane(name: &str) -> Arc<LaneDef> {
-    Arc::new(LaneDef { ns: Ns(0), queue: "q".into(), route: Route::Task(name.into()) })
+    Arc::new(LaneDef { ns: Ns(0), queue: "q".into(), route: Route::Task(name.into()), batch: None })
 }
 
 fn task(def: &LaneDef, priority: u8, seq: u64) -> Waiting {

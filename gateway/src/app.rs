@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use lovage_core::{Millis, Ns, Partition, Slot, TaskKey};
+use lovage_core::{Millis, Ns, Partition, SignatureLimits, Slot, TaskKey};
 use lovage_store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,8 @@ pub(crate) type Shared = Arc<App>;
 pub(crate) struct App {
     pub store: Arc<dyn Store>,
     pub options: GatewayOptions,
+    /// What of the limits is about signatures.
+    pub signature_limits: SignatureLimits,
     pub hub: Arc<FeedHub>,
     pub directory: Directory,
     /// Cancelled when the server shuts down: waits end, `/readyz` says so.
@@ -30,6 +32,7 @@ impl App {
         let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters));
         Self {
             store,
+            signature_limits: options.limits.signature(),
             options,
             hub,
             directory: Directory::default(),

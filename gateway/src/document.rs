@@ -14,7 +14,7 @@ use crate::schema;
         description = "A task queue for HTTP: submit tasks, they are pushed to workers, results come back.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(schema::Problem, schema::FieldError)),
+    components(schemas(schema::Problem, schema::FieldError, schema::Links)),
     tags(
         (name = "tasks", description = "Submit, watch and cancel"),
         (name = "workers", description = "Who does the work"),

@@ -2,31 +2,32 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
+use lovage_core::fields::Errors;
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Body, Millis, Ns, Slot, SlotKind, Spec, TaskId, TaskKey};
+use lovage_core::{Body, Draft, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, signature};
 use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, Result as StoreResult};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::body::too_large;
-use crate::fields::Errors;
 use crate::problem::store_problem;
-use crate::signature::{self, Draft, Rules, raw};
+use crate::raw;
 
 impl App {
-    fn rules(&self, now: Millis) -> Rules<'_> {
-        Rules { limits: &self.options.limits, destinations: &*self.options.destinations, now }
+    /// What signatures, and addresses and headers in other documents, are checked against.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations }
     }
 
     /// The task that a JSON signature asks for.
-    pub(crate) fn read_signature(&self, text: &[u8], now: Millis) -> Result<Draft, Problem> {
+    pub(crate) fn read_signature(&self, text: &[u8]) -> Result<Draft, Problem> {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
         let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
-        let mut draft = self.rules(now).check(signature, errors)?;
+        let mut draft = self.rules().check(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }
@@ -34,11 +35,11 @@ impl App {
     }
 
     /// The task that headers beside a raw body ask for.
-    pub(crate) fn read_raw(&self, headers: &HeaderMap, body: Bytes, now: Millis) -> Result<Draft, Problem> {
+    pub(crate) fn read_raw(&self, headers: &HeaderMap, body: Bytes) -> Result<Draft, Problem> {
         let mut errors = Errors::default();
         let hash = short_hash(&[&raw::fingerprint(headers), &body]);
         let signature = raw::read(headers, body, &mut errors);
-        let mut draft = self.rules(now).check(signature, errors)?;
+        let mut draft = self.rules().check(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(hash);
         }

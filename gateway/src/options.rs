@@ -6,8 +6,8 @@ use std::time::Duration;
 use metrics::gauge;
 
 use crate::auth::Auth;
-use crate::destinations::Destinations;
 use crate::ids::Random;
+use lovage_core::{Destinations, SignatureLimits};
 
 /// Sizes of what is accepted, in bytes or items (API: Conventions).
 #[derive(Clone, Debug)]
@@ -67,6 +67,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Those of signatures.
+    pub(crate) fn signature(&self) -> SignatureLimits {
+        SignatureLimits {
+            json_depth: self.json_depth,
+            labels: self.labels,
+            label_bytes: self.label_bytes,
+            forwarded_headers: self.forwarded_headers,
+            forwarded_header_bytes: self.forwarded_header_bytes,
+        }
+    }
+
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
         let rows: [(&'static str, usize); 15] = [

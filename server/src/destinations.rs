@@ -1,8 +1,8 @@
 //! Lets the gateway ask the egress, so that a destination is judged by the same rules when it is submitted and when it
 //! is called.
 
+use lovage_core::{Destinations, HeaderRefusal, UrlRefusal};
 use lovage_dispatcher::egress::{AddressPolicy, Target, TargetError, check_user_headers};
-use lovage_gateway::{Destinations, HeaderRefusal, UrlRefusal};
 
 /// The egress's policy as the gateway wants to ask it.
 pub(crate) struct EgressRules(pub AddressPolicy);

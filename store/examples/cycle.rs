@@ -70,7 +70,7 @@ fn main() {
 impl Bench {
     async fn open(dir: &Path, batch: usize) -> Self {
         let store = EmbeddedStore::open(EmbeddedOptions::new(dir)).unwrap();
-        let lane = LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("bench".into()) };
+        let lane = LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("bench".into()), batch: None };
         let request =
             OwnRequest { session: store.session(), want: Want::Own, lease: Duration::from_secs(3600), drop: Vec::new() };
         let token = store.own(P, request).await.unwrap().token.unwrap();

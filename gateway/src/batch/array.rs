@@ -13,8 +13,8 @@ use super::Answer;
 use super::atomic::Whole;
 use super::insert::Item;
 use crate::app::App;
-use crate::fields::json_problem;
 use crate::intake::Idempotency;
+use lovage_core::fields::json_problem;
 
 const TARGET: &str = "POST /v1/tasks:batch";
 
@@ -38,7 +38,7 @@ impl App {
         let idempotency = Idempotency::of(headers, target, bytes)?;
         let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
             .into_iter()
-            .map(|text| self.read_signature(text.get().as_bytes(), now))
+            .map(|text| self.read_signature(text.get().as_bytes()))
             .collect();
         match (atomic, idempotency) {
             (true, idempotency) => {

@@ -8,8 +8,9 @@ use super::Answer;
 use super::array::Answers;
 use crate::app::App;
 use crate::intake::{Idempotency, odd_answer};
+use crate::lane_cache::LaneCache;
 use crate::problem::store_problem;
-use crate::signature::{Draft, LaneCache};
+use lovage_core::Draft;
 
 /// Items that belong together.
 pub(crate) struct Whole {
@@ -37,7 +38,7 @@ impl App {
                 made += 1;
                 run.nth(made - 1)
             });
-            inserts.push(draft.insert(TaskKey::new(ns, id), now, &mut lanes));
+            inserts.push(lanes.insert(draft, TaskKey::new(ns, id), now));
         }
         // The key names the first generated id, and as the start of a run that names them all.
         inserts[first_made].unique = idempotency.as_ref().map(|key| key.put(self, now, made));

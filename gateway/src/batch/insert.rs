@@ -8,8 +8,9 @@ use lovage_store::{Insert, Inserted, Mode};
 use super::Answer;
 use crate::app::App;
 use crate::intake::odd_answer;
+use crate::lane_cache::LaneCache;
 use crate::problem::store_problem;
-use crate::signature::{Draft, LaneCache};
+use lovage_core::Draft;
 
 /// An item as read: a task or why it is refused.
 pub(crate) type Item = Result<Draft, Problem>;
@@ -53,7 +54,7 @@ impl App {
                 }
             };
             let key = TaskKey::new(ns, draft.id.clone().unwrap_or_else(|| run.nth(place as u32)));
-            let insert = draft.insert(key.clone(), now, &mut lanes);
+            let insert = lanes.insert(&draft, key.clone(), now);
             keys.push(Some((key, draft.spec.request_hash)));
             let partition = self.partition(&insert.key);
             let open = groups.iter_mut().rev().find(|group| group.partition == partition && group.inserts.len() < max);

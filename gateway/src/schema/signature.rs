@@ -54,10 +54,28 @@ pub(crate) struct Signature {
     /// Never started after this time.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
+    /// After this long of an attempt its worker is told to come to an end (none).
+    pub soft_time_limit: Option<Duration>,
     /// Of the open request of one attempt (60 s).
     pub time_limit: Option<Duration>,
+    /// Of an attempt in all once it was accepted with 202 (none).
+    pub max_run: Option<Duration>,
     /// When and how often to try again.
     pub retry: Option<RetryPolicy>,
+    /// At most one task at a time has this key.
+    pub unique: Option<Unique>,
+    /// Of the tasks submitted with this key in a row, only the last runs.
+    pub debounce: Option<Debounce>,
+    /// May be delivered together with others, to workers that take batches.
+    pub batch: Option<Batch>,
+    /// Run after success, with the result in front of its arguments: a signature or a list of up to 16.
+    #[schema(value_type = Option<Links>, no_recursion)]
+    pub link: Option<Value>,
+    /// Run after final failure, with `{id, task, error}` in front of its arguments: a signature or a list of up to 16.
+    #[schema(value_type = Option<Links>, no_recursion)]
+    pub link_error: Option<Value>,
+    /// As a link: do not take the result of the task before.
+    pub immutable: Option<bool>,
     /// Who is told.
     pub callbacks: Option<Callbacks>,
     /// Do not keep the result.
@@ -68,6 +86,56 @@ pub(crate) struct Signature {
     pub retention: Option<Duration>,
     /// For people and filters.
     pub labels: Option<BTreeMap<String, String>>,
+    /// JSON pointers to what no view shows, such as `/kwargs/password`.
+    pub redact: Option<Vec<String>>,
+}
+
+/// A signature or a list of them; without `id`, `unique` and `debounce`.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Links {
+    /// One.
+    #[schema(no_recursion)]
+    One(Box<Signature>),
+    /// Up to 16.
+    #[schema(no_recursion)]
+    List(Vec<Signature>),
+}
+
+/// A key that one task at a time holds; a failed run frees it.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Unique {
+    /// Unique per namespace.
+    pub key: String,
+    /// `queued` (until it starts), `active` (until it is final) or `ttl` (active).
+    pub scope: Option<String>,
+    /// With `ttl`: for how long from submit on.
+    pub ttl: Option<Duration>,
+    /// `return` (the task that holds it), `reject` or `replace` it (return).
+    pub on_conflict: Option<String>,
+}
+
+/// A key of which only the last task runs.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Debounce {
+    /// Unique per namespace.
+    pub key: String,
+    /// How long after the last one.
+    pub wait: Duration,
+    /// How long after the first one at the latest.
+    pub max_wait: Option<Duration>,
+}
+
+/// With which tasks one may be delivered.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Batch {
+    /// Tasks with different keys are not mixed.
+    pub key: String,
+    /// The most in one delivery (1000).
+    #[schema(minimum = 1, maximum = 1000)]
+    pub max: Option<u16>,
+    /// How long the first waits for others (50 ms).
+    pub max_wait: Option<Duration>,
 }
 
 /// A retry policy; the limit reached first ends it.

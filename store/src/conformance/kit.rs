@@ -103,7 +103,7 @@ pub fn ended(was: &Head, state: State, at: Millis, keep: Duration) -> Head {
 
 /// The lane of tasks called `name` in `queue`.
 pub fn lane(ns: Ns, queue: &str, name: &str) -> Arc<LaneDef> {
-    Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(name.into()) })
+    Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(name.into()), batch: None })
 }
 
 /// The first head of a task in this lane.

@@ -226,5 +226,5 @@ pub(super) fn lane_def(row: &rusqlite::Row<'_>) -> rusqlite::Result<LaneDef> {
         Some(name) => Route::Task(name),
         None => Route::Origin(row.get(4)?),
     };
-    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route })
+    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route, batch: None })
 }

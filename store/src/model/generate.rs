@@ -33,7 +33,9 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(seed: u64, p: Partition, partitions: u16) -> Self {
         let rng = Rng::with_seed(seed);
-        let lane = |ns, queue: &str, route: &str| Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(route.into()) });
+        let lane = |ns, queue: &str, route: &str| {
+            Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(route.into()), batch: None })
+        };
         let lanes =
             NAMESPACES.into_iter().flat_map(|ns| [lane(ns, "default", "a"), lane(ns, "default", "b"), lane(ns, "mail", "a")]);
         let client_ids = NAMESPACES.into_iter().flat_map(|ns| {

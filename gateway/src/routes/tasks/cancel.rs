@@ -11,11 +11,11 @@ use lovage_core::{Event, State as TaskState};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::change::{Changed, wrong_state};
-use crate::fields::{self, Errors};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{body, schema, view};
+use lovage_core::fields::{self, Errors};
 
 const FIELDS: [&str; 2] = ["mode", "cascade"];
 

@@ -12,9 +12,10 @@ use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
 use crate::intake::{Idempotency, odd_answer};
+use crate::lane_cache::LaneCache;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::signature::{LaneCache, raw};
+use crate::raw;
 use crate::{schema, view};
 
 const TARGET: &str = "POST /v1/tasks";
@@ -51,13 +52,13 @@ pub(crate) async fn create(
 
     let now = app.now();
     let idempotency = Idempotency::of(&headers, TARGET, &bytes)?;
-    let draft = if is_raw { app.read_raw(&headers, bytes, now)? } else { app.read_signature(&bytes, now)? };
+    let draft = if is_raw { app.read_raw(&headers, bytes)? } else { app.read_signature(&bytes)? };
     let id = draft.id.clone().unwrap_or_else(|| {
         let slot = idempotency.as_ref().map_or_else(|| app.next_slot(), |key| key.slot(caller.ns));
         IdRun::new(now, slot, app.random()).nth(0)
     });
     let key = TaskKey::new(caller.ns, id);
-    let mut insert = draft.insert(key.clone(), now, &mut LaneCache::default());
+    let mut insert = LaneCache::default().insert(&draft, key.clone(), now);
     insert.unique = idempotency.as_ref().map(|key| key.put(&app, now, 1));
     let head = insert.head.clone();
 

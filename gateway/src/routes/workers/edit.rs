@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lovage_core::classify::StatusMap;
+use lovage_core::problem;
 use lovage_core::problem::{Code, Problem, pointer_step};
 use lovage_core::worker::WorkerConfig;
-use lovage_core::{Millis, problem};
 use serde_json::value::RawValue;
 
 use crate::app::App;
-use crate::fields::{self, Errors};
-use crate::signature::Rules;
-use crate::{names, secrets};
+use crate::secrets;
+use lovage_core::fields::{self, Errors};
+use lovage_core::{Rules, names};
 
 const FIELDS: [&str; 9] = ["url", "urls", "tasks", "queues", "concurrency", "cancel_grace", "headers", "status_map", "signing"];
 const LATER: [&str; 13] = [
@@ -41,10 +41,9 @@ pub(super) fn apply(
     bytes: &Bytes,
     config: &mut WorkerConfig,
     kept: &BTreeMap<String, String>,
-    now: Millis,
 ) -> Result<Option<String>, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let rules = Rules { limits: &app.options.limits, destinations: &*app.options.destinations, now };
+    let rules = app.rules();
     let mut errors = Errors::default();
     let mut secret = None;
     let (mut url, mut urls) = (false, false);

@@ -16,12 +16,11 @@ use super::{check_name, read_json, unknown};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::documents::{Precondition, bytes_of, content, tag};
-use crate::fields::{self, Errors};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::signature::Rules;
 use crate::{schema, view};
+use lovage_core::fields::{self, Errors};
 
 const FIELDS: [&str; 4] = ["url", "ttl", "capacity", "version"];
 const DEFAULT_TTL: Dur = Dur::from_secs(60);
@@ -91,7 +90,7 @@ fn answer(status: StatusCode, worker: &str, id: &str, config: InstanceConfig, ve
 fn read(app: &App, bytes: &Bytes) -> Result<InstanceConfig, Problem> {
     let now = app.now();
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let rules = Rules { limits: &app.options.limits, destinations: &*app.options.destinations, now };
+    let rules = app.rules();
     let mut errors = Errors::default();
     let mut config = InstanceConfig { url: String::new(), until: Millis(0), capacity: None, version: None };
     let mut ttl = DEFAULT_TTL;

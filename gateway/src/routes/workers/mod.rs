@@ -13,8 +13,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
+use crate::body;
 use crate::problem::Refusal;
-use crate::{body, names};
+use lovage_core::names;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

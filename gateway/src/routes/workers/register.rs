@@ -100,7 +100,7 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
                 WorkerConfig { signing: stored.map(|stored| stored.signing).unwrap_or_default(), ..WorkerConfig::default() }
             }
         };
-        let secret = apply(app, bytes, &mut config, &kept, now)?;
+        let secret = apply(app, bytes, &mut config, &kept)?;
         shown = Secret::Hidden;
         if let Some(secret) = secret {
             secrets::rotate(&mut config.signing, secret, now);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use lovage_core::problem::{Code, FieldError, Problem, pointer_step};
+use crate::problem::{Code, FieldError, Problem, pointer_step};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::error::Category;
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 /// The refused fields of one document.
 #[derive(Debug, Default)]
-pub(crate) struct Errors {
+pub struct Errors {
     list: Vec<FieldError>,
     unknown: bool,
     forbidden: Option<String>,
@@ -23,47 +23,55 @@ pub(crate) struct Errors {
 
 impl Errors {
     /// A field that is known and not valid.
-    pub(crate) fn invalid(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+    pub fn invalid(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
         self.list.push(FieldError::new(pointer, message));
     }
 
     /// A field that does not exist, with the nearest of `known` as a hint.
-    pub(crate) fn unknown(&mut self, at: &str, name: &str, known: &[&str]) {
+    pub fn unknown(&mut self, at: &str, name: &str, known: &[&str]) {
         self.unknown = true;
         let hint = nearest(name, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
         self.list.push(FieldError::new(format!("{at}{}", pointer_step(name)), format!("is not a known field{hint}")));
     }
 
     /// A field of the API that this version does not have.
-    pub(crate) fn unsupported(&mut self, at: &str, name: &str) {
+    pub fn unsupported(&mut self, at: &str, name: &str) {
         self.unknown = true;
         self.list.push(FieldError::new(format!("{at}{}", pointer_step(name)), "is not supported by this version"));
     }
 
     /// A destination that must not be called; reported only if nothing else is wrong.
-    pub(crate) fn forbidden(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+    pub fn forbidden(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
         let (pointer, message) = (pointer.into(), message.into());
         self.forbidden = Some(message.clone());
         self.list.push(FieldError::new(pointer, message));
     }
 
-    pub(crate) fn push(&mut self, error: FieldError) {
+    /// A refusal that was made elsewhere.
+    pub fn push(&mut self, error: FieldError) {
         self.list.push(error);
     }
 
     /// Takes over what was noted apart.
-    pub(crate) fn join(&mut self, other: Self) {
+    pub fn join(&mut self, other: Self) {
         self.list.extend(other.list);
         self.unknown |= other.unknown;
         self.forbidden = self.forbidden.take().or(other.forbidden);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Takes over what was noted about the part of the document at `at`.
+    pub fn join_under(&mut self, at: &str, other: Self) {
+        let list = other.list.into_iter().map(|error| error.under(at)).collect();
+        self.join(Self { list, ..other });
+    }
+
+    /// Whether nothing was refused.
+    pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// The problem that these fields make; `None` if there are none.
-    pub(crate) fn problem(self) -> Option<Problem> {
+    pub fn problem(self) -> Option<Problem> {
         let first = self.list.first()?;
         let detail =
             if first.pointer.is_empty() { first.message.clone() } else { format!("{}: {}", first.pointer, first.message) };
@@ -79,15 +87,15 @@ impl Errors {
 }
 
 /// An object as names and raw values, in order.
-pub(crate) type Object<'a> = SmallVec<[(Cow<'a, str>, &'a RawValue); 10]>;
+pub type Object<'a> = SmallVec<[(Cow<'a, str>, &'a RawValue); 10]>;
 
 /// The object that is the whole of `text`. `Err` if it is no JSON (400) or no object (422).
-pub(crate) fn document(text: &str) -> Result<Object<'_>, Problem> {
+pub fn document(text: &str) -> Result<Object<'_>, Problem> {
     serde_json::from_str::<Fields<'_>>(text).map(|fields| fields.0).map_err(|error| json_problem(&error))
 }
 
 /// What is wrong with a text that should have been JSON of a certain form.
-pub(crate) fn json_problem(error: &serde_json::Error) -> Problem {
+pub fn json_problem(error: &serde_json::Error) -> Problem {
     match error.classify() {
         Category::Data => Problem::invalid("", bare(error)),
         Category::Syntax | Category::Eof | Category::Io => {
@@ -97,7 +105,7 @@ pub(crate) fn json_problem(error: &serde_json::Error) -> Problem {
 }
 
 /// The fields of a nested object; a refusal is noted at `at`.
-pub(crate) fn object<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Option<Object<'a>> {
+pub fn object<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Option<Object<'a>> {
     match serde_json::from_str::<Fields<'a>>(raw.get()) {
         Ok(fields) => Some(fields.0),
         Err(error) => {
@@ -108,12 +116,12 @@ pub(crate) fn object<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Op
 }
 
 /// Whether a field counts as not given.
-pub(crate) fn is_null(raw: &RawValue) -> bool {
+pub fn is_null(raw: &RawValue) -> bool {
     raw.get() == "null"
 }
 
 /// A string, borrowed from the text where it has no escapes.
-pub(crate) fn string<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Option<Cow<'a, str>> {
+pub fn string<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Option<Cow<'a, str>> {
     if let Ok(text) = serde_json::from_str::<Text<'a>>(raw.get()) {
         Some(text.0)
     } else {
@@ -123,7 +131,7 @@ pub(crate) fn string<'a>(raw: &'a RawValue, at: &str, errors: &mut Errors) -> Op
 }
 
 /// A value that serde reads, with its message where it does not.
-pub(crate) fn value<T: DeserializeOwned>(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<T> {
+pub fn value<T: DeserializeOwned>(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<T> {
     match serde_json::from_str(raw.get()) {
         Ok(value) => Some(value),
         Err(error) => {
@@ -134,7 +142,7 @@ pub(crate) fn value<T: DeserializeOwned>(raw: &RawValue, at: &str, errors: &mut 
 }
 
 /// A whole number within bounds.
-pub(crate) fn number(raw: &RawValue, min: u64, max: u64, at: &str, errors: &mut Errors) -> Option<u64> {
+pub fn number(raw: &RawValue, min: u64, max: u64, at: &str, errors: &mut Errors) -> Option<u64> {
     match serde_json::from_str::<u64>(raw.get()) {
         Ok(number) if (min..=max).contains(&number) => Some(number),
         _ => {
@@ -145,7 +153,7 @@ pub(crate) fn number(raw: &RawValue, min: u64, max: u64, at: &str, errors: &mut 
 }
 
 /// `true` or `false`.
-pub(crate) fn boolean(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<bool> {
+pub fn boolean(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<bool> {
     match raw.get() {
         "true" => Some(true),
         "false" => Some(false),
@@ -166,7 +174,7 @@ fn bare(error: &serde_json::Error) -> String {
 }
 
 /// The known name that `name` was probably meant to be.
-pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if name.len() > 40 {
         return None;
     }

@@ -1,52 +1,50 @@
 //! The rules of a signature (API: Tasks), and what it becomes.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use lovage_core::lane::Route;
-use lovage_core::problem::Problem;
-use lovage_core::spec::{self, DEFAULT_PRIORITY};
-use lovage_core::{Body, Form, LaneDef, Millis, NewTask, Ns, Spec, TaskId, TaskKey};
-use lovage_store::{Insert, OnExists};
 
-use super::{Payload, Signature, labels};
+use super::{Draft, Payload, Signature, SignatureLimits, labels};
 use crate::destinations::{Destinations, UrlRefusal};
 use crate::fields::Errors;
+use crate::id::TaskId;
 use crate::names;
-use crate::options::Limits;
+use crate::problem::{Problem, pointer_step};
+use crate::spec::{self, Form, Spec};
+use crate::time::Millis;
+use crate::units::Dur;
+use crate::view::is_json;
 
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
 /// What signatures are checked against.
-pub(crate) struct Rules<'a> {
-    pub limits: &'a Limits,
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// How large and how deep they may be.
+    pub limits: &'a SignatureLimits,
+    /// Which addresses and headers they may name.
     pub destinations: &'a dyn Destinations,
-    pub now: Millis,
-}
-
-/// A valid signature that has no place in the store yet.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    /// The client's own id.
-    pub id: Option<TaskId>,
-    pub spec: Spec,
-    priority: u8,
-    due: Option<Millis>,
-    expires: Option<Millis>,
-    content_type: String,
-    payload: Bytes,
 }
 
 impl Rules<'_> {
     /// Applies the rules; all that is refused, here and before, makes one problem.
-    pub(crate) fn check(&self, s: Signature<'_>, mut errors: Errors) -> Result<Draft, Problem> {
-        let id = Self::identity(&s, &mut errors);
-        self.delivery(&s, &mut errors);
-        labels::check(&s.labels, self.limits, &mut errors);
-        let (due, expires) = self.times(&s, &mut errors);
-        let (form, content_type, payload) = self.payload(s.payload, &mut errors);
-        if let Some(problem) = errors.problem() {
-            return Err(problem);
+    pub fn check(&self, signature: Signature<'_>, mut errors: Errors) -> Result<Draft, Problem> {
+        match self.draft(signature, 0, &mut errors) {
+            Some(draft) => Ok(draft),
+            None => Err(errors.problem().unwrap_or_else(|| Problem::invalid("", "is not valid"))),
+        }
+    }
+
+    /// The draft of a signature at this depth of links; `None` if anything was refused.
+    pub(super) fn draft(&self, s: Signature<'_>, depth: usize, errors: &mut Errors) -> Option<Draft> {
+        let id = Self::identity(&s, errors);
+        self.delivery(&s, errors);
+        labels::check(&s.labels, self.limits, errors);
+        Self::times(&s, errors);
+        Self::keys(&s, errors);
+        let link = self.links(s.link, "/link", depth, errors);
+        let link_error = self.links(s.link_error, "/link_error", depth, errors);
+        let (form, content_type, payload) = self.payload(s.payload, errors);
+        if !errors.is_empty() {
+            return None;
         }
         let spec = Spec {
             task: s.task.map(Into::into),
@@ -57,18 +55,35 @@ impl Rules<'_> {
             form,
             method: s.method.filter(|method| method != "POST").map(Into::into),
             headers: s.headers,
-            eta: due,
+            eta: s.eta.map(at_least_one),
+            soft_time_limit: s.soft_time_limit,
             time_limit: s.time_limit,
+            max_run: s.max_run,
             retry: s.retry,
+            unique: s.unique,
+            debounce: s.debounce,
+            batch: s.batch,
+            link,
+            link_error,
+            immutable: s.immutable,
             callbacks: s.callbacks,
             ignore_result: s.ignore_result,
             result_ttl: s.result_ttl,
             retention: s.retention,
             labels: s.labels,
+            redact: s.redact,
             ..Spec::default()
         };
-        let priority = s.priority.unwrap_or(DEFAULT_PRIORITY);
-        Ok(Draft { id, spec, priority, due, expires, content_type, payload })
+        Some(Draft {
+            id,
+            spec,
+            priority: s.priority,
+            delay: s.delay.filter(|delay| !delay.is_zero()),
+            expires_in: s.expires_in,
+            expires_at: s.expires_at.map(at_least_one),
+            content_type,
+            payload,
+        })
     }
 
     fn identity(s: &Signature<'_>, errors: &mut Errors) -> Option<TaskId> {
@@ -101,9 +116,6 @@ impl Rules<'_> {
             errors.invalid("/method", format!("must be one of {}", METHODS.join(", ")));
         }
         self.headers(&s.headers, "/headers", errors);
-        if s.time_limit.is_some_and(lovage_core::units::Dur::is_zero) {
-            errors.invalid("/time_limit", "must be longer than zero");
-        }
         let callbacks = [
             ("on_success", &s.callbacks.on_success),
             ("on_failure", &s.callbacks.on_failure),
@@ -115,14 +127,14 @@ impl Rules<'_> {
             let Some(callback) = callback else { continue };
             self.url(&callback.url, &format!("/callbacks/{kind}/url"), errors);
             self.headers(&callback.headers, &format!("/callbacks/{kind}/headers"), errors);
-            if callback.time_limit.is_some_and(lovage_core::units::Dur::is_zero) {
+            if callback.time_limit.is_some_and(Dur::is_zero) {
                 errors.invalid(format!("/callbacks/{kind}/time_limit"), "must be longer than zero");
             }
         }
     }
 
     /// A URL that may be called.
-    pub(crate) fn url(&self, url: &str, at: &str, errors: &mut Errors) {
+    pub fn url(&self, url: &str, at: &str, errors: &mut Errors) {
         match self.destinations.check_url(url) {
             Ok(()) => {}
             Err(UrlRefusal::Invalid(message)) => errors.invalid(at, message),
@@ -131,7 +143,7 @@ impl Rules<'_> {
     }
 
     /// Headers that may be sent.
-    pub(crate) fn headers(&self, headers: &[(String, String)], at: &str, errors: &mut Errors) {
+    pub fn headers(&self, headers: &[(String, String)], at: &str, errors: &mut Errors) {
         let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         if headers.len() > self.limits.forwarded_headers || bytes > self.limits.forwarded_header_bytes {
             let (count, bytes) = (self.limits.forwarded_headers, self.limits.forwarded_header_bytes);
@@ -139,33 +151,56 @@ impl Rules<'_> {
         } else if !headers.is_empty()
             && let Err(refusal) = self.destinations.check_headers(headers)
         {
-            let step = if refusal.name.is_empty() { String::new() } else { lovage_core::problem::pointer_step(&refusal.name) };
+            let step = if refusal.name.is_empty() { String::new() } else { pointer_step(&refusal.name) };
             errors.invalid(format!("{at}{step}"), refusal.message);
         }
     }
 
-    fn times(&self, s: &Signature<'_>, errors: &mut Errors) -> (Option<Millis>, Option<Millis>) {
+    fn times(s: &Signature<'_>, errors: &mut Errors) {
         if s.delay.is_some() && s.eta.is_some() {
             errors.invalid("/eta", "cannot be given together with delay");
         }
         if s.expires_in.is_some() && s.expires_at.is_some() {
             errors.invalid("/expires_at", "cannot be given together with expires_in");
         }
-        if s.expires_in.is_some_and(lovage_core::units::Dur::is_zero) {
-            errors.invalid("/expires_in", "must be longer than zero");
+        let durations = [
+            ("/expires_in", s.expires_in),
+            ("/soft_time_limit", s.soft_time_limit),
+            ("/time_limit", s.time_limit),
+            ("/max_run", s.max_run),
+        ];
+        for (at, duration) in durations {
+            if duration.is_some_and(Dur::is_zero) {
+                errors.invalid(at, "must be longer than zero");
+            }
         }
-        // An instant of zero means "none" in a head, so the first one that can be asked for is a millisecond later.
-        let at_least_one = |time: Millis| Millis(time.0.max(1));
-        let due = s.delay.filter(|delay| !delay.is_zero()).map(|delay| self.now.after(delay.get())).or(s.eta);
-        let expires = s.expires_in.map(|expires| self.now.after(expires.get())).or(s.expires_at);
-        (due.map(at_least_one), expires.map(at_least_one))
+    }
+
+    fn keys(s: &Signature<'_>, errors: &mut Errors) {
+        if s.debounce.is_some() {
+            if s.unique.is_some() {
+                errors.invalid("/debounce", "cannot be given together with unique");
+            }
+            if s.delay.is_some() || s.eta.is_some() {
+                errors.invalid("/debounce", "cannot be given together with delay or eta");
+            }
+        }
+        if s.batch.is_some() {
+            // One request carries them all: there is no place for what one of them wants to send apart.
+            if !s.headers.is_empty() || s.method.is_some() {
+                errors.invalid("/batch", "cannot be given together with headers or method");
+            }
+            if matches!(s.payload, Payload::Raw { content_type, .. } if !is_json(content_type)) {
+                errors.invalid("/batch", "takes JSON payloads only");
+            }
+        }
     }
 
     fn payload(&self, payload: Payload<'_>, errors: &mut Errors) -> (Form, String, Bytes) {
         // The signature itself is the first level.
         let limit = self.limits.json_depth.saturating_sub(1);
         let mut check = |text: &str, at: &str| {
-            if lovage_core::view::deeper_than(text.as_bytes(), limit) {
+            if crate::view::deeper_than(text.as_bytes(), limit) {
                 errors.invalid(at, format!("is nested deeper than {} levels", self.limits.json_depth));
             }
         };
@@ -190,38 +225,7 @@ impl Rules<'_> {
     }
 }
 
-/// The lane of the draft before, kept because most tasks of a batch share one.
-#[derive(Default)]
-pub(crate) struct LaneCache(Option<Arc<LaneDef>>);
-
-impl LaneCache {
-    fn lane(&mut self, ns: Ns, spec: &Spec) -> Arc<LaneDef> {
-        let same = self.0.as_ref().filter(|lane| {
-            let task = if spec.url.is_none() { spec.task.as_deref() } else { None };
-            lane.ns == ns && lane.queue == spec.queue() && matches!(&lane.route, Route::Task(name) if Some(&**name) == task)
-        });
-        if let Some(lane) = same {
-            return lane.clone();
-        }
-        let lane = Arc::new(spec.lane(ns));
-        self.0 = Some(lane.clone());
-        lane
-    }
-}
-
-impl Draft {
-    /// The insert of this task under `key`.
-    pub(crate) fn insert(&self, key: TaskKey, now: Millis, lanes: &mut LaneCache) -> Insert {
-        let lane = lanes.lane(key.ns, &self.spec);
-        Insert {
-            head: NewTask::first_head(&lane, self.priority, self.due, self.expires, now),
-            body: Body::encode(&self.spec.encode(), &self.content_type, &self.payload),
-            lane,
-            exists: if self.id.is_some() { OnExists::Return } else { OnExists::Generated },
-            not_after: None,
-            unique: None,
-            root: None,
-            key,
-        }
-    }
+/// An instant of zero means "none" in a head, so the first one that can be asked for is a millisecond later.
+fn at_least_one(time: Millis) -> Millis {
+    Millis(time.0.max(1))
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use lovage_core::problem::pointer_step;
+use crate::problem::pointer_step;
 use serde_json::value::RawValue;
 
+use super::SignatureLimits;
 use crate::fields::{self, Errors};
-use crate::options::Limits;
 
 pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
@@ -19,7 +19,7 @@ pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> BTreeMap<St
 }
 
 /// Labels are sent as headers and named in filters as `KEY:VALUE`, so a key is a header token, which has no colon.
-pub(super) fn check(labels: &BTreeMap<String, String>, limits: &Limits, errors: &mut Errors) {
+pub(super) fn check(labels: &BTreeMap<String, String>, limits: &SignatureLimits, errors: &mut Errors) {
     if labels.len() > limits.labels {
         errors.invalid("/labels", format!("may have {} labels", limits.labels));
     }

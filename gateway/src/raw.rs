@@ -4,16 +4,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use lovage_core::Millis;
+use lovage_core::fields::Errors;
 use lovage_core::problem::pointer_step;
+use lovage_core::signature::{Payload, Signature};
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use super::{Payload, Signature};
-use crate::fields::Errors;
-
 const PREFIX: &str = "lovage-";
 const LABEL: &str = "label-";
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "task",
     "url",
     "method",
@@ -25,7 +24,9 @@ const NAMES: [&str; 15] = [
     "eta",
     "expires-in",
     "expires-at",
+    "soft-time-limit",
     "time-limit",
+    "max-run",
     "ignore-result",
     "result-ttl",
     "retention",
@@ -73,6 +74,8 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, body: Bytes, errors: &mut Errors)
             "eta" => s.eta = time(text, &pointer, errors),
             "expires-in" => s.expires_in = parsed(text, &pointer, errors),
             "expires-at" => s.expires_at = time(text, &pointer, errors),
+            "soft-time-limit" => s.soft_time_limit = parsed(text, &pointer, errors),
+            "max-run" => s.max_run = parsed(text, &pointer, errors),
             "time-limit" => s.time_limit = parsed(text, &pointer, errors),
             "ignore-result" => s.ignore_result = boolean(text, &pointer, errors),
             "result-ttl" => s.result_ttl = parsed(text, &pointer, errors),

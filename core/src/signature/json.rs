@@ -1,14 +1,14 @@
 //! A signature from JSON. Types are checked here, rules in `check`.
 
-use lovage_core::Millis;
-use lovage_core::problem::Problem;
+use crate::Millis;
+use crate::problem::Problem;
 use serde_json::value::RawValue;
 
-use super::{FIELDS, LATER, Payload, Signature, callbacks, labels, retry};
+use super::{FIELDS, LATER, Payload, Signature, callbacks, keys, labels, retry};
 use crate::fields::{self, Errors};
 
 /// Reads the signature that is the whole of `text`. Refused fields are noted; `Err` only if there is no object at all.
-pub(crate) fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'a>, Problem> {
+pub fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'a>, Problem> {
     let mut s = Signature::default();
     let (mut args, mut kwargs, mut payload) = (None, None, None);
     for (name, raw) in fields::document(text)? {
@@ -32,12 +32,21 @@ pub(crate) fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'
             "expires_in" => s.expires_in = fields::value(raw, "/expires_in", errors),
             "expires_at" => s.expires_at = time(raw, "/expires_at", errors),
             "time_limit" => s.time_limit = fields::value(raw, "/time_limit", errors),
+            "soft_time_limit" => s.soft_time_limit = fields::value(raw, "/soft_time_limit", errors),
+            "max_run" => s.max_run = fields::value(raw, "/max_run", errors),
             "retry" => s.retry = retry::read(raw, "/retry", errors),
+            "unique" => s.unique = keys::unique(raw, "/unique", errors),
+            "debounce" => s.debounce = keys::debounce(raw, "/debounce", errors),
+            "batch" => s.batch = keys::batch(raw, "/batch", errors),
+            "link" => s.link = Some(raw),
+            "link_error" => s.link_error = Some(raw),
+            "immutable" => s.immutable = fields::boolean(raw, "/immutable", errors).unwrap_or_default(),
             "callbacks" => s.callbacks = callbacks::read(raw, "/callbacks", errors),
             "ignore_result" => s.ignore_result = fields::boolean(raw, "/ignore_result", errors).unwrap_or_default(),
             "result_ttl" => s.result_ttl = fields::value(raw, "/result_ttl", errors),
             "retention" => s.retention = fields::value(raw, "/retention", errors),
             "labels" => s.labels = labels::read(raw, "/labels", errors),
+            "redact" => s.redact = redact(raw, errors),
             later if LATER.contains(&later) => errors.unsupported("", later),
             other => errors.unknown("", other, &FIELDS),
         }
@@ -71,12 +80,38 @@ fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
     time
 }
 
+/// The most pointers of `redact`, and the longest in bytes.
+const MAX_REDACT: (usize, usize) = (32, 256);
+
+fn redact(raw: &RawValue, errors: &mut Errors) -> Vec<String> {
+    let list: Vec<String> = fields::value(raw, "/redact", errors).unwrap_or_default();
+    let (count, bytes) = MAX_REDACT;
+    if list.len() > count {
+        errors.invalid("/redact", format!("may have {count} pointers"));
+    }
+    for (n, pointer) in list.iter().take(count).enumerate() {
+        if pointer.len() > bytes || !is_pointer(pointer) {
+            errors.invalid(
+                format!("/redact/{n}"),
+                format!("must be a JSON pointer such as \"/kwargs/password\" of up to {bytes} bytes"),
+            );
+        }
+    }
+    list
+}
+
+/// RFC 6901; not the empty one, which would hide everything.
+fn is_pointer(text: &str) -> bool {
+    let escapes = || text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    text.starts_with('/') && escapes()
+}
+
 /// An object of strings, as header names and values.
 pub(super) fn headers(raw: &RawValue, at: &str, errors: &mut Errors) -> Vec<(String, String)> {
     let Some(object) = fields::object(raw, at, errors) else { return Vec::new() };
     let mut headers = Vec::with_capacity(object.len());
     for (name, raw) in object {
-        let at = format!("{at}{}", lovage_core::problem::pointer_step(&name));
+        let at = format!("{at}{}", crate::problem::pointer_step(&name));
         if let Some(value) = fields::string(raw, &at, errors) {
             headers.push((name.into_owned(), value.into_owned()));
         }

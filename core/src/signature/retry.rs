@@ -1,6 +1,6 @@
 //! A retry policy from JSON, field by field, so that a refusal names its place.
 
-use lovage_core::retry::RetryPolicy;
+use crate::retry::RetryPolicy;
 use serde_json::value::RawValue;
 
 use crate::fields::{self, Errors};

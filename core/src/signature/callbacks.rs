@@ -1,6 +1,6 @@
 //! Callbacks from JSON: each an object or, for short, a URL.
 
-use lovage_core::{Callback, Callbacks};
+use crate::{Callback, Callbacks};
 use serde_json::value::RawValue;
 
 use super::{json, retry};
@@ -43,7 +43,7 @@ fn one(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Callback> {
     }
     let mut url = None;
     for (name, raw) in fields::object(raw, at, errors)? {
-        let place = format!("{at}{}", lovage_core::problem::pointer_step(&name));
+        let place = format!("{at}{}", crate::problem::pointer_step(&name));
         match &*name {
             _ if fields::is_null(raw) && FIELDS.contains(&&*name) => {}
             "url" => url = Some(fields::string(raw, &place, errors)),

@@ -1,25 +1,25 @@
 //! What names may look like.
 
 /// Queues, workers, instances: `[A-Za-z0-9._:-]{1,128}`.
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 /// [`is_name`] in words.
-pub(crate) const NAME_RULE: &str = "must have 1 to 128 characters out of A-Z a-z 0-9 . _ : -";
+pub const NAME_RULE: &str = "must have 1 to 128 characters out of A-Z a-z 0-9 . _ : -";
 
 /// Task names travel in a header and in URLs, and `*` is what patterns are made of.
-pub(crate) fn is_task_name(text: &str) -> bool {
+pub fn is_task_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'*')
 }
 
 /// [`is_task_name`] in words.
-pub(crate) const TASK_RULE: &str = "must have 1 to 255 visible ASCII characters other than *";
+pub const TASK_RULE: &str = "must have 1 to 255 visible ASCII characters other than *";
 
 /// Patterns of task names.
-pub(crate) fn is_task_pattern(text: &str) -> bool {
+pub fn is_task_pattern(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// [`is_task_pattern`] in words.
-pub(crate) const PATTERN_RULE: &str = "must have 1 to 255 visible ASCII characters, with * for any run of them";
+pub const PATTERN_RULE: &str = "must have 1 to 255 visible ASCII characters, with * for any run of them";

@@ -1,7 +1,7 @@
-//! The port through which the gateway asks whether an address or a header that a user named may be used.
+//! The port through which signatures are checked for addresses and headers that must not be used.
 //!
 //! The policy itself belongs to whoever opens outgoing connections, so that one place decides at submit and at every
-//! attempt; the gateway only turns a refusal into the right answer.
+//! attempt; the rules of signatures only turn a refusal into the right answer.
 
 /// Why a URL is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
