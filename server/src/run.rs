@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start   log → metrics → lock and store → key → listener → demo worker → dispatcher → gateway → ready
-//! stop    gateway takes nothing new, open requests end │ dispatcher lets attempts end, gives the rest back → store closes
+//! stop    gateway refuses what is new, open requests end │ dispatcher lets attempts end, gives the rest back
+//!         → listener closes → store closes
 //! ```
 //!
 //! The store is closed last, because both sides write to it until they are done.
@@ -98,7 +99,13 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     );
     announce(&banner::Facts { mode, url: &url, config: &config, storage: &storage, new_key: new_key.as_deref() })?;
 
-    let (served, ended, asked) = both(gateway.serve(listener, stop.clone()), dispatcher, &stop).await;
+    let given_back = CancellationToken::new();
+    let serving = gateway.serve(listener, stop.clone(), given_back.clone());
+    let delivering = async {
+        let _told = given_back.drop_guard();
+        dispatcher.await
+    };
+    let (served, ended, asked) = both(serving, delivering, &stop).await;
     if let Err(error) = served {
         tracing::warn!(%error, "requests were cut short");
     }
