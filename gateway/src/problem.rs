@@ -37,10 +37,10 @@ impl Refusal {
     }
 }
 
-/// What a failure of the store means to a client. The cause is logged here and never sent.
+/// What a failure of the store means to a client. The cause is logged and never sent.
 pub(crate) fn store_problem(error: &lovage_store::Error) -> Problem {
     use lovage_store::Error;
-    tracing::warn!(%error, "the store failed");
+    error.log("carry out a request");
     match error {
         Error::Full(_) => Problem::new(Code::StoreFull, "there is no room for new tasks; nothing was stored"),
         Error::Unknown(_) => Problem::new(
