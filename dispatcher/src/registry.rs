@@ -280,7 +280,7 @@ impl Registry {
             match outcome {
                 Ok(version) => seen = Some(version),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the workers; trying again");
+                    error.log("read the workers");
                     tokio::time::sleep(RETRY).await;
                 }
             }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use lovage_core::{Millis, Ns, Partition, SignatureLimits, Slot, TaskKey};
 use lovage_store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub directory: Directory,
     /// Cancelled when the server shuts down: waits end, `/readyz` says so.
     pub draining: CancellationToken,
+    /// Requests that are being answered.
+    pub open: TaskTracker,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
     turn: AtomicU16,
@@ -37,6 +40,7 @@ impl App {
             hub,
             directory: Directory::default(),
             draining,
+            open: TaskTracker::new(),
             openapi: std::sync::OnceLock::new(),
             turn: AtomicU16::new(0),
         }

@@ -83,7 +83,7 @@ impl Directory {
             match step.await {
                 Ok(version) => seen = version,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read queues and workers");
+                    error.log("read queues and workers");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -82,11 +82,15 @@ pub(crate) async fn edge(State(app): State<Shared>, request: Request, next: Next
 
 async fn answer(app: &App, id: &RequestId, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let admitted = check_headers(&parts.headers, app).and_then(|()| app.options.auth.admit(&parts));
+    let admitted = check_draining(&parts, app)
+        .and_then(|()| check_headers(&parts.headers, app))
+        .and_then(|()| app.options.auth.admit(&parts));
     let caller = match admitted {
         Ok(caller) => caller,
         Err(problem) => return Refusal(problem).into_response(),
     };
+    // A stop waits for it. Those that are refused come without end.
+    let _open = app.open.token();
     parts.extensions.insert(caller);
     parts.extensions.insert(id.clone());
     let run = AssertUnwindSafe(next.run(Request::from_parts(parts, body))).catch_unwind();
@@ -102,6 +106,15 @@ async fn answer(app: &App, id: &RequestId, request: Request, next: Next) -> Resp
             Refusal::new(Code::StoreUnavailable, "no answer within the time limit of a request").into_response()
         }
     }
+}
+
+/// While the server shuts down it takes nothing new. That the process lives, and what it counts, is told to the end.
+fn check_draining(parts: &Parts, app: &App) -> Result<(), Problem> {
+    let told = matches!(parts.uri.path(), "/healthz" | "/metrics");
+    if app.draining.is_cancelled() && !told {
+        return Err(Problem::new(Code::Draining, "the server is shutting down"));
+    }
+    Ok(())
 }
 
 fn check_headers(headers: &HeaderMap, app: &App) -> Result<(), Problem> {

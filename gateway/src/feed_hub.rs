@@ -83,7 +83,7 @@ impl FeedHub {
                     self.follow(&*store, p, at).await;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = p.0, %error, "cannot read the end of the feed");
+                    error.log("read the end of the feed");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -109,7 +109,7 @@ impl FeedHub {
                     state.waiters.values().flatten().for_each(|waiter| waiter.notify_one());
                 }
                 Err(error) => {
-                    tracing::warn!(partition = p.0, %error, "cannot read the feed");
+                    error.log("read the feed");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

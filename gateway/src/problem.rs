@@ -37,10 +37,10 @@ impl Refusal {
     }
 }
 
-/// What a failure of the store means to a client. The cause is logged here and never sent.
+/// What a failure of the store means to a client. The cause is logged and never sent.
 pub(crate) fn store_problem(error: &lovage_store::Error) -> Problem {
     use lovage_store::Error;
-    tracing::warn!(%error, "the store failed");
+    error.log("carry out a request");
     match error {
         Error::Full(_) => Problem::new(Code::StoreFull, "there is no room for new tasks; nothing was stored"),
         Error::Unknown(_) => Problem::new(
@@ -78,8 +78,9 @@ pub(crate) fn render(problem: &Problem, request_id: &str, response: Response) ->
     if let Some(seconds) = problem.retry_after_secs() {
         parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if problem.code == Code::PayloadTooLarge {
-        // The rest of the body is not read, so this connection ends: a client that is not told would use it again.
+    if matches!(problem.code, Code::PayloadTooLarge | Code::Draining) {
+        // The rest of the body is not read, or the server ends, and this connection with it: a client that is not told would
+        // use it again.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if problem.code == Code::Unauthenticated {

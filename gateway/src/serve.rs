@@ -5,11 +5,13 @@
 
 mod slow;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -18,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics::{counter, gauge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
@@ -27,6 +30,8 @@ use slow::SlowGuard;
 
 /// After a failed accept (out of file descriptors, mostly): time for connections to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// At least this long connections may take to close: the last answers are on their way.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Bytes of a request's head that HTTP/1 reads; what is above the header limit but below this is answered as a problem.
 const HEAD_BUFFER: usize = 64 << 10;
 
@@ -40,29 +45,62 @@ pub enum ServeError {
 
 impl Gateway {
     /// Serves until `stop`, then gives open requests the grace.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
-        let Limits { connections, .. } = self.app.options.limits;
-        let times = self.app.options.times.clone();
-        let builder = builder(&self.app.options.limits, &times);
-        let service = self.router();
-        let free = Arc::new(Semaphore::new(connections));
-        let graceful = GracefulShutdown::new();
-        let closing = CancellationToken::new();
-
-        while let Some((stream, permit)) = stop.run_until_cancelled(accept(&listener, &free)).await {
-            let mut service = service.clone();
-            let service = TowerToHyperService::new(tower::service_fn(move |request: Request<_>| service.call(request)));
-            let io = TokioIo::new(SlowGuard::new(stream, times.head, times.write_idle));
-            let connection = builder.serve_connection(io, service).into_owned();
-            let connection = graceful.watch(connection);
-            tokio::spawn(hold(closing.clone(), permit, connection));
-        }
-        drop(listener);
-        // Waits end with the state as it is, so that their connections can close.
+    ///
+    /// As long as these last, and until `rest` says that the other parts of the process are done too, requests are still
+    /// taken, and told that the server is shutting down: whoever asks for its health learns why, and nobody finds a closed
+    /// connection where an answer was to be expected.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken, rest: CancellationToken) -> Result<(), ServeError> {
+        let (server, connections) = (Server::new(self), GracefulShutdown::new());
+        stop.run_until_cancelled(server.take(&listener, &connections)).await;
+        let by = Instant::now() + self.app.options.times.grace;
+        // Waits end with the state as it is.
         self.app.draining.cancel();
-        let drained = tokio::time::timeout(times.grace, graceful.shutdown()).await;
-        closing.cancel();
-        drained.map_err(|_| ServeError::Cut)
+        self.app.open.close();
+        let finish = timeout_at(by, self.app.open.wait());
+        let finish = async { tokio::join!(finish, timeout_at(by, rest.cancelled())).0 };
+        let finished = tokio::select! {
+            finished = finish => finished,
+            never = server.take(&listener, &connections) => match never {},
+        };
+        drop(listener);
+        let closed = timeout_at(by.max(Instant::now() + LAST_ANSWERS), connections.shutdown()).await;
+        server.closing.cancel();
+        finished.and(closed).map_err(|_| ServeError::Cut)
+    }
+}
+
+/// What every connection is served with.
+struct Server {
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    times: Times,
+    free: Arc<Semaphore>,
+    /// Cuts the connections.
+    closing: CancellationToken,
+}
+
+impl Server {
+    fn new(gateway: &Gateway) -> Self {
+        let options = &gateway.app.options;
+        Self {
+            builder: builder(&options.limits, &options.times),
+            router: gateway.router(),
+            times: options.times.clone(),
+            free: Arc::new(Semaphore::new(options.limits.connections)),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Takes connections for as long as it is polled; `graceful` is told of each.
+    async fn take(&self, listener: &TcpListener, graceful: &GracefulShutdown) -> Infallible {
+        loop {
+            let (stream, permit) = accept(listener, &self.free).await;
+            let mut router = self.router.clone();
+            let service = TowerToHyperService::new(tower::service_fn(move |request: Request<_>| router.call(request)));
+            let io = TokioIo::new(SlowGuard::new(stream, self.times.head, self.times.write_idle));
+            let connection = self.builder.serve_connection(io, service).into_owned();
+            tokio::spawn(hold(self.closing.clone(), permit, graceful.watch(connection)));
+        }
     }
 }
 

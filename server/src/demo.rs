@@ -12,6 +12,7 @@
 //! | `demo.flaky(failures)` | fails that often, then `{"attempts": n}` |
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,36 +24,95 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use lovage_core::Ns;
-use lovage_core::worker::{SigningSecret, WorkerConfig};
-use lovage_store::{DocGuard, DocKind, DocPut, Store};
+use lovage_core::worker::{InstanceConfig, SigningSecret, WorkerConfig};
+use lovage_store::{DocGuard, DocKind, DocOutcome, DocPut, Store};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 
 const NAME: &str = "demo";
+/// How long a registration is good for.
+const TTL: Duration = Duration::from_secs(30);
+/// How long the end of the process waits for the store to forget it.
+const LEAVE: Duration = Duration::from_secs(2);
 /// `demo.sleep` sleeps no longer than a day.
 const LONGEST: f64 = 86_400.0;
 
-/// Starts the worker and registers it under its new port. It runs as long as the runtime.
-pub(crate) async fn start(store: &dyn Store) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let url = format!("http://{}/{{task}}", listener.local_addr()?);
-    let app = Router::new().fallback(answer);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, app).await {
-            tracing::error!(%error, "the demo worker ended");
+/// The worker of this process, registered as an instance so that several servers on one store do not take it from each
+/// other.
+pub(crate) struct Demo {
+    store: Arc<dyn Store>,
+    /// Of the instance's document.
+    name: String,
+    _renewal: AbortOnDropHandle<()>,
+}
+
+impl Demo {
+    /// Starts the worker and registers it under its new port as `instance`, which replaces the one of an earlier life.
+    pub async fn start(store: Arc<dyn Store>, instance: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("http://{}/{{task}}", listener.local_addr()?);
+        let app = Router::new().fallback(answer);
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "the demo worker ended");
+            }
+        });
+        define(&*store).await?;
+        let name = format!("{NAME}/{instance}");
+        register(&*store, &name, &url).await?;
+        let renewal = renew(Arc::clone(&store), name.clone(), url);
+        Ok(Self { store, name, _renewal: AbortOnDropHandle::new(tokio::spawn(renewal)) })
+    }
+
+    /// Takes the registration back. If that fails it runs out.
+    pub async fn stop(self) {
+        let put = DocPut { kind: DocKind::Instance, ns: Ns::DEFAULT, name: self.name, guard: DocGuard::Any, bytes: None };
+        if let Ok(Err(error)) = tokio::time::timeout(LEAVE, self.store.put_docs(vec![put])).await {
+            error.log("take the demo worker back");
         }
-    });
-    let before = store.doc(DocKind::Worker, Ns::DEFAULT, NAME).await?;
-    let before: Option<WorkerConfig> = before.and_then(|doc| serde_json::from_slice(doc.bytes.as_deref()?).ok());
-    let signing = match before {
-        Some(config) => config.signing,
-        None => vec![SigningSecret { secret: secret()?, until: None }],
-    };
-    let config = WorkerConfig { urls: vec![url], tasks: vec!["demo.*".to_owned()], signing, ..WorkerConfig::default() };
+    }
+}
+
+/// Makes the worker's document, unless it is there as it should be.
+async fn define(store: &dyn Store) -> anyhow::Result<()> {
+    loop {
+        let stored = store.doc(DocKind::Worker, Ns::DEFAULT, NAME).await?;
+        let guard = stored.as_ref().map_or(DocGuard::Absent, |doc| DocGuard::Version(doc.version));
+        let before: Option<WorkerConfig> = stored.and_then(|doc| serde_json::from_slice(doc.bytes.as_deref()?).ok());
+        let signing = match &before {
+            Some(config) => config.signing.clone(),
+            None => vec![SigningSecret { secret: secret()?, until: None }],
+        };
+        let config = WorkerConfig { tasks: vec!["demo.*".to_owned()], signing, ..WorkerConfig::default() };
+        if before.as_ref() == Some(&config) {
+            return Ok(());
+        }
+        let bytes = Some(Bytes::from(serde_json::to_vec(&config)?));
+        let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: NAME.to_owned(), guard, bytes };
+        // Refused: another server starts at this moment; look at what it made.
+        if store.put_docs(vec![put]).await?.iter().all(|outcome| matches!(outcome, DocOutcome::Ok { .. })) {
+            return Ok(());
+        }
+    }
+}
+
+async fn register(store: &dyn Store, name: &str, url: &str) -> anyhow::Result<()> {
+    let until = store.clock().now().after(TTL);
+    let config = InstanceConfig { url: url.to_owned(), until, capacity: None, version: None };
     let bytes = Some(Bytes::from(serde_json::to_vec(&config)?));
-    let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: NAME.to_owned(), guard: DocGuard::Any, bytes };
+    let put = DocPut { kind: DocKind::Instance, ns: Ns::DEFAULT, name: name.to_owned(), guard: DocGuard::Any, bytes };
     store.put_docs(vec![put]).await?;
     Ok(())
+}
+
+async fn renew(store: Arc<dyn Store>, name: String, url: String) {
+    loop {
+        tokio::time::sleep(TTL / 3).await;
+        if let Err(error) = register(&*store, &name, &url).await {
+            tracing::debug!(%error, "cannot renew the demo worker");
+        }
+    }
 }
 
 fn secret() -> anyhow::Result<String> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start   log → metrics → lock and store → key → listener → demo worker → dispatcher → gateway → ready
-//! stop    gateway takes nothing new, open requests end │ dispatcher lets attempts end, gives the rest back → store closes
+//! stop    gateway refuses what is new, open requests end │ dispatcher lets attempts end, gives the rest back
+//!         → listener closes → store closes
 //! ```
 //!
 //! The store is closed last, because both sides write to it until they are done.
@@ -18,10 +19,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Loaded};
+use crate::demo::Demo;
 use crate::destinations::EgressRules;
 use crate::dispatch::{Dispatch, runtime};
 use crate::storage::Storage;
-use crate::{admin_key, banner, demo, logging, recorder, signals, storage};
+use crate::{admin_key, banner, logging, recorder, signals, storage};
 
 /// The folder of `lovage dev`, in the folder where it is started: data of a project stays with the project.
 const DEV_FOLDER: &str = ".lovage";
@@ -76,9 +78,10 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     let listener = listen(&config).await?;
     let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
     storage.sign(data_dir.as_deref(), &url);
-    if mode == Mode::Dev {
-        demo::start(&*storage.store).await.context("cannot start the demo worker")?;
-    }
+    let demo = match mode {
+        Mode::Dev => Some(demo(&storage, &listener).await?),
+        Mode::Serve => None,
+    };
 
     let random = lovage_gateway::Random::from_os().context("no random numbers")?;
     let draw = random.clone();
@@ -98,11 +101,20 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     );
     announce(&banner::Facts { mode, url: &url, config: &config, storage: &storage, new_key: new_key.as_deref() })?;
 
-    let (served, ended, asked) = both(gateway.serve(listener, stop.clone()), dispatcher, &stop).await;
+    let given_back = CancellationToken::new();
+    let serving = gateway.serve(listener, stop.clone(), given_back.clone());
+    let delivering = async {
+        let _told = given_back.drop_guard();
+        dispatcher.await
+    };
+    let (served, ended, asked) = both(serving, delivering, &stop).await;
     if let Err(error) = served {
         tracing::warn!(%error, "requests were cut short");
     }
     drop(gateway);
+    if let Some(demo) = demo {
+        demo.stop().await;
+    }
     storage.close().await;
     ended.context("the dispatcher ended unexpectedly; the log has the cause")??;
     anyhow::ensure!(asked, "the server ended without being asked to");
@@ -138,6 +150,13 @@ async fn auth(mode: Mode, config: &Config, storage: &Storage) -> anyhow::Result<
         None => admin_key::from_store(&*storage.store).await?,
     };
     Ok((Auth::Keys(Arc::new(key)), shown))
+}
+
+async fn demo(storage: &Storage, listener: &TcpListener) -> anyhow::Result<Demo> {
+    // On a shared store every server of this machine has its own, the same after each start.
+    let address = listener.local_addr().context("the listener has no address")?;
+    let instance = if storage.is_shared() { format!("{}-{}", address.ip(), address.port()) } else { "local".to_owned() };
+    Demo::start(Arc::clone(&storage.store), &instance).await.context("cannot start the demo worker")
 }
 
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {

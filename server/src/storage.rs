@@ -35,6 +35,11 @@ impl Storage {
         }
     }
 
+    /// Whether other processes may use it at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.embedded.is_none()
+    }
+
     /// Writes what is waiting and lets go of the data directory.
     pub async fn close(self) {
         if let Some(embedded) = self.embedded {

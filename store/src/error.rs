@@ -38,6 +38,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Logs that `what` failed. What passes by itself is only for debugging: the wrapper `Traced` tells of it once for all
+    /// callers, who would flood the log.
+    pub fn log(&self, what: &str) {
+        if self.is_transient() {
+            tracing::debug!(error = %self, "cannot {what}");
+        } else {
+            tracing::warn!(error = %self, "cannot {what}");
+        }
+    }
+
     /// Whether the same call may succeed later without anybody's help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unknown(_) | Self::Full(_))

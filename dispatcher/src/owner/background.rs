@@ -17,7 +17,7 @@ const SWEEPS: usize = 25;
 /// Hands due tasks to the rules. Tries until the store has answered: a timer is not forgotten.
 pub(super) async fn due(shared: &Shared, p: Partition, keys: Vec<TaskKey>) {
     while let Err(error) = due_once(shared, p, &keys).await {
-        tracing::warn!(partition = p.0, %error, "cannot handle due tasks; trying again");
+        error.log("handle due tasks");
         tokio::time::sleep(STORE_PAUSE).await;
     }
 }
@@ -53,7 +53,7 @@ pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, u
                 }
             }
             Err(error) => {
-                tracing::warn!(partition = p.0, %error, "cannot recover the attempts of a dead session; trying again");
+                error.log("recover the attempts of a dead session");
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }
@@ -98,7 +98,7 @@ pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Result<Vec<(T
 pub(super) async fn give_back(shared: &Shared, p: Partition, found: Vec<(TaskKey, Head)>) -> bool {
     tracing::warn!(partition = p.0, attempts = found.len(), "gives back tasks that were claimed without an answer");
     let given = change(shared, p, found, |head| Event::GivenBack { attempt: head.open_attempt() }).await;
-    given.inspect_err(|error| tracing::warn!(partition = p.0, %error, "cannot give them back; trying again later")).is_ok()
+    given.inspect_err(|error| error.log("give them back")).is_ok()
 }
 
 /// Whether nothing of this session is left in the store, at the latest after this.
@@ -122,7 +122,7 @@ pub(super) async fn sweep(shared: &Shared, p: Partition) -> bool {
             Ok(size) if size == BATCH => {}
             Ok(_) => return false,
             Err(error) => {
-                tracing::warn!(partition = p.0, %error, "cannot delete old tasks; trying again later");
+                error.log("delete old tasks");
                 return false;
             }
         }

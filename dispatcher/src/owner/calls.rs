@@ -114,11 +114,11 @@ impl Owner {
         }
     }
 
-    /// Logs once per pause and asks nothing of the store for a moment.
+    /// Asks nothing of the store for a moment.
     pub(super) fn store_failed(&mut self, what: &str, error: &Error) {
         let now = Instant::now();
         if now >= self.pause_until {
-            tracing::warn!(partition = self.partition.0, %error, "cannot {what}; trying again");
+            error.log(what);
             metrics::counter!("lovage_store_faults_total").increment(1);
         }
         self.pause_until = now + STORE_PAUSE;
@@ -234,7 +234,7 @@ impl Owner {
                         Done::Window(life, lane, Some((tasks, page.next.is_some())))
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot read a lane; trying again");
+                        error.log("read a lane");
                         tokio::time::sleep(STORE_PAUSE).await;
                         Done::Window(life, lane, None)
                     }
@@ -283,7 +283,7 @@ impl Owner {
                         Done::Timers(life, until, Some((timers, page.next.is_some())))
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot read the timers; trying again");
+                        error.log("read the timers");
                         tokio::time::sleep(STORE_PAUSE).await;
                         Done::Timers(life, until, None)
                     }

@@ -52,11 +52,16 @@ pub(crate) fn answers(
         body: Some(body),
         app: app.clone(),
     };
+    // The request goes on after the head of its answer.
+    let open = app.open.token();
     stream::unfold(source, |mut source| async move {
         let chunk = source.chunk().await?;
         Some((chunk, source))
     })
-    .map(move |chunk| store(app.clone(), ns, chunk, request_id.clone()))
+    .map(move |chunk| {
+        let _open = &open;
+        store(app.clone(), ns, chunk, request_id.clone())
+    })
     .buffered(IN_FLIGHT)
     .map(Ok)
 }

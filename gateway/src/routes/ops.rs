@@ -39,9 +39,7 @@ async fn healthz() -> Response {
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "operation",
     responses((status = 200, description = "They can")))]
 async fn readyz(State(app): State<Shared>) -> Result<Response, Refusal> {
-    if app.draining.is_cancelled() {
-        return Err(Refusal::new(Code::Draining, "the server is shutting down"));
-    }
+    // A server that shuts down has said so at the edge.
     match tokio::time::timeout(PING, app.store.ping()).await {
         Ok(Ok(())) => Ok(view::json_bytes(StatusCode::OK, br#"{"status":"ready"}"#.to_vec())),
         Ok(Err(error)) => Err(store_problem(&error).into()),

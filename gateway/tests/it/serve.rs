@@ -19,6 +19,8 @@ struct Server {
     h: Arc<Harness>,
     address: SocketAddr,
     stop: CancellationToken,
+    /// The other parts of the process are done.
+    rest: CancellationToken,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
@@ -30,9 +32,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let (server, stopping) = (h.clone(), stop.clone());
-        let served = tokio::spawn(async move { server.gateway.serve(listener, stopping).await });
-        Self { h, address, stop, served }
+        let rest = CancellationToken::new();
+        let (server, stopping, others) = (h.clone(), stop.clone(), rest.clone());
+        let served = tokio::spawn(async move { server.gateway.serve(listener, stopping, others).await });
+        Self { h, address, stop, rest, served }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -68,6 +71,8 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 }
 
 const GET: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+const GET_READY: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 #[tokio::test]
 async fn a_client_that_does_not_speak_is_cut() {
@@ -200,6 +205,7 @@ async fn a_stop_answers_those_who_wait() {
     idle.write_all(GET).await.unwrap();
     read_until(&mut idle, "ok").await;
     server.stop.cancel();
+    server.rest.cancel();
     let answer = rest(&mut waiting).await;
     assert!(answer.contains("202 Accepted") && answer.contains("queued"), "{answer}");
     assert_eq!(rest(&mut idle).await, "");
@@ -207,6 +213,54 @@ async fn a_stop_answers_those_who_wait() {
     assert!(served.is_ok());
     server.h.get("/readyz").await.is_problem(lovage_core::problem::Code::Draining);
     until("nobody listens", async || TcpStream::connect(server.address).await.is_err()).await;
+}
+
+#[tokio::test]
+async fn who_comes_while_the_rest_is_finished_is_told_so() {
+    let server = Server::start(|_| ()).await;
+    let mut old = server.connect().await;
+    old.write_all(GET).await.unwrap();
+    read_until(&mut old, "ok").await;
+    server.stop.cancel();
+    until("it drains", async || server.talk(GET_READY).await.contains(" 503 ")).await;
+    // A connection from before is no worse off than a new one.
+    old.write_all(GET_READY).await.unwrap();
+    assert!(rest(&mut old).await.contains("\"draining\""));
+    for path in ["/readyz", "/v1/tasks", "/nowhere"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = server.talk(request.as_bytes()).await.to_ascii_lowercase();
+        assert!(answer.contains(" 503 ") && answer.contains("\"draining\""), "{path}: {answer}");
+        assert!(answer.contains("\r\nretry-after: ") && answer.contains("\r\nconnection: close"), "{path}: {answer}");
+    }
+    let live = server.talk(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(live.contains("200 OK"), "{live}");
+    // One that is kept open does not hold up the end.
+    let mut kept = server.connect().await;
+    kept.write_all(GET).await.unwrap();
+    read_until(&mut kept, "ok").await;
+    server.rest.cancel();
+    let served = tokio::time::timeout(Duration::from_secs(20), server.served).await.unwrap().unwrap();
+    assert!(served.is_ok());
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_goes_on_and_keeps_the_listener() {
+    let server = Server::start(|_| ()).await;
+    let mut stream = server.connect().await;
+    let head = "POST /v1/tasks:batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for id in ["before", "after"] {
+        let line = format!("{{\"task\":\"a\",\"id\":\"{id}\"}}\n");
+        stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).await.unwrap();
+        read_until(&mut stream, id).await;
+        server.stop.cancel();
+        server.rest.cancel();
+        until("it drains", async || server.talk(GET_READY).await.contains(" 503 ")).await;
+    }
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    assert!(rest(&mut stream).await.ends_with("0\r\n\r\n"));
+    assert!(server.served.await.unwrap().is_ok());
 }
 
 #[tokio::test]

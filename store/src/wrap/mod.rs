@@ -1,6 +1,7 @@
 //! Stores around stores: measured, or made to fail. Written once for all stores.
 
 mod faulty;
+mod outage;
 mod traced;
 
 pub use faulty::{Fault, Faulty};

@@ -5,7 +5,8 @@
 //! | `lovage_store_call_seconds` | `verb` | time of each call that does not wait for news |
 //! | `lovage_store_errors_total` | `verb`, `error` | calls that failed, by the kind of error |
 //!
-//! Each call also runs in a debug span `store` with its verb.
+//! Each call also runs in a debug span `store` with its verb. A store that stays away is told in the log here, once for all
+//! callers (`outage`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
 use tracing::Instrument;
 
 use super::Verb;
+use super::outage::Outage;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
     Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
@@ -26,12 +28,13 @@ use crate::{
 /// Measures the calls of another store.
 pub struct Traced {
     inner: Arc<dyn Store>,
+    outage: Outage,
 }
 
 impl Traced {
     /// Measures the calls of `inner`.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner }
+        Self { inner, outage: Outage::default() }
     }
 
     async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
@@ -40,8 +43,14 @@ impl Traced {
         if !verb.waits() {
             metrics::histogram!("lovage_store_call_seconds", "verb" => verb.as_str()).record(started.elapsed());
         }
-        if let Err(error) = &answer {
-            metrics::counter!("lovage_store_errors_total", "verb" => verb.as_str(), "error" => kind(error)).increment(1);
+        match &answer {
+            Ok(_) => self.outage.worked(),
+            Err(error) => {
+                metrics::counter!("lovage_store_errors_total", "verb" => verb.as_str(), "error" => kind(error)).increment(1);
+                if error.is_transient() {
+                    self.outage.failed(verb, error);
+                }
+            }
         }
         answer
     }

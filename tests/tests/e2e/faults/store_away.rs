@@ -33,6 +33,10 @@ async fn redis_killed_and_restarted() {
     }
     load.end().await;
     assert!(worker.overlaps().is_empty());
+    // Whoever asked was refused; the log tells of the outage, not of each of them.
+    let said = lovage.stderr();
+    assert!(said.contains("the store fails"), "{said}");
+    assert!(said.lines().count() < 10 + 10 * super::size(3, 10), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

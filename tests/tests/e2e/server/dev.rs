@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovage_tests::Lovage;
+use lovage_tests::{Lovage, Redis};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -83,6 +83,32 @@ async fn tasks_and_results_outlive_a_crash() {
     assert_eq!(lovage.client().task(&done).await["result"], json!(5));
     // The demo worker has another port now.
     assert_eq!(lovage.client().wait_final(&later).await["result"], json!(9));
+}
+
+#[tokio::test]
+async fn two_servers_on_one_redis_do_not_take_the_demo_worker_from_each_other() {
+    let redis = Redis::start();
+    let mut first = Lovage::dev().redis(&redis).start().await;
+    let mut second = Lovage::dev().redis(&redis).start().await;
+    let instances = async |lovage: &Lovage| {
+        let list = lovage.client().get("/v1/workers/demo/instances").await;
+        list.json["items"].as_array().unwrap().len()
+    };
+    assert_eq!((instances(&first).await, instances(&second).await), (2, 2));
+    second.kill9();
+    second.restart().await;
+    assert_eq!(instances(&first).await, 2, "a new life takes the place of the old one");
+    for lovage in [&first, &second] {
+        let id = lovage.client().submit(&json!({"task": "demo.add", "args": [2, 3]})).await;
+        assert_eq!(lovage.client().wait_final(&id).await["result"], json!(5));
+    }
+    first.stop().await;
+    assert_eq!(instances(&second).await, 1);
+    for _ in 0..4 {
+        let id = second.client().submit(&json!({"task": "demo.add", "args": [4, 5]})).await;
+        let record = second.client().wait_final(&id).await;
+        assert_eq!((&record["result"], &record["attempt"]), (&json!(9), &json!(1)));
+    }
 }
 
 #[tokio::test]

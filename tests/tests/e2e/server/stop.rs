@@ -29,12 +29,13 @@ async fn an_open_attempt_ends_within_the_grace() {
     let id = lovage.client().submit(&json!({"task": "a.b", "url": worker.url()})).await;
     worker.wait_for(1).await;
     lovage.sigterm();
-    eventually("no new connections", PATIENCE, async || {
-        let probe = lovage.client().request(reqwest::Method::GET, "/readyz");
-        let answer = lovage.client().try_send(probe).await;
-        (!answer.is_ok_and(|answer| answer.status == 200)).then_some(())
-    })
-    .await;
+    eventually("it drains", PATIENCE, async || (lovage.client().get("/readyz").await.status == 503).then_some(())).await;
+    for (status, path) in [(503, "/readyz"), (503, "/v1/tasks"), (200, "/healthz")] {
+        assert_eq!(lovage.client().get(path).await.status, status, "{path}");
+    }
+    let refused = lovage.client().post_task(&json!({"task": "a.b", "url": worker.url()})).await;
+    assert_eq!((refused.status, refused.code()), (503, "draining"));
+    assert!(refused.headers.contains_key("retry-after"), "{:?}", refused.headers);
     gate.open();
     assert_eq!(lovage.wait_exit().await.code(), Some(0));
     lovage.restart().await;
