@@ -7,27 +7,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request};
-use http_body_util::Full;
+use http::Method;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
+use super::conn::Conn;
 use super::connect::Connector;
 use super::exchange::{Exchanged, Limits, exchange, far_from};
 use super::fault::{FaultKind, PushFault};
+use super::message::Message;
 use super::metrics::EgressMetrics;
 use super::policy::AddressPolicy;
-use super::pool::{Conn, Pool, PoolKey, PoolLimits};
+use super::pool::{Pool, PoolKey, PoolLimits};
 use super::resolve::{Answer, Names, Resolve, ResolveLimits, SystemResolver};
-use super::target::{Origin, Target};
+use super::target::Origin;
 use super::tls::{self, TlsError};
 use super::transport::{AnswerSink, PushRequest, Pushed, Response, Transport};
-
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("Lovage/", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")));
 
 /// Settings of [`HttpTransport`].
 #[derive(Clone)]
@@ -128,11 +124,12 @@ impl HttpTransport {
         };
         if push.method != Method::CONNECT {
             let length = push.body.len() as u64;
-            let request = assemble(&push.target, push.method, push.headers, push.body);
+            let message = Message::new(&push.target, &push.method, &push.headers, push.body);
+            drop(push.headers);
             let alarm = std::pin::pin!(tokio::time::sleep_until(deadline));
             let mut limits = Limits { alarm, max_body: push.max_body, idle: self.pool.idle_time() };
             let way = Way { origin: push.target.origin(), connect_by };
-            pushed.outcome = self.deliver(way, request, &mut limits, sink.as_deref_mut(), &mut pushed).await;
+            pushed.outcome = self.deliver(way, &message, &mut limits, sink.as_deref_mut(), &mut pushed).await;
             let arrived = pushed.outcome.as_ref().map_or_else(|fault| fault.kind().may_have_arrived(), |_| true);
             pushed.sent = if arrived { length } else { 0 };
         }
@@ -148,7 +145,7 @@ impl HttpTransport {
     async fn deliver(
         &self,
         way: Way<'_>,
-        request: Request<Full<Bytes>>,
+        message: &Message,
         limits: &mut Limits<'_>,
         mut sink: Option<&mut (dyn AnswerSink + 'static)>,
         pushed: &mut Pushed,
@@ -162,14 +159,14 @@ impl HttpTransport {
             }
             None => self.fresh(&way, &sockets).await?,
         };
-        let mut exchanged = exchange(&mut conn, request, limits, sink.as_deref_mut()).await;
+        let mut exchanged = exchange(&mut conn, message, limits, sink.as_deref_mut()).await;
         if pushed.reused
-            && let Exchanged::GivenBack(request, _) = exchanged
+            && let Exchanged::GivenBack(_) = exchanged
         {
             self.metrics.resent.increment(1);
             pushed.reused = false;
             (key, conn) = self.fresh(&way, &sockets).await?;
-            exchanged = exchange(&mut conn, request, limits, sink).await;
+            exchanged = exchange(&mut conn, message, limits, sink).await;
         }
         match exchanged {
             Exchanged::Answered { response, received, keep } => {
@@ -179,7 +176,7 @@ impl HttpTransport {
                 }
                 Ok(response)
             }
-            Exchanged::GivenBack(_, fault) | Exchanged::Failed(fault) => Err(fault),
+            Exchanged::GivenBack(fault) | Exchanged::Failed(fault) => Err(fault),
         }
     }
 
@@ -236,21 +233,4 @@ impl Transport for HttpTransport {
 struct Way<'a> {
     origin: &'a Arc<Origin>,
     connect_by: Instant,
-}
-
-/// The request as hyper sends it. Framing headers are ours alone, whatever the caller put in.
-fn assemble(target: &Target, method: Method, mut headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONTENT_LENGTH);
-    // hyper derives the length of a body but says nothing about a missing one, and some servers insist on it.
-    if body.is_empty() && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    headers.insert(HOST, target.host_header().clone());
-    headers.entry(USER_AGENT).or_insert(AGENT);
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = target.path().clone();
-    *request.headers_mut() = headers;
-    request
 }

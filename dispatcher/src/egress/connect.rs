@@ -5,22 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::conn::{Conn, Stream};
 use super::fault::{FaultKind, PushFault};
-use super::pool::{Conn, PoolKey};
+use super::pool::PoolKey;
 use super::target::{Origin, Scheme};
 use super::tls;
-
-/// Limits the head of an answer together with what hyper reads ahead. The default lets 400 KiB of headers in.
-const MAX_BUFFER: usize = 16 * 1024;
 
 pub(crate) struct Connector {
     tls: TlsConnector,
@@ -59,11 +52,11 @@ impl Connector {
 
     async fn establish(&self, origin: &Origin, stream: TcpStream) -> Result<Conn, PushFault> {
         match origin.scheme() {
-            Scheme::Http => speak_http(stream).await,
+            Scheme::Http => Ok(Conn::new(Stream::Tcp(stream))),
             Scheme::Https => {
                 let name = tls::server_name(origin).ok_or_else(|| PushFault::new(FaultKind::Tls))?;
                 let stream = self.tls.connect(name, stream).await.map_err(|error| PushFault::caused(FaultKind::Tls, &error))?;
-                speak_http(stream).await
+                Ok(Conn::new(Stream::Other(Box::new(stream))))
             }
         }
     }
@@ -87,21 +80,4 @@ pub(crate) fn check_peer(vetted: SocketAddr, peer: SocketAddr) -> Result<(), Pus
     } else {
         Err(PushFault::explained(FaultKind::Forbidden, &format!("dialled {vetted} but reached {peer}")))
     }
-}
-
-/// Starts HTTP/1.1 on an open stream. One task drives the connection for as long as the [`Conn`] lives.
-pub(crate) async fn speak_http<S>(stream: S) -> Result<Conn, PushFault>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BUFFER)
-        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(|error| PushFault::caused(FaultKind::Refused, &error))?;
-    // How the connection ends is told to whoever waits for an answer on it; nobody else needs to know.
-    let task = tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(Conn::new(sender, task.abort_handle()))
 }

@@ -7,28 +7,24 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderName};
-use http::{HeaderMap, Request, StatusCode, Version};
-use http_body::Body;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderMap, StatusCode, Version};
 use tokio::time::{Instant, Sleep};
 
+use super::body::{Body, Taken};
+use super::conn::{Conn, Outgoing};
 use super::fault::{FaultKind, PushFault};
-use super::pool::Conn;
+use super::head::{Head, MAX_HEAD, Malformed, take_head};
+use super::message::Message;
 use super::transport::{AnswerSink, Response, SinkVerdict};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
-/// Bodies up to this size are copied, so that hyper can use its read buffer again and a stored result does not
-/// hold a whole buffer.
-const COPY_UP_TO: usize = 4096;
 
 /// How an exchange went.
 pub(crate) enum Exchanged {
     /// The answer, and for how long the connection may be kept (`None`: not at all).
     Answered { response: Response, received: u64, keep: Option<Duration> },
-    /// The connection was closed before it took the request: nothing was sent, and here it is again.
-    GivenBack(Request<Full<Bytes>>, PushFault),
+    /// The connection was closed before it took anything of the request: it can be sent again on another.
+    GivenBack(PushFault),
     /// Nothing of use came; the connection must be dropped.
     Failed(PushFault),
 }
@@ -42,43 +38,123 @@ pub(crate) struct Limits<'a> {
     pub(crate) idle: Duration,
 }
 
-/// Sends `request` and reads the answer to its end, to `max_body`, or until the alarm.
+/// Sends `message` and reads the answer to its end, to `max_body`, or until the alarm.
 pub(crate) async fn exchange(
     conn: &mut Conn,
-    request: Request<Full<Bytes>>,
+    message: &Message,
     limits: &mut Limits<'_>,
     sink: Option<&mut (dyn AnswerSink + '_)>,
 ) -> Exchanged {
-    let sending = std::pin::pin!(conn.sender.try_send_request(request));
-    let head = match before(limits.alarm.as_mut(), sending).await {
-        None => return Exchanged::Failed(PushFault::new(FaultKind::TimedOut)),
-        Some(Ok(head)) => head,
-        Some(Err(mut error)) => {
-            let given_back = error.take_message();
-            let fault = classify(&error.into_error());
-            return match given_back {
-                Some(request) => Exchanged::GivenBack(request, fault),
-                None => Exchanged::Failed(fault),
-            };
-        }
+    let mut line = Line { conn, out: message.outgoing() };
+    let head = match line.head(limits).await {
+        Ok(head) => head,
+        Err(fault) if line.conn.took_nothing(&line.out) => return Exchanged::GivenBack(fault),
+        Err(fault) => return Exchanged::Failed(fault),
     };
-    let (parts, mut incoming) = head.into_parts();
-    // An upgrade nobody asked for: what follows is not HTTP any more.
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Exchanged::Failed(PushFault::new(FaultKind::Malformed));
-    }
-    let sink = sink.and_then(|sink| sink.head(parts.status, &parts.headers).then_some(sink));
+    let framing = match head.framing(message.to_head) {
+        Ok(framing) => framing,
+        Err(malformed) => return Exchanged::Failed(malformed.into()),
+    };
+    let sink = sink.and_then(|sink| sink.head(head.status, &head.headers).then_some(sink));
+    let mut body = Body::new(framing);
     let read = match sink {
-        None => collect(&mut incoming, limits).await,
-        Some(sink) => stream(&mut incoming, limits, sink).await,
+        None => collect(&mut line, &mut body, limits).await,
+        Some(sink) => stream(&mut line, &mut body, limits, sink).await,
     };
     match read {
         Ok(read) => {
-            let keep = if read.complete { keep_time(parts.version, &parts.headers, limits.idle) } else { None };
-            let response = Response { status: parts.status, headers: parts.headers, body: read.body, truncated: !read.complete };
+            // What follows the answer, or did not get through before it, would be taken for a part of the next exchange.
+            let clean = read.complete && line.is_clean() && !body.ends_with_connection() && !head.is_ambiguous();
+            let keep = if clean { keep_time(head.version, &head.headers, limits.idle) } else { None };
+            conn.rest();
+            let response = Response { status: head.status, headers: head.headers, body: read.body, truncated: !read.complete };
             Exchanged::Answered { response, received: read.received, keep }
         }
         Err(fault) => Exchanged::Failed(fault),
+    }
+}
+
+/// A connection with a request on it.
+struct Line<'a> {
+    conn: &'a mut Conn,
+    out: Outgoing<'a>,
+}
+
+impl Line<'_> {
+    /// Reads more; the number of bytes, 0 at the end of the connection.
+    async fn fill(&mut self, limits: &mut Limits<'_>) -> Result<usize, PushFault> {
+        let Self { conn, out } = self;
+        let filled = before(limits.alarm.as_mut(), poll_fn(|cx| conn.poll_fill(cx, out))).await;
+        match filled {
+            None => Err(PushFault::new(FaultKind::TimedOut)),
+            Some(Ok(0)) => Ok(0),
+            Some(Ok(count)) => Ok(count),
+            Some(Err(error)) => Err(PushFault::caused(FaultKind::Reset, self.out.failure().unwrap_or(&error))),
+        }
+    }
+
+    /// The end of the connection although the answer is not whole.
+    fn cut_short(&self) -> PushFault {
+        match self.out.failure() {
+            Some(error) => PushFault::caused(FaultKind::Reset, error),
+            None => PushFault::explained(FaultKind::Reset, "the connection was closed before the answer was whole"),
+        }
+    }
+
+    /// The head of the final answer; interim ones are skipped.
+    async fn head(&mut self, limits: &mut Limits<'_>) -> Result<Head, PushFault> {
+        let (mut interim, mut worth_a_look) = (0, true);
+        loop {
+            let before = self.conn.input.len();
+            // A head that comes in drops is not read from its start with each of them.
+            if before > 0
+                && worth_a_look
+                && let Some(head) = take_head(&mut self.conn.input)?
+            {
+                // An upgrade nobody asked for: what follows is not HTTP any more.
+                if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Err(Malformed("the answer is an upgrade").into());
+                }
+                if !head.status.is_informational() {
+                    return Ok(head);
+                }
+                interim += before - self.conn.input.len();
+                if interim > MAX_HEAD {
+                    return Err(Malformed("there are too many interim answers").into());
+                }
+                continue;
+            }
+            if self.fill(limits).await? == 0 {
+                return Err(self.cut_short());
+            }
+            let input = &self.conn.input;
+            worth_a_look = before == 0 || input.len() >= MAX_HEAD || input[before..].contains(&b'\n');
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    async fn piece(&mut self, body: &mut Body, limits: &mut Limits<'_>) -> Result<Option<Bytes>, PushFault> {
+        loop {
+            match body.take(&mut self.conn.input)? {
+                Taken::Piece(piece) => return Ok(Some(piece)),
+                Taken::End => return Ok(None),
+                Taken::Nothing => {}
+            }
+            if self.fill(limits).await? == 0 {
+                return if body.ends_with_connection() { Ok(None) } else { Err(self.cut_short()) };
+            }
+        }
+    }
+
+    /// The request is out, and nothing is left of the answer.
+    fn is_clean(&self) -> bool {
+        self.out.is_done() && self.conn.input.is_empty()
+    }
+}
+
+impl From<Malformed> for PushFault {
+    fn from(Malformed(why): Malformed) -> Self {
+        Self::explained(FaultKind::Malformed, why)
     }
 }
 
@@ -89,18 +165,18 @@ struct Read {
 }
 
 /// Collects the body, at most `max_body` bytes of it. The usual answer is one chunk and costs no gathering.
-async fn collect(incoming: &mut Incoming, limits: &mut Limits<'_>) -> Result<Read, PushFault> {
+async fn collect(line: &mut Line<'_>, body: &mut Body, limits: &mut Limits<'_>) -> Result<Read, PushFault> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut complete = true;
-    while let Some(mut chunk) = next_chunk(incoming, limits).await? {
+    while let Some(mut chunk) = line.piece(body, limits).await? {
         let room = limits.max_body - first.len() - rest.len();
         if chunk.len() > room {
             chunk.truncate(room);
             complete = false;
         }
         if first.is_empty() {
-            first = if chunk.len() <= COPY_UP_TO { Bytes::copy_from_slice(&chunk) } else { chunk };
+            first = chunk;
         } else {
             rest.extend_from_slice(&chunk);
         }
@@ -121,9 +197,14 @@ async fn collect(incoming: &mut Incoming, limits: &mut Limits<'_>) -> Result<Rea
 }
 
 /// Hands every chunk to `sink`, which may stop the reading or move the time limit.
-async fn stream(incoming: &mut Incoming, limits: &mut Limits<'_>, sink: &mut (dyn AnswerSink + '_)) -> Result<Read, PushFault> {
+async fn stream(
+    line: &mut Line<'_>,
+    body: &mut Body,
+    limits: &mut Limits<'_>,
+    sink: &mut (dyn AnswerSink + '_),
+) -> Result<Read, PushFault> {
     let mut received = 0;
-    while let Some(chunk) = next_chunk(incoming, limits).await? {
+    while let Some(chunk) = line.piece(body, limits).await? {
         received += chunk.len() as u64;
         match sink.chunk(chunk) {
             SinkVerdict::Continue => {}
@@ -132,28 +213,6 @@ async fn stream(incoming: &mut Incoming, limits: &mut Limits<'_>, sink: &mut (dy
         }
     }
     Ok(Read { body: Bytes::new(), received, complete: true })
-}
-
-/// The next piece of the body; `None` at its end. Trailers are dropped.
-async fn next_chunk(incoming: &mut Incoming, limits: &mut Limits<'_>) -> Result<Option<Bytes>, PushFault> {
-    loop {
-        if incoming.is_end_stream() {
-            return Ok(None);
-        }
-        let frame = poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx));
-        match before(limits.alarm.as_mut(), frame).await {
-            None => return Err(PushFault::new(FaultKind::TimedOut)),
-            Some(None) => return Ok(None),
-            Some(Some(Err(error))) => return Err(classify(&error)),
-            Some(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data()
-                    && !data.is_empty()
-                {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
 }
 
 /// The output of `future`, or `None` if the alarm goes off first. One timer serves all waits of a push.
@@ -170,27 +229,6 @@ async fn before<F: Future + Unpin>(mut alarm: Pin<&mut Sleep>, mut future: F) ->
 /// `now + by`, bounded so that no setting can overflow the clock.
 pub(crate) fn far_from(now: Instant, by: Duration) -> Instant {
     now + by.min(Duration::from_secs(30 * 24 * 3600))
-}
-
-fn classify(error: &hyper::Error) -> PushFault {
-    let kind = if error.is_parse() || has_invalid_data(error) { FaultKind::Malformed } else { FaultKind::Reset };
-    PushFault::caused(kind, error)
-}
-
-/// Broken chunked coding reaches us as an I/O error of these kinds.
-fn has_invalid_data(error: &hyper::Error) -> bool {
-    use std::error::Error;
-    use std::io::ErrorKind;
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
-        {
-            return true;
-        }
-        next = cause.source();
-    }
-    false
 }
 
 /// For how long the connection may be kept after this answer. A `Keep-Alive: timeout` of the worker counts less a

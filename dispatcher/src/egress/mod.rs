@@ -10,12 +10,16 @@
 //!   head and body have limits;
 //! * what is told to tenants about a failure comes from a fixed list ([`FaultKind`]).
 
+mod body;
 pub mod cidr;
 mod client;
+mod conn;
 mod connect;
 mod exchange;
 mod fault;
+mod head;
 mod headers;
+mod message;
 mod metrics;
 pub mod policy;
 mod pool;

@@ -9,13 +9,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::conn::Conn;
 use super::metrics::EgressMetrics;
 use super::target::Origin;
 
@@ -24,25 +21,6 @@ use super::target::Origin;
 pub(crate) struct PoolKey {
     pub(crate) origin: Arc<Origin>,
     pub(crate) address: SocketAddr,
-}
-
-/// One open connection. Dropping it closes the socket at once, even while the peer blocks it.
-pub(crate) struct Conn {
-    pub(crate) sender: SendRequest<Full<Bytes>>,
-    task: AbortHandle,
-}
-
-impl Conn {
-    /// `task` drives the connection that `sender` feeds.
-    pub(crate) fn new(sender: SendRequest<Full<Bytes>>, task: AbortHandle) -> Self {
-        Self { sender, task }
-    }
-}
-
-impl Drop for Conn {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Limits of the pool.
@@ -82,23 +60,18 @@ impl Pool {
         self.limits.idle
     }
 
-    /// The youngest connection that is ready. Closed and aged ones met on the way are dropped; one that is still
-    /// busy with the end of its last exchange is left for later.
+    /// The youngest connection that is fit for use. Aged ones met on the way are dropped, and those that the peer closed or
+    /// spoiled.
     pub(crate) fn take(&self, key: &PoolKey) -> Option<Conn> {
         let mut state = self.state.lock();
         let list = state.idle.get_mut(key)?;
-        let mut found = None;
         let mut removed = 0;
-        let mut at = list.len();
-        while at > 0 && found.is_none() {
-            at -= 1;
-            let candidate = &list[at];
-            if candidate.conn.sender.is_closed() || candidate.until <= Instant::now() {
-                list.remove(at);
-                removed += 1;
-            } else if candidate.conn.sender.is_ready() {
-                found = Some(list.remove(at).conn);
-                removed += 1;
+        let mut found = None;
+        while let Some(mut candidate) = list.pop() {
+            removed += 1;
+            if candidate.until > Instant::now() && candidate.conn.is_quiet() {
+                found = Some(candidate.conn);
+                break;
             }
         }
         self.shrink(&mut state, removed);
@@ -107,7 +80,7 @@ impl Pool {
 
     /// Keeps a connection whose last exchange went well, for at most `keep`.
     pub(crate) fn put(self: &Arc<Self>, key: PoolKey, conn: Conn, keep: Duration) {
-        if conn.sender.is_closed() || keep.is_zero() {
+        if keep.is_zero() {
             return;
         }
         let until = Instant::now() + keep.min(self.limits.idle);
@@ -155,7 +128,7 @@ impl Pool {
         let mut removed = 0;
         state.idle.retain(|_, list| {
             let before = list.len();
-            list.retain(|idle| idle.until > now && !idle.conn.sender.is_closed());
+            list.retain_mut(|idle| idle.until > now && idle.conn.is_quiet());
             removed += before - list.len();
             !list.is_empty()
         });

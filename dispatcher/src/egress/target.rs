@@ -181,6 +181,11 @@ impl Target {
     pub fn path(&self) -> &Uri {
         &self.path
     }
+
+    /// The same as text; never empty.
+    pub(super) fn path_text(&self) -> &str {
+        self.path.path_and_query().map_or("/", PathAndQuery::as_str)
+    }
 }
 
 impl fmt::Debug for Target {

@@ -79,7 +79,7 @@ pub enum SinkVerdict {
 pub struct Response {
     /// The status.
     pub status: StatusCode,
-    /// The headers. They share the connection's read buffer: take what is needed and drop them.
+    /// The headers.
     pub headers: HeaderMap,
     /// The body; empty if a sink took it.
     pub body: Bytes,

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::egress::connect::speak_http;
+use crate::egress::conn::{Conn, Stream};
 use crate::egress::pool::PoolKey;
 
 fn with_idle(idle: Duration) -> HttpTransport {
@@ -165,10 +165,9 @@ async fn surplus_bytes_spoil_a_connection() {
 }
 
 /// Plants a kept connection to nowhere, and returns its other end.
-async fn plant(transport: &HttpTransport, server: &Server, keep: Duration) -> tokio::io::DuplexStream {
+fn plant(transport: &HttpTransport, server: &Server, keep: Duration) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(4096);
-    let mut conn = speak_http(ours).await.unwrap_or_else(|fault| panic!("{fault:?}"));
-    conn.sender.ready().await.unwrap();
+    let conn = Conn::new(Stream::Other(Box::new(ours)));
     let origin = Arc::clone(request(transport, &server.url()).target.origin());
     transport.pool.put(PoolKey { origin, address: server.address }, conn, keep);
     assert_eq!(transport.idle_connections(), 1);
@@ -180,7 +179,7 @@ async fn an_aged_connection_is_not_used_even_before_the_sweep() {
     let server = Server::answering(OK).await;
     let transport = transport();
     let planted = std::time::Instant::now();
-    let _theirs = plant(&transport, &server, Duration::from_millis(1)).await;
+    let _theirs = plant(&transport, &server, Duration::from_millis(1));
     until(|| planted.elapsed() > Duration::from_millis(20)).await;
     let pushed = push(&transport, &server.url()).await;
     assert_eq!(pushed.outcome.unwrap().body, "ok");
@@ -192,7 +191,7 @@ async fn a_stale_connection_that_took_nothing_is_replaced_once() {
     let server = Server::answering(OK).await;
     let transport = transport();
     // The peer hangs up, and nobody has noticed yet.
-    drop(plant(&transport, &server, Duration::from_secs(4)).await);
+    drop(plant(&transport, &server, Duration::from_secs(4)));
     let pushed = push(&transport, &server.url()).await;
     assert_eq!(pushed.outcome.unwrap().body, "ok");
     assert!(!pushed.reused, "the answer came over a fresh connection");

@@ -3,6 +3,7 @@
 
 mod answers;
 mod counting;
+mod framing;
 mod hostile;
 mod keeping;
 mod names;
