@@ -116,7 +116,7 @@ impl Owner {
     fn route(&self, lane: &LaneDef) -> Option<Arc<Worker>> {
         match &lane.route {
             Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
-            Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin)),
+            Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin, self.now())),
         }
     }
 
