@@ -23,6 +23,8 @@ use crate::signing::Signer;
 
 const PAGE: usize = 500;
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest one call waits for a change of the documents.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What nothing uses any more is looked for whenever origins have doubled, from this number on.
 const PRUNE_FROM: usize = 1_000;
 
@@ -233,8 +235,8 @@ impl Registry {
         Arc::clone(entry.or_insert_with(|| Arc::new(Slots::new(Arc::clone(gate)))))
     }
 
-    /// Reads all documents and shows them to the owners.
-    pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<()> {
+    /// Reads all documents and shows them to the owners. Answers when a secret of now runs out: then they must be read anew.
+    pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<Option<Millis>> {
         let now = store.clock().now();
         let mut instances: AHashMap<(Ns, String), Vec<InstanceConfig>> = AHashMap::new();
         for doc in all(store, DocKind::Instance).await? {
@@ -242,13 +244,17 @@ impl Registry {
             instances.entry((doc.ns, worker.to_owned())).or_default().push(config);
         }
         let mut snapshot = Snapshot::default();
+        let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
-            if let Some(signer) = read::<SigningKey>(&doc).and_then(|key| signer(&key.secrets, now)) {
+            let Some(key) = read::<SigningKey>(&doc) else { continue };
+            ends.extend(key.secrets.iter().filter_map(|secret| secret.until));
+            if let Some(signer) = signer(&key.secrets, now) {
                 snapshot.signers.insert(doc.ns, signer);
             }
         }
         for doc in all(store, DocKind::Worker).await? {
             let Some(config) = read::<WorkerConfig>(&doc) else { continue };
+            ends.extend(config.signing.iter().filter_map(|secret| secret.until));
             let registered = instances.remove(&(doc.ns, doc.name.clone())).unwrap_or_default();
             snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, now)));
         }
@@ -263,7 +269,7 @@ impl Registry {
         self.snapshot.store(Arc::new(snapshot));
         self.forget_unused(now);
         self.changed.send_modify(|n| *n += 1);
-        Ok(())
+        Ok(ends.into_iter().filter(|end| *end > now).min())
     }
 
     /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.
@@ -305,19 +311,19 @@ impl Registry {
 
     /// Keeps the snapshot fresh until `stop`.
     pub async fn watch(self: Arc<Self>, store: Arc<dyn Store>, stop: CancellationToken) {
-        let mut seen = None;
+        let (mut seen, mut stale) = (None, None);
         while !stop.is_cancelled() {
             let step = async {
+                let now = || store.clock().now();
+                let wait = stale.map_or(LOOK_AGAIN, |end: Millis| end.since(now()).min(LOOK_AGAIN));
                 // The number is read before the documents: a change in between is seen at the next turn.
-                let version = store.doc_version(seen.unwrap_or(u64::MAX), Duration::from_secs(30)).await?;
-                if seen != Some(version) {
-                    self.load(&*store).await?;
-                }
-                Ok::<u64, lovage_store::Error>(version)
+                let version = store.doc_version(seen.unwrap_or(u64::MAX), wait).await?;
+                let is_fresh = seen == Some(version) && stale.is_none_or(|end| end > now());
+                Ok::<_, lovage_store::Error>((version, if is_fresh { stale } else { self.load(&*store).await? }))
             };
             let outcome = tokio::select! { () = stop.cancelled() => return, outcome = step => outcome };
             match outcome {
-                Ok(version) => seen = Some(version),
+                Ok((version, end)) => (seen, stale) = (Some(version), end),
                 Err(error) => {
                     error.log("read the workers");
                     tokio::time::sleep(RETRY).await;

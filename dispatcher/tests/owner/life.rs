@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::retry::RetryPolicy;
+use lovage_core::worker::{SigningKey, SigningSecret, WorkerConfig};
 use lovage_core::{AttemptEntry, Callback, Callbacks, Flags, Ns, Reason, ResultValue, Spec, State};
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::wrap::Faulty;
-use lovage_store::{Cursor, ListQuery, Store};
-use tokio::time::Instant;
+use lovage_store::{Cursor, DocKind, ListQuery, Store};
+use tokio::time::{Instant, sleep};
 
 use crate::world::{EPOCH, Reply, World, call};
 
@@ -323,5 +324,37 @@ async fn a_backlog_longer_than_the_window_is_worked_off_in_order() {
     }
     let order: Vec<String> = world.transport.seen.lock().iter().map(|s| s.id.clone()).collect();
     assert_eq!(order, keys.iter().map(|k| k.id.to_string()).collect::<Vec<_>>());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_not_used_after_its_time() {
+    let world = World::new(|_| Reply::Status(200, ""));
+    let secret = |letter: &str, until| SigningSecret { secret: format!("whsec_{}", letter.repeat(32)), until };
+    let minute = Some(world.store.clock().now().after(Duration::from_secs(60)));
+    let config = WorkerConfig {
+        urls: vec!["http://127.0.0.1:9/".into()],
+        tasks: vec!["*".into()],
+        signing: vec![secret("A", None), secret("B", minute)],
+        ..WorkerConfig::default()
+    };
+    world.put(DocKind::Worker, "w", &config).await;
+    let key = SigningKey { secrets: vec![secret("C", minute), secret("D", None)] };
+    world.put(DocKind::SigningKey, "default", &key).await;
+    let node = world.start();
+    let signatures = async || {
+        let bare = Spec { url: Some("http://127.0.0.1:9/x".into()), ..Spec::default() };
+        let mut counts = [0; 2];
+        for (count, spec) in counts.iter_mut().zip([call("t"), bare]) {
+            let key = world.submit(spec).await;
+            world.until_final(&key).await;
+            let header = &world.pushes()[&key.id.to_string()][0].headers["webhook-signature"];
+            *count = header.to_str().unwrap().split(' ').count();
+        }
+        counts
+    };
+    assert_eq!(signatures().await, [2, 2]);
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(signatures().await, [1, 1]);
     node.stop().await;
 }

@@ -188,8 +188,12 @@ impl World {
             concurrency: Some(concurrency),
             ..WorkerConfig::default()
         };
-        let bytes = Some(serde_json::to_vec(&config).unwrap().into());
-        let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
+        self.put(DocKind::Worker, name, &config).await;
+    }
+
+    pub async fn put(&self, kind: DocKind, name: &str, content: &impl serde::Serialize) {
+        let bytes = Some(serde_json::to_vec(content).unwrap().into());
+        let put = DocPut { kind, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
         self.store.put_docs(vec![put]).await.unwrap();
     }
 
