@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lovage_core::{Partition, SessionId};
 use lovage_store::Store;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,10 @@ impl Dispatcher {
         random: Random,
         options: Options,
     ) -> Self {
-        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session }) }
+        let most = options.max_in_flight.min(Semaphore::MAX_PERMITS);
+        metrics::gauge!("lovage_attempts_open_limit").set(most as f64);
+        let room = Arc::new(Semaphore::new(most));
+        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session, room }) }
     }
 
     /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given

@@ -7,6 +7,7 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
 use lovage_store::{
     Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
@@ -26,6 +27,8 @@ pub(super) enum Done {
     Feed(FeedPos, Result<FeedBatch>),
     Window(u64, LaneId, Option<(Vec<Waiting>, bool)>),
     Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
+    /// There is room for one more attempt.
+    Room(Option<OwnedSemaphorePermit>),
     Claimed(Vec<Plan>, Result<Vec<Claimed>>),
     /// The outcome of a claim was unknown; this is what is stored.
     Found(Vec<Plan>, Vec<Option<Stored>>),
@@ -83,6 +86,7 @@ impl Owner {
                 self.lanes.loaded(life, lane, page);
             }
             Done::Timers(life, until, page) => self.timers.loaded(life, until, page),
+            Done::Room(room) => (self.waits_for_room, self.room) = (false, room),
             Done::Claimed(plans, outcome) => self.on_claimed(plans, outcome),
             Done::Found(plans, found) => self.on_found(plans, found),
             Done::Running(rows) => {

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub options: Options,
     pub random: Random,
     pub session: SessionId,
+    /// One permit for each attempt that may be open in this process.
+    pub room: Arc<Semaphore>,
 }
 
 /// An open attempt of this session.
@@ -60,6 +62,8 @@ struct Running {
     push: Option<AbortOnDropHandle<()>>,
     /// Given back as soon as the connection is done with, before the end is stored.
     slot: Option<Slot>,
+    /// Given back when the end is stored: what waits for that takes memory too.
+    _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
     ending: bool,
 }
@@ -84,6 +88,9 @@ pub(crate) struct Owner {
     running: AHashMap<TaskKey, Running>,
     claiming: AHashMap<TaskKey, Claiming>,
     claim_calls: usize,
+    /// This process has as many attempts open as it may; a permit has been asked for.
+    waits_for_room: bool,
+    room: Option<OwnedSemaphorePermit>,
     /// The session was given up while a claim was on its way: what it starts is not pushed.
     claims_void: bool,
     /// When to look next for attempts that nobody here knows.
@@ -146,6 +153,8 @@ impl Owner {
             running: AHashMap::new(),
             claiming: AHashMap::new(),
             claim_calls: 0,
+            waits_for_room: false,
+            room: None,
             claims_void: false,
             audit_at: now + AUDIT_EVERY,
             auditing: false,

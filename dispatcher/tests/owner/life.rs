@@ -1,15 +1,17 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::retry::RetryPolicy;
 use lovage_core::worker::{SigningKey, SigningSecret, WorkerConfig};
 use lovage_core::{AttemptEntry, Callback, Callbacks, Flags, Ns, Reason, ResultValue, Spec, State};
+use lovage_dispatcher::Options;
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::wrap::Faulty;
 use lovage_store::{Cursor, DocKind, ListQuery, Store};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{EPOCH, Reply, World, call};
+use crate::world::{EPOCH, Reply, Seen, World, call, memory};
 
 #[allow(clippy::unnecessary_wraps)] // the field it goes into is an option
 fn quick_retry(max_attempts: u16) -> Option<RetryPolicy> {
@@ -140,6 +142,35 @@ async fn no_more_open_pushes_than_the_worker_takes() {
         let open = all.iter().filter(|o| o.start <= seen.start && o.end.unwrap() > seen.start).count();
         assert!(open <= 3, "{open} open at once");
     }
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_open_attempts_holds_for_all_partitions_together() {
+    let world = World::over(memory(4), |_| Reply::Slow(Duration::from_millis(100)));
+    world.worker("w", "*", 100).await;
+    let mut keys = Vec::new();
+    for _ in 0..60 {
+        keys.push(world.submit(call("t")).await);
+    }
+    let options = Options { max_in_flight: 3, ..Options::default() };
+    let node = world.start_with(Arc::clone(&world.store), options);
+    let start = Instant::now();
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    // Three at a time, and no time lost in between.
+    assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
+    let pushes: Vec<Seen> = world.pushes().into_values().flatten().collect();
+    let open_at = |at| pushes.iter().filter(|push| push.start <= at && push.end.is_none_or(|end| end > at)).count();
+    let most = pushes.iter().map(|push| open_at(push.start)).max();
+    assert_eq!(most, Some(3));
+    // No partition waits until another has nothing left.
+    let mut by_start = pushes.clone();
+    by_start.sort_by_key(|push| push.session_order);
+    let partition = |push: &Seen| keys.iter().find(|key| key.id.to_string() == push.id).map(|key| world.partition(key));
+    let early: HashSet<_> = by_start[..20].iter().map(partition).collect();
+    assert_eq!(early.len(), 4);
     node.stop().await;
 }
 

@@ -166,6 +166,11 @@ impl World {
 
     /// … that sees the store through this one.
     pub fn start_over(&self, store: Arc<dyn Store>) -> Node {
+        self.start_with(store, Options::default())
+    }
+
+    /// … with these settings.
+    pub fn start_with(&self, store: Arc<dyn Store>, options: Options) -> Node {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let rng = Mutex::new(fastrand::Rng::with_seed(session));
         let dispatcher = Dispatcher::new(
@@ -174,7 +179,7 @@ impl World {
             Registry::new(AddressPolicy::development()),
             SessionId(session),
             Arc::new(move || rng.lock().u64(..)),
-            Options::default(),
+            options,
         );
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
