@@ -7,11 +7,12 @@ use lovage_core::{Partition, SessionId};
 use lovage_store::Store;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::Transport;
 use crate::options::Options;
-use crate::owner::{Owner, Random, Shared};
+use crate::owner::{Owner, Random, Shared, Uptime};
 use crate::registry::Registry;
 
 /// See the module.
@@ -32,7 +33,20 @@ impl Dispatcher {
         let most = options.max_in_flight.min(Semaphore::MAX_PERMITS);
         metrics::gauge!("lovage_attempts_open_limit").set(most as f64);
         let room = Arc::new(Semaphore::new(most));
-        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session, room }) }
+        let start = Instant::now();
+        let uptime: Uptime = Arc::new(move || start.elapsed());
+        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session, room, uptime }) }
+    }
+
+    /// Leases are judged by this clock: the time since some moment, which also runs while the machine is suspended. Without it
+    /// the runtime's own is used, which may stand still then.
+    #[must_use]
+    pub fn with_uptime(mut self, uptime: Uptime) -> Self {
+        // Nobody else holds it before the dispatcher runs.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.uptime = uptime;
+        }
+        self
     }
 
     /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given

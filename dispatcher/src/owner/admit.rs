@@ -270,7 +270,7 @@ fn item(plan: &Plan) -> Claim {
 /// Nobody knows whether a claim was carried out: look until the store can tell.
 async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Plan>) -> Done {
     let keys: Vec<TaskKey> = plans.iter().map(|plan| plan.task.key.clone()).collect();
-    let started = Instant::now();
+    let started = (shared.uptime)();
     loop {
         tokio::time::sleep(STORE_PAUSE).await;
         let read = async {
@@ -283,7 +283,9 @@ async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<P
         match read.await {
             Ok(found) => return Done::Found(plans, found),
             // The session's lease is over: whoever owns the partition takes care of them.
-            Err(error) if started.elapsed() > shared.options.close_after => return Done::Claimed(plans, Err(error)),
+            Err(error) if (shared.uptime)().saturating_sub(started) > shared.options.close_after => {
+                return Done::Claimed(plans, Err(error));
+            }
             Err(_) => {}
         }
     }

@@ -2,10 +2,10 @@
 //! that reads, decides and commits; what it changes comes back by the feed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
 use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
-use tokio::time::Instant;
 
 use super::{STORE_PAUSE, Shared};
 
@@ -28,13 +28,13 @@ async fn due_once(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Result<(),
     change(shared, p, found, |_| Event::Due).await.map(|_| ())
 }
 
-/// Declares the attempts of a dead session lost, until `until`: later it may be alive and own the partition again. True:
+/// Declares the attempts of a dead session lost, until this uptime: later it may be alive and own the partition again. True:
 /// none are left.
-pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Instant) -> bool {
+pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Duration) -> bool {
     let index = Index::Running { session: Some(session) };
     let (mut count, mut from, mut before) = (0, Cursor::default(), 0);
     let all = loop {
-        if Instant::now() >= until {
+        if (shared.uptime)() >= until {
             break false;
         }
         let step = async {

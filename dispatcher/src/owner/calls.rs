@@ -21,7 +21,7 @@ const LOADS: usize = 8;
 
 /// What a call of the store came back with.
 pub(super) enum Done {
-    Owned(Instant, Result<OwnReply>),
+    Owned(Duration, Result<OwnReply>),
     Loaded(Result<(FeedPos, Vec<LaneDef>)>),
     Lanes(Result<Vec<LaneDef>>),
     Feed(FeedPos, Result<FeedBatch>),
@@ -137,24 +137,27 @@ impl Owner {
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         let want = if self.stopping.is_some() { Want::Release } else { Want::Own };
         let drop = std::mem::take(&mut self.recovered);
-        let started = Instant::now();
+        let started = (shared.uptime)();
         self.calls.push(Box::pin(async move {
             let request = OwnRequest { session: shared.session, want, lease: shared.options.lease, drop };
             Done::Owned(started, shared.store.own(p, request).await)
         }));
     }
 
-    fn on_owned(&mut self, started: Instant, reply: Result<OwnReply>) {
+    fn on_owned(&mut self, started: Duration, reply: Result<OwnReply>) {
         self.renewing = false;
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => return self.store_failed("renew the partition", &error),
         };
-        if started.elapsed() >= self.shared.options.close_after {
+        let until = started + self.shared.options.close_after;
+        if (self.shared.uptime)() >= until {
             // It says nothing about now; the next one does.
             return;
         }
-        self.renewed = started;
+        // It may have run out before this answer came, without a turn of the loop in between.
+        self.check_lease();
+        (self.renewed, self.lapsed) = (started, false);
         if self.stopping.is_some() {
             // The first answer may be that of a renewal from before the stop.
             if self.token.take().is_some() {
@@ -171,7 +174,6 @@ impl Owner {
         }
         if self.token.is_some() {
             // As long as nobody else can own the partition, a session that comes back starts nothing here.
-            let until = started + self.shared.options.close_after;
             for session in reply.lapsed {
                 self.recover(session, until);
             }
@@ -296,7 +298,7 @@ impl Owner {
         }
     }
 
-    fn recover(&mut self, session: SessionId, until: Instant) {
+    fn recover(&mut self, session: SessionId, until: Duration) {
         if session == self.shared.session || self.recovered.contains(&session) || !self.recovering.insert(session) {
             return;
         }

@@ -40,6 +40,9 @@ use crate::timers::Timers;
 /// Random numbers, injected so that a seed decides a simulation.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// The time since some moment, by a clock that never stands still or jumps; injected so that simulations have their own.
+pub type Uptime = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// What all owners of a process share.
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     pub session: SessionId,
     /// One permit for each attempt that may be open in this process.
     pub room: Arc<Semaphore>,
+    /// Judges leases.
+    pub uptime: Uptime,
 }
 
 /// An open attempt of this session.
@@ -80,8 +85,10 @@ pub(crate) struct Owner {
     shared: Arc<Shared>,
     partition: Partition,
     token: Option<OwnToken>,
-    /// Start of the last renewal that succeeded.
-    renewed: Instant,
+    /// Start of the last renewal that succeeded, as uptime.
+    renewed: Duration,
+    /// It was too long ago: everything has been given up.
+    lapsed: bool,
     renewing: bool,
     lanes: Lanes,
     timers: Timers,
@@ -140,13 +147,15 @@ impl Owner {
     pub(crate) fn new(shared: Arc<Shared>, partition: Partition) -> Self {
         let (ends_in, ends) = mpsc::unbounded_channel();
         let now = Instant::now();
+        let renewed = (shared.uptime)();
         let lanes = Lanes::new(shared.options.lane_window);
         let common = Common::new(&shared.options.user_agent);
         Self {
             shared,
             partition,
             token: None,
-            renewed: now,
+            renewed,
+            lapsed: false,
             renewing: false,
             lanes,
             timers: Timers::default(),
@@ -219,6 +228,7 @@ impl Owner {
 
     /// Everything that can be done without waiting.
     fn work(&mut self) {
+        self.check_lease();
         self.close_overdue();
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
@@ -233,6 +243,7 @@ impl Owner {
         let now = Instant::now();
         let store_now = self.now();
         let at = |then: Millis| now + then.since(store_now) + Duration::from_millis(1);
+        // The timer stands still while the machine is suspended, and the lease does not: it is looked at after a second.
         let mut wake = now + Duration::from_secs(1);
         if self.token.is_some() {
             if let Some(timer) = self.timers.next(self.due_calls == 0).filter(|_| self.due_calls < DUE_CALLS) {
@@ -256,7 +267,8 @@ impl Owner {
         if let Some(stop) = self.stopping {
             wake = wake.min(if stop > now { stop } else { stop + HOPELESS });
         }
-        wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now)
+        let wake = wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now);
+        if self.lapsed { wake } else { wake.min(now + self.lease_left()) }
     }
 
     fn on_tick(&mut self) {
@@ -268,8 +280,16 @@ impl Owner {
         }
         self.meters.lanes.set(self.lanes.len() as f64);
         self.meters.open.set(self.running.len() as f64);
-        // Without a renewal for this long somebody else may think this session dead: nothing of it may go on.
-        if self.renewed.elapsed() >= self.shared.options.close_after {
+    }
+
+    /// How long the session may go on without a renewal; zero: somebody else may think it dead.
+    fn lease_left(&self) -> Duration {
+        self.shared.options.close_after.saturating_sub((self.shared.uptime)().saturating_sub(self.renewed))
+    }
+
+    fn check_lease(&mut self) {
+        if !self.lapsed && self.lease_left().is_zero() {
+            self.lapsed = true;
             self.lose_everything();
         }
     }

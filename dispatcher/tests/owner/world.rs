@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use lovage_core::worker::WorkerConfig;
 use lovage_core::{Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey, decide};
 use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
-use lovage_dispatcher::{Dispatcher, Options, Registry};
+use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
 use lovage_store::{
     Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
     Stored,
@@ -171,9 +171,14 @@ impl World {
 
     /// … with these settings.
     pub fn start_with(&self, store: Arc<dyn Store>, options: Options) -> Node {
+        self.start_on(store, options, None)
+    }
+
+    /// … on a machine with this clock.
+    pub fn start_on(&self, store: Arc<dyn Store>, options: Options, uptime: Option<Uptime>) -> Node {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let rng = Mutex::new(fastrand::Rng::with_seed(session));
-        let dispatcher = Dispatcher::new(
+        let mut dispatcher = Dispatcher::new(
             store,
             Arc::clone(&self.transport) as Arc<dyn Transport>,
             Registry::new(AddressPolicy::development()),
@@ -181,6 +186,9 @@ impl World {
             Arc::new(move || rng.lock().u64(..)),
             options,
         );
+        if let Some(uptime) = uptime {
+            dispatcher = dispatcher.with_uptime(uptime);
+        }
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
         Node { stop, task }
