@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lovage_core::{Partition, SessionId};
 use lovage_store::Store;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,7 +36,19 @@ impl Dispatcher {
         let room = Arc::new(Semaphore::new(most));
         let start = Instant::now();
         let uptime: Uptime = Arc::new(move || start.elapsed());
-        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session, room, uptime }) }
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                transport,
+                registry,
+                options,
+                random,
+                session,
+                room,
+                uptime,
+                given_up: Mutex::default(),
+            }),
+        }
     }
 
     /// Leases are judged by this clock: the time since some moment, which also runs while the machine is suspended. Without it

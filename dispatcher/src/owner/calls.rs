@@ -343,8 +343,11 @@ impl Owner {
         let Ok(found) = found else { return };
         self.audit_at = Instant::now() + AUDIT_EVERY;
         // One that ended while this was read has another version by now.
-        let unknown = |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key);
+        let given_up = self.shared.given_up.lock();
+        let unknown =
+            |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key) && !given_up.contains(key);
         let found: Vec<_> = found.into_iter().filter(|(key, _)| unknown(key)).collect();
+        drop(given_up);
         if found.is_empty() {
             return;
         }

@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,22 @@ pub(crate) struct Shared {
     pub room: Arc<Semaphore>,
     /// Judges leases.
     pub uptime: Uptime,
+    /// Records that have been given up and told of.
+    pub given_up: Mutex<AHashSet<TaskKey>>,
+}
+
+impl Shared {
+    /// The store cannot handle this record, whatever is tried. Told once, because it is met again at every look.
+    fn give_up(&self, key: &TaskKey, error: &lovage_store::Error) {
+        metrics::counter!("lovage_records_given_up_total").increment(1);
+        let mut known = self.given_up.lock();
+        if known.len() >= MOST_GIVEN_UP {
+            known.clear();
+        }
+        if known.insert(key.clone()) {
+            tracing::error!(task.id = %key.id, %error, "the store cannot handle this task; it is left as it is");
+        }
+    }
 }
 
 /// An open attempt of this session.
@@ -140,6 +157,8 @@ const FEED_WAIT: Duration = Duration::from_secs(10);
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long after the grace of a stop a store that stays away is waited for.
 const HOPELESS: Duration = Duration::from_secs(5);
+/// So many given up records are remembered.
+const MOST_GIVEN_UP: usize = 10_000;
 /// Empty lanes are forgotten above this number.
 const KEEP_LANES: usize = 10_000;
 

@@ -233,3 +233,35 @@ async fn a_claim_that_only_the_store_knows_is_found_when_its_session_leaves() {
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_store_cannot_handle_does_not_keep_the_others() {
+    let world = World::new(|_| slow(3));
+    world.worker("w", "*", 20).await;
+    let (faults, store) = faulty(&world);
+    let mut keys = Vec::new();
+    let due = Some(world.store.clock().now().after(Duration::from_secs(60)));
+    for n in 0..20 {
+        keys.push(world.submit_with(call("t"), 4, due.filter(|_| n >= 10), None).await);
+    }
+    let node = world.start_over(store);
+    let (ends, waits) = (keys.remove(7), keys.remove(12));
+    world.until_state(&ends, State::Running).await;
+    faults.damage(&ends);
+    faults.damage(&waits);
+    let start = Instant::now();
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    assert!(start.elapsed() < Duration::from_secs(65), "{:?}", start.elapsed());
+    assert_eq!((world.head(&ends).await.state, world.head(&waits).await.state), (State::Running, State::Scheduled));
+    // It holds up neither the stop nor the next life, and is found once it can be read again.
+    let start = Instant::now();
+    node.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let node = world.start();
+    for key in [ends, waits] {
+        assert_eq!(world.until_final(&key).await.state, State::Succeeded);
+    }
+    node.stop().await;
+}
