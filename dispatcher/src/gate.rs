@@ -1,6 +1,7 @@
 //! Gates: what a push must get past in this process – a free slot of an instance, and a worker that wants to be called.
 //!
-//! Gates live as long as the process, across changes of a worker's document, so that counts stay right.
+//! Gates outlive changes of a worker's document, so that counts stay right, and the worker itself for as long as something is
+//! open or it wanted to be left alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -40,6 +41,11 @@ impl Gate {
     pub fn paused(&self, now: Millis) -> Option<Millis> {
         let until = Millis(self.paused_until.load(Ordering::Relaxed));
         (until > now).then_some(until)
+    }
+
+    /// Whether it knows more than a new one: how long the worker wants to be left alone, and how often it said so.
+    pub fn remembers(&self, now: Millis) -> bool {
+        Millis(self.paused_until.load(Ordering::Relaxed)).after(LONGEST_PAUSE) > now
     }
 
     /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers how long it is left alone.

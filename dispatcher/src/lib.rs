@@ -16,6 +16,6 @@ pub mod signing;
 mod timers;
 
 pub use options::Options;
-pub use owner::Random;
+pub use owner::{Random, Uptime};
 pub use registry::Registry;
 pub use service::Dispatcher;

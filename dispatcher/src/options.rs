@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How a dispatcher works. Defaults suit one machine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Open pushes of this process at once, over all workers.
+    /// Open attempts of this process at once, over all partitions and workers.
     pub max_in_flight: usize,
     /// Tasks moved to running by one call of the store.
     pub claim_batch: usize,

@@ -12,6 +12,7 @@ use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
 use lovage_core::{Millis, Ns, worker_mark};
 use lovage_store::{DocKind, Document, Store};
+use metrics::gauge;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,10 @@ use crate::signing::Signer;
 
 const PAGE: usize = 500;
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest one call waits for a change of the documents.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// What nothing uses any more is looked for whenever origins have doubled, from this number on.
+const PRUNE_FROM: usize = 1_000;
 
 /// Where a task can be pushed to.
 #[derive(Clone, Debug)]
@@ -104,11 +109,29 @@ struct Snapshot {
     signers: AHashMap<Ns, Signer>,
 }
 
+#[derive(Default)]
+struct Origins {
+    workers: AHashMap<(Ns, String), Arc<Worker>>,
+    /// How many there were when unused ones were last looked for.
+    pruned: usize,
+}
+
+impl Origins {
+    /// Forgets those that nobody pushes to: they are made anew when they are needed.
+    fn prune(&mut self) {
+        let in_use = |worker: &Arc<Worker>| {
+            Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| Arc::strong_count(&i.slots) > 1)
+        };
+        self.workers.retain(|_, worker| in_use(worker));
+        self.pruned = self.workers.len();
+    }
+}
+
 /// See the module.
 pub struct Registry {
     policy: AddressPolicy,
     snapshot: ArcSwap<Snapshot>,
-    origins: Mutex<AHashMap<(Ns, String), Arc<Worker>>>,
+    origins: Mutex<Origins>,
     gates: Mutex<AHashMap<(Ns, String), Arc<Gate>>>,
     slots: Mutex<AHashMap<(Ns, String, Arc<str>), Arc<Slots>>>,
     next_gate: AtomicU64,
@@ -149,10 +172,14 @@ impl Registry {
     }
 
     /// The stand-in for a worker of an origin of bare URLs.
-    pub fn origin(&self, ns: Ns, origin: &str) -> Arc<Worker> {
+    pub fn origin(&self, ns: Ns, origin: &str, now: Millis) -> Arc<Worker> {
         let mut origins = self.origins.lock();
-        if let Some(worker) = origins.get(&(ns, origin.to_owned())) {
+        if let Some(worker) = origins.workers.get(&(ns, origin.to_owned())) {
             return Arc::clone(worker);
+        }
+        if origins.workers.len() >= PRUNE_FROM.max(origins.pruned * 2) {
+            origins.prune();
+            self.forget_unused(now);
         }
         let gate = self.gate(ns, origin);
         let url: Arc<str> = origin.into();
@@ -167,7 +194,8 @@ impl Registry {
             gate,
             instances: vec![Instance { url, target: None, capacity: DEFAULT_CONCURRENCY, until: None, slots }],
         });
-        origins.insert((ns, origin.to_owned()), Arc::clone(&worker));
+        origins.workers.insert((ns, origin.to_owned()), Arc::clone(&worker));
+        gauge!("lovage_registry_entries", "kind" => "origins").set(origins.workers.len() as f64);
         worker
     }
 
@@ -176,19 +204,21 @@ impl Registry {
         Target::parse(url, &self.policy).ok().map(Arc::new)
     }
 
-    /// How many slots are free at each of these gates now; of later ones their [`Registry::freed`] tells.
+    /// How many slots are free at each of these gates now; of later ones their [`Registry::freed`] tells. Any number at a gate
+    /// that has been forgotten: whoever waits for it finds a new one.
     pub fn free(&self, gates: &[u64], now: Millis) -> Vec<(u64, usize)> {
         let snapshot = self.snapshot.load();
         let origins = self.origins.lock();
-        let all = snapshot.workers.values().flatten().chain(origins.values());
-        let asked = all.filter(|w| gates.contains(&w.gate.number));
-        asked
-            .map(|w| {
+        let all = snapshot.workers.values().flatten().chain(origins.workers.values());
+        let mut free: AHashMap<u64, usize> = gates.iter().map(|gate| (*gate, usize::MAX)).collect();
+        for worker in all {
+            if let Some(slots) = free.get_mut(&worker.gate.number) {
                 // Asked for before they are counted: a slot freed in between is told.
-                w.gate.want();
-                (w.gate.number, w.free(now) as usize)
-            })
-            .collect()
+                worker.gate.want();
+                *slots = worker.free(now) as usize;
+            }
+        }
+        free.into_iter().collect()
     }
 
     fn gate(&self, ns: Ns, name: &str) -> Arc<Gate> {
@@ -205,8 +235,8 @@ impl Registry {
         Arc::clone(entry.or_insert_with(|| Arc::new(Slots::new(Arc::clone(gate)))))
     }
 
-    /// Reads all documents and shows them to the owners.
-    pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<()> {
+    /// Reads all documents and shows them to the owners. Answers when a secret of now runs out: then they must be read anew.
+    pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<Option<Millis>> {
         let now = store.clock().now();
         let mut instances: AHashMap<(Ns, String), Vec<InstanceConfig>> = AHashMap::new();
         for doc in all(store, DocKind::Instance).await? {
@@ -214,28 +244,43 @@ impl Registry {
             instances.entry((doc.ns, worker.to_owned())).or_default().push(config);
         }
         let mut snapshot = Snapshot::default();
+        let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
-            if let Some(signer) = read::<SigningKey>(&doc).and_then(|key| signer(&key.secrets, now)) {
+            let Some(key) = read::<SigningKey>(&doc) else { continue };
+            ends.extend(key.secrets.iter().filter_map(|secret| secret.until));
+            if let Some(signer) = signer(&key.secrets, now) {
                 snapshot.signers.insert(doc.ns, signer);
             }
         }
         for doc in all(store, DocKind::Worker).await? {
             let Some(config) = read::<WorkerConfig>(&doc) else { continue };
+            ends.extend(config.signing.iter().filter_map(|secret| secret.until));
             let registered = instances.remove(&(doc.ns, doc.name.clone())).unwrap_or_default();
             snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, now)));
         }
-        // Idle origins are made anew when they are needed; busy ones keep their counts and take the keys of now.
-        self.origins.lock().retain(|(ns, _), worker| {
-            let in_use = worker.instances.iter().any(|i| Arc::strong_count(&i.slots) > 1);
-            let busy = in_use || Arc::strong_count(worker) > 1;
-            if busy {
-                *worker = Arc::new(Worker { signer: snapshot.signers.get(ns).cloned(), ..Worker::clone(worker) });
-            }
-            busy
-        });
+        let mut origins = self.origins.lock();
+        origins.prune();
+        // Those in use keep their counts and take the keys of now.
+        for ((ns, _), worker) in &mut origins.workers {
+            *worker = Arc::new(Worker { signer: snapshot.signers.get(ns).cloned(), ..Worker::clone(worker) });
+        }
+        gauge!("lovage_registry_entries", "kind" => "origins").set(origins.workers.len() as f64);
+        drop(origins);
         self.snapshot.store(Arc::new(snapshot));
+        self.forget_unused(now);
         self.changed.send_modify(|n| *n += 1);
-        Ok(())
+        Ok(ends.into_iter().filter(|end| *end > now).min())
+    }
+
+    /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.
+    fn forget_unused(&self, now: Millis) {
+        let mut slots = self.slots.lock();
+        slots.retain(|_, slots| Arc::strong_count(slots) > 1);
+        gauge!("lovage_registry_entries", "kind" => "instances").set(slots.len() as f64);
+        drop(slots);
+        let mut gates = self.gates.lock();
+        gates.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.remembers(now));
+        gauge!("lovage_registry_entries", "kind" => "gates").set(gates.len() as f64);
     }
 
     fn build(&self, doc: &Document, config: WorkerConfig, registered: Vec<InstanceConfig>, now: Millis) -> Worker {
@@ -266,19 +311,19 @@ impl Registry {
 
     /// Keeps the snapshot fresh until `stop`.
     pub async fn watch(self: Arc<Self>, store: Arc<dyn Store>, stop: CancellationToken) {
-        let mut seen = None;
+        let (mut seen, mut stale) = (None, None);
         while !stop.is_cancelled() {
             let step = async {
+                let now = || store.clock().now();
+                let wait = stale.map_or(LOOK_AGAIN, |end: Millis| end.since(now()).min(LOOK_AGAIN));
                 // The number is read before the documents: a change in between is seen at the next turn.
-                let version = store.doc_version(seen.unwrap_or(u64::MAX), Duration::from_secs(30)).await?;
-                if seen != Some(version) {
-                    self.load(&*store).await?;
-                }
-                Ok::<u64, lovage_store::Error>(version)
+                let version = store.doc_version(seen.unwrap_or(u64::MAX), wait).await?;
+                let is_fresh = seen == Some(version) && stale.is_none_or(|end| end > now());
+                Ok::<_, lovage_store::Error>((version, if is_fresh { stale } else { self.load(&*store).await? }))
             };
             let outcome = tokio::select! { () = stop.cancelled() => return, outcome = step => outcome };
             match outcome {
-                Ok(version) => seen = Some(version),
+                Ok((version, end)) => (seen, stale) = (Some(version), end),
                 Err(error) => {
                     error.log("read the workers");
                     tokio::time::sleep(RETRY).await;
@@ -309,3 +354,7 @@ fn signer(secrets: &[SigningSecret], now: Millis) -> Option<Signer> {
     let live: Vec<&str> = secrets.iter().filter(|s| s.until.is_none_or(|until| until > now)).map(|s| s.secret.as_str()).collect();
     Signer::new(&live).ok()
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

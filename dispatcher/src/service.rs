@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use lovage_core::{Partition, SessionId};
 use lovage_store::Store;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::Transport;
 use crate::options::Options;
-use crate::owner::{Owner, Random, Shared};
+use crate::owner::{Owner, Random, Shared, Uptime};
 use crate::registry::Registry;
 
 /// See the module.
@@ -28,7 +31,35 @@ impl Dispatcher {
         random: Random,
         options: Options,
     ) -> Self {
-        Self { shared: Arc::new(Shared { store, transport, registry, options, random, session }) }
+        let most = options.max_in_flight.min(Semaphore::MAX_PERMITS);
+        metrics::gauge!("lovage_attempts_open_limit").set(most as f64);
+        let room = Arc::new(Semaphore::new(most));
+        let start = Instant::now();
+        let uptime: Uptime = Arc::new(move || start.elapsed());
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                transport,
+                registry,
+                options,
+                random,
+                session,
+                room,
+                uptime,
+                given_up: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Leases are judged by this clock: the time since some moment, which also runs while the machine is suspended. Without it
+    /// the runtime's own is used, which may stand still then.
+    #[must_use]
+    pub fn with_uptime(mut self, uptime: Uptime) -> Self {
+        // Nobody else holds it before the dispatcher runs.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.uptime = uptime;
+        }
+        self
     }
 
     /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given

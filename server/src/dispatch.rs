@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use lovage_dispatcher::egress::{AddressPolicy, EgressOptions, HttpTransport};
 use lovage_dispatcher::{Dispatcher, Options, Random, Registry};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -57,11 +58,22 @@ impl Dispatch {
             // Connections belong to the runtime in which the transport is made.
             let registry = Registry::new(self.egress.policy.clone());
             let transport = HttpTransport::new(self.egress).context("egress.extra_ca_file")?;
-            let dispatcher = Dispatcher::new(store, Arc::new(transport), registry, session, self.random, self.options);
+            let dispatcher = Dispatcher::new(store, Arc::new(transport), registry, session, self.random, self.options)
+                .with_uptime(Arc::new(uptime));
             dispatcher.run(stop, self.grace).await;
             Ok(())
         })
     }
+}
+
+/// Runs on while the machine is suspended. Elsewhere than on Linux the monotonic clock does.
+fn uptime() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    // Both count up from the start of the machine.
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// A runtime of this many threads; with one it runs on the thread that blocks on it, which saves hand-overs.

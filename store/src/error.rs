@@ -48,6 +48,11 @@ impl Error {
         }
     }
 
+    /// Whether the fault lies in what the call named: the same call without one of its items may succeed.
+    pub fn is_of_the_items(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Invalid(_))
+    }
+
     /// Whether the same call may succeed later without anybody's help.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unknown(_) | Self::Full(_))

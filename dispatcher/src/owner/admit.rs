@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lovage_core::decide::claim;
 use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, State, TaskError, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +25,7 @@ pub(super) struct Plan {
     worker: Arc<Worker>,
     instance: Instance,
     slot: Slot,
+    room: OwnedSemaphorePermit,
 }
 
 /// Freed slots that are worth a claim of their own while many pushes are open.
@@ -32,18 +34,17 @@ const WORTH_A_CLAIM: usize = 64;
 impl Owner {
     /// Claims what may start: one call at a time, so that what becomes free meanwhile goes together with the next.
     pub(super) fn admit(&mut self) {
-        if self.claim_calls > 0 || self.stopping.is_some() {
+        if self.claim_calls > 0 || self.waits_for_room {
             return;
         }
         self.open_gates();
-        if self.lanes.next().is_none() {
+        let nothing = self.stopping.is_some() || self.lanes.next().is_none();
+        let Some(token) = self.token.as_ref().filter(|_| !nothing).cloned() else {
+            // Others may have the room that was waited for.
+            self.room = None;
             return;
-        }
-        let Some(token) = self.token.clone() else { return };
+        };
         let open = self.running.len();
-        if open + self.claiming.len() >= self.shared.options.max_in_flight {
-            return;
-        }
         let linger = self.shared.options.claim_linger;
         // With many pushes open, slots that become free are gathered for a moment: a claim costs a transaction.
         let few = self.freed < WORTH_A_CLAIM.min(open / 4);
@@ -51,6 +52,7 @@ impl Owner {
             return;
         }
         let plans = self.plan();
+        self.room = None;
         self.freed = 0;
         self.last_claim = Instant::now();
         if plans.is_empty() {
@@ -72,8 +74,7 @@ impl Owner {
     /// Takes tasks from the lanes in turn while slots are free.
     fn plan(&mut self) -> Vec<Plan> {
         let now = self.now();
-        let room = self.shared.options.max_in_flight.saturating_sub(self.running.len() + self.claiming.len());
-        let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch).min(room);
+        let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
         let mut plans: Vec<Plan> = Vec::new();
         // The lanes of a batch are few: the route of the last one is kept.
         let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
@@ -91,6 +92,7 @@ impl Owner {
             };
             match worker.admit(now) {
                 Admission::Slot(slot, instance) => {
+                    let Some(room) = self.take_room() else { break };
                     let Some(task) = self.lanes.take(id) else { break };
                     if task.head.flags.has(Flags::HELD) {
                         continue;
@@ -99,7 +101,7 @@ impl Owner {
                         Ok(head) => {
                             let claiming = Claiming { version: task.head.version, newer: None };
                             self.claiming.insert(task.key.clone(), claiming);
-                            plans.push(Plan { task, head, queue, worker, instance, slot });
+                            plans.push(Plan { task, head, queue, worker, instance, slot, room });
                         }
                         // Past its expiry: its timer ends it.
                         Err(_) => self.timers.add(now, &task.key),
@@ -113,10 +115,22 @@ impl Owner {
         plans
     }
 
+    /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
+    /// much to do leaves something to the others.
+    fn take_room(&mut self) -> Option<OwnedSemaphorePermit> {
+        let room = self.room.take().or_else(|| Arc::clone(&self.shared.room).try_acquire_owned().ok());
+        if room.is_none() {
+            self.waits_for_room = true;
+            let room = Arc::clone(&self.shared.room);
+            self.calls.push(Box::pin(async move { Done::Room(room.acquire_owned().await.ok()) }));
+        }
+        room
+    }
+
     fn route(&self, lane: &LaneDef) -> Option<Arc<Worker>> {
         match &lane.route {
             Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
-            Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin)),
+            Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin, self.now())),
         }
     }
 
@@ -193,7 +207,7 @@ impl Owner {
 
     /// Pushes a claimed task; if the claim is `void`, the task is given back instead.
     fn start(&mut self, plan: Plan, newer: Option<Head>, body: &bytes::Bytes, void: bool) {
-        let Plan { task, head, queue, worker, instance, slot } = plan;
+        let Plan { task, head, queue, worker, instance, slot, room } = plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -207,7 +221,7 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
-        let running = Running { head, spec, queue, worker, push: None, slot: Some(slot), ending: false };
+        let running = Running { head, spec, queue, worker, push: None, slot: Some(slot), _room: room, ending: false };
         self.running.insert(key.clone(), running);
         if void {
             return self.end_attempt(&key, Event::GivenBack { attempt }, None);
@@ -256,7 +270,7 @@ fn item(plan: &Plan) -> Claim {
 /// Nobody knows whether a claim was carried out: look until the store can tell.
 async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Plan>) -> Done {
     let keys: Vec<TaskKey> = plans.iter().map(|plan| plan.task.key.clone()).collect();
-    let started = Instant::now();
+    let started = (shared.uptime)();
     loop {
         tokio::time::sleep(STORE_PAUSE).await;
         let read = async {
@@ -269,7 +283,9 @@ async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<P
         match read.await {
             Ok(found) => return Done::Found(plans, found),
             // The session's lease is over: whoever owns the partition takes care of them.
-            Err(error) if started.elapsed() > shared.options.close_after => return Done::Claimed(plans, Err(error)),
+            Err(error) if (shared.uptime)().saturating_sub(started) > shared.options.close_after => {
+                return Done::Claimed(plans, Err(error));
+            }
             Err(_) => {}
         }
     }

@@ -2,10 +2,10 @@
 //! that reads, decides and commits; what it changes comes back by the feed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
 use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
-use tokio::time::Instant;
 
 use super::{STORE_PAUSE, Shared};
 
@@ -16,9 +16,17 @@ const SWEEPS: usize = 25;
 
 /// Hands due tasks to the rules. Tries until the store has answered: a timer is not forgotten.
 pub(super) async fn due(shared: &Shared, p: Partition, keys: Vec<TaskKey>) {
-    while let Err(error) = due_once(shared, p, &keys).await {
-        error.log("handle due tasks");
-        tokio::time::sleep(STORE_PAUSE).await;
+    let mut parts = vec![keys];
+    while let Some(part) = parts.pop() {
+        match due_once(shared, p, &part).await {
+            Ok(()) => {}
+            Err(error) if error.is_of_the_items() => parts.extend(halves(shared, part, |key| key, &error)),
+            Err(error) => {
+                error.log("handle due tasks");
+                tokio::time::sleep(STORE_PAUSE).await;
+                parts.push(part);
+            }
+        }
     }
 }
 
@@ -28,13 +36,24 @@ async fn due_once(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Result<(),
     change(shared, p, found, |_| Event::Due).await.map(|_| ())
 }
 
-/// Declares the attempts of a dead session lost, until `until`: later it may be alive and own the partition again. True:
+/// One of these items makes the store refuse them all: both halves are to be tried apart. A single one is given up.
+fn halves<T>(shared: &Shared, mut items: Vec<T>, key: impl Fn(&T) -> &TaskKey, error: &Error) -> Vec<Vec<T>> {
+    if let [bad] = &items[..] {
+        shared.give_up(key(bad), error);
+        return Vec::new();
+    }
+    let rest = items.split_off(items.len() / 2);
+    vec![rest, items]
+}
+
+/// Declares the attempts of a dead session lost, until this uptime: later it may be alive and own the partition again. True:
 /// none are left.
-pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Instant) -> bool {
+pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Duration) -> bool {
     let index = Index::Running { session: Some(session) };
     let (mut count, mut from, mut before) = (0, Cursor::default(), 0);
+    let mut given_up = 0;
     let all = loop {
-        if Instant::now() >= until {
+        if (shared.uptime)() >= until {
             break false;
         }
         let step = async {
@@ -43,8 +62,9 @@ pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, u
         };
         match step.await {
             // An empty page is not the end: a store may look through the attempts of all sessions.
-            Ok((next, changed)) => {
-                count += changed;
+            Ok((next, done)) => {
+                count += done.changed;
+                given_up += done.given_up;
                 match next {
                     Some(next) => from = next,
                     None if count == before => break true,
@@ -58,6 +78,8 @@ pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, u
             }
         }
     };
+    // The session is not forgotten while the store says that something of it is left.
+    let all = all && given_up == 0;
     if count > 0 {
         tracing::info!(partition = p.0, attempts = count, "recovered the attempts of a session that died");
         metrics::counter!("lovage_attempts_lost_total").increment(count as u64);
@@ -68,14 +90,16 @@ pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, u
 /// These records as a feed would tell them. Tries until the store has answered.
 pub(super) async fn rows(shared: &Shared, p: Partition, keys: &[TaskKey]) -> Vec<FeedRow> {
     let mut rows = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(BATCH) {
-        let heads = loop {
-            match shared.store.heads(p, keys).await {
-                Ok(heads) => break heads,
-                Err(_) => tokio::time::sleep(STORE_PAUSE).await,
+    let mut parts: Vec<Vec<TaskKey>> = keys.chunks(BATCH).map(<[_]>::to_vec).collect();
+    while let Some(part) = parts.pop() {
+        match shared.store.heads(p, &part).await {
+            Ok(heads) => rows.extend(part.into_iter().zip(heads).map(|(key, head)| FeedRow { key, head })),
+            Err(error) if error.is_of_the_items() => parts.extend(halves(shared, part, |key| key, &error)),
+            Err(_) => {
+                tokio::time::sleep(STORE_PAUSE).await;
+                parts.push(part);
             }
-        };
-        rows.extend(keys.iter().zip(heads).map(|(key, head)| FeedRow { key: key.clone(), head }));
+        }
     }
     rows
 }
@@ -98,7 +122,7 @@ pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Result<Vec<(T
 pub(super) async fn give_back(shared: &Shared, p: Partition, found: Vec<(TaskKey, Head)>) -> bool {
     tracing::warn!(partition = p.0, attempts = found.len(), "gives back tasks that were claimed without an answer");
     let given = change(shared, p, found, |head| Event::GivenBack { attempt: head.open_attempt() }).await;
-    given.inspect_err(|error| error.log("give them back")).is_ok()
+    given.inspect_err(|error| error.log("give them back")).is_ok_and(|done| done.given_up == 0)
 }
 
 /// Whether nothing of this session is left in the store, at the latest after this.
@@ -116,7 +140,8 @@ pub(super) async fn sweep(shared: &Shared, p: Partition) -> bool {
             let until = shared.store.clock().now();
             let page = shared.store.scan(p, &Index::Done { until }, Cursor::default(), BATCH).await?;
             let size = page.items.len();
-            change(shared, p, page.items, |_| Event::Sweep).await.map(|_| size)
+            // What cannot be deleted comes again with the next page.
+            change(shared, p, page.items, |_| Event::Sweep).await.map(|done| size - done.given_up)
         };
         match step.await {
             Ok(size) if size == BATCH => {}
@@ -130,11 +155,41 @@ pub(super) async fn sweep(shared: &Shared, p: Partition) -> bool {
     true
 }
 
-/// The rules applied to records as they are stored; answers how many changed.
+/// What became of records that were to change.
+#[derive(Default)]
+struct Changed {
+    changed: usize,
+    given_up: usize,
+}
+
+/// The rules applied to records as they are stored. Those that the store cannot handle do not keep the others.
 async fn change(
     shared: &Shared,
     p: Partition,
     found: Vec<(TaskKey, Head)>,
+    event: impl Fn(&Head) -> Event,
+) -> Result<Changed, Error> {
+    let mut done = Changed::default();
+    let mut parts = vec![found];
+    while let Some(part) = parts.pop() {
+        match change_together(shared, p, &part, &event).await {
+            Ok(changed) => done.changed += changed,
+            Err(error) if error.is_of_the_items() => {
+                let rest = halves(shared, part, |(key, _)| key, &error);
+                done.given_up += usize::from(rest.is_empty());
+                parts.extend(rest);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Answers how many changed.
+async fn change_together(
+    shared: &Shared,
+    p: Partition,
+    found: &[(TaskKey, Head)],
     event: impl Fn(&Head) -> Event,
 ) -> Result<usize, Error> {
     if found.is_empty() {
@@ -144,13 +199,13 @@ async fn change(
     let bodies = shared.store.bodies(p, &keys).await?;
     let now = shared.store.clock().now();
     let mut commits: Vec<Commit> = Vec::with_capacity(found.len());
-    for ((key, head), body) in found.into_iter().zip(bodies) {
+    for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
-        match decide(&head, &spec, event(&head), now, (shared.random)()) {
+        match decide(head, &spec, event(head), now, (shared.random)()) {
             Ok(transition) => {
                 let queue: Arc<str> = spec.queue().into();
-                commits.push(Commit::of(&key, head, transition, &spec, queue, None, now, &*shared.random));
+                commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
             }
             Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue) => {}
         }

@@ -7,6 +7,7 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
 use lovage_store::{
     Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
@@ -20,12 +21,14 @@ const LOADS: usize = 8;
 
 /// What a call of the store came back with.
 pub(super) enum Done {
-    Owned(Instant, Result<OwnReply>),
+    Owned(Duration, Result<OwnReply>),
     Loaded(Result<(FeedPos, Vec<LaneDef>)>),
     Lanes(Result<Vec<LaneDef>>),
     Feed(FeedPos, Result<FeedBatch>),
     Window(u64, LaneId, Option<(Vec<Waiting>, bool)>),
     Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
+    /// There is room for one more attempt.
+    Room(Option<OwnedSemaphorePermit>),
     Claimed(Vec<Plan>, Result<Vec<Claimed>>),
     /// The outcome of a claim was unknown; this is what is stored.
     Found(Vec<Plan>, Vec<Option<Stored>>),
@@ -83,6 +86,7 @@ impl Owner {
                 self.lanes.loaded(life, lane, page);
             }
             Done::Timers(life, until, page) => self.timers.loaded(life, until, page),
+            Done::Room(room) => (self.waits_for_room, self.room) = (false, room),
             Done::Claimed(plans, outcome) => self.on_claimed(plans, outcome),
             Done::Found(plans, found) => self.on_found(plans, found),
             Done::Running(rows) => {
@@ -133,24 +137,27 @@ impl Owner {
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         let want = if self.stopping.is_some() { Want::Release } else { Want::Own };
         let drop = std::mem::take(&mut self.recovered);
-        let started = Instant::now();
+        let started = (shared.uptime)();
         self.calls.push(Box::pin(async move {
             let request = OwnRequest { session: shared.session, want, lease: shared.options.lease, drop };
             Done::Owned(started, shared.store.own(p, request).await)
         }));
     }
 
-    fn on_owned(&mut self, started: Instant, reply: Result<OwnReply>) {
+    fn on_owned(&mut self, started: Duration, reply: Result<OwnReply>) {
         self.renewing = false;
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => return self.store_failed("renew the partition", &error),
         };
-        if started.elapsed() >= self.shared.options.close_after {
+        let until = started + self.shared.options.close_after;
+        if (self.shared.uptime)() >= until {
             // It says nothing about now; the next one does.
             return;
         }
-        self.renewed = started;
+        // It may have run out before this answer came, without a turn of the loop in between.
+        self.check_lease();
+        (self.renewed, self.lapsed) = (started, false);
         if self.stopping.is_some() {
             // The first answer may be that of a renewal from before the stop.
             if self.token.take().is_some() {
@@ -167,7 +174,6 @@ impl Owner {
         }
         if self.token.is_some() {
             // As long as nobody else can own the partition, a session that comes back starts nothing here.
-            let until = started + self.shared.options.close_after;
             for session in reply.lapsed {
                 self.recover(session, until);
             }
@@ -292,7 +298,7 @@ impl Owner {
         }
     }
 
-    fn recover(&mut self, session: SessionId, until: Instant) {
+    fn recover(&mut self, session: SessionId, until: Duration) {
         if session == self.shared.session || self.recovered.contains(&session) || !self.recovering.insert(session) {
             return;
         }
@@ -337,8 +343,11 @@ impl Owner {
         let Ok(found) = found else { return };
         self.audit_at = Instant::now() + AUDIT_EVERY;
         // One that ended while this was read has another version by now.
-        let unknown = |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key);
+        let given_up = self.shared.given_up.lock();
+        let unknown =
+            |key: &TaskKey| !self.running.contains_key(key) && !self.claiming.contains_key(key) && !given_up.contains(key);
         let found: Vec<_> = found.into_iter().filter(|(key, _)| unknown(key)).collect();
+        drop(given_up);
         if found.is_empty() {
             return;
         }

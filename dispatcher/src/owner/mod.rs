@@ -20,7 +20,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -40,6 +41,9 @@ use crate::timers::Timers;
 /// Random numbers, injected so that a seed decides a simulation.
 pub type Random = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// The time since some moment, by a clock that never stands still or jumps; injected so that simulations have their own.
+pub type Uptime = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// What all owners of a process share.
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
@@ -48,6 +52,26 @@ pub(crate) struct Shared {
     pub options: Options,
     pub random: Random,
     pub session: SessionId,
+    /// One permit for each attempt that may be open in this process.
+    pub room: Arc<Semaphore>,
+    /// Judges leases.
+    pub uptime: Uptime,
+    /// Records that have been given up and told of.
+    pub given_up: Mutex<AHashSet<TaskKey>>,
+}
+
+impl Shared {
+    /// The store cannot handle this record, whatever is tried. Told once, because it is met again at every look.
+    fn give_up(&self, key: &TaskKey, error: &lovage_store::Error) {
+        metrics::counter!("lovage_records_given_up_total").increment(1);
+        let mut known = self.given_up.lock();
+        if known.len() >= MOST_GIVEN_UP {
+            known.clear();
+        }
+        if known.insert(key.clone()) {
+            tracing::error!(task.id = %key.id, %error, "the store cannot handle this task; it is left as it is");
+        }
+    }
 }
 
 /// An open attempt of this session.
@@ -60,6 +84,8 @@ struct Running {
     push: Option<AbortOnDropHandle<()>>,
     /// Given back as soon as the connection is done with, before the end is stored.
     slot: Option<Slot>,
+    /// Given back when the end is stored: what waits for that takes memory too.
+    _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
     ending: bool,
 }
@@ -76,14 +102,19 @@ pub(crate) struct Owner {
     shared: Arc<Shared>,
     partition: Partition,
     token: Option<OwnToken>,
-    /// Start of the last renewal that succeeded.
-    renewed: Instant,
+    /// Start of the last renewal that succeeded, as uptime.
+    renewed: Duration,
+    /// It was too long ago: everything has been given up.
+    lapsed: bool,
     renewing: bool,
     lanes: Lanes,
     timers: Timers,
     running: AHashMap<TaskKey, Running>,
     claiming: AHashMap<TaskKey, Claiming>,
     claim_calls: usize,
+    /// This process has as many attempts open as it may; a permit has been asked for.
+    waits_for_room: bool,
+    room: Option<OwnedSemaphorePermit>,
     /// The session was given up while a claim was on its way: what it starts is not pushed.
     claims_void: bool,
     /// When to look next for attempts that nobody here knows.
@@ -126,6 +157,8 @@ const FEED_WAIT: Duration = Duration::from_secs(10);
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long after the grace of a stop a store that stays away is waited for.
 const HOPELESS: Duration = Duration::from_secs(5);
+/// So many given up records are remembered.
+const MOST_GIVEN_UP: usize = 10_000;
 /// Empty lanes are forgotten above this number.
 const KEEP_LANES: usize = 10_000;
 
@@ -133,19 +166,23 @@ impl Owner {
     pub(crate) fn new(shared: Arc<Shared>, partition: Partition) -> Self {
         let (ends_in, ends) = mpsc::unbounded_channel();
         let now = Instant::now();
+        let renewed = (shared.uptime)();
         let lanes = Lanes::new(shared.options.lane_window);
         let common = Common::new(&shared.options.user_agent);
         Self {
             shared,
             partition,
             token: None,
-            renewed: now,
+            renewed,
+            lapsed: false,
             renewing: false,
             lanes,
             timers: Timers::default(),
             running: AHashMap::new(),
             claiming: AHashMap::new(),
             claim_calls: 0,
+            waits_for_room: false,
+            room: None,
             claims_void: false,
             audit_at: now + AUDIT_EVERY,
             auditing: false,
@@ -210,6 +247,7 @@ impl Owner {
 
     /// Everything that can be done without waiting.
     fn work(&mut self) {
+        self.check_lease();
         self.close_overdue();
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
@@ -224,6 +262,7 @@ impl Owner {
         let now = Instant::now();
         let store_now = self.now();
         let at = |then: Millis| now + then.since(store_now) + Duration::from_millis(1);
+        // The timer stands still while the machine is suspended, and the lease does not: it is looked at after a second.
         let mut wake = now + Duration::from_secs(1);
         if self.token.is_some() {
             if let Some(timer) = self.timers.next(self.due_calls == 0).filter(|_| self.due_calls < DUE_CALLS) {
@@ -247,7 +286,8 @@ impl Owner {
         if let Some(stop) = self.stopping {
             wake = wake.min(if stop > now { stop } else { stop + HOPELESS });
         }
-        wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now)
+        let wake = wake.max(self.pause_until.min(now + STORE_PAUSE)).max(now);
+        if self.lapsed { wake } else { wake.min(now + self.lease_left()) }
     }
 
     fn on_tick(&mut self) {
@@ -259,8 +299,16 @@ impl Owner {
         }
         self.meters.lanes.set(self.lanes.len() as f64);
         self.meters.open.set(self.running.len() as f64);
-        // Without a renewal for this long somebody else may think this session dead: nothing of it may go on.
-        if self.renewed.elapsed() >= self.shared.options.close_after {
+    }
+
+    /// How long the session may go on without a renewal; zero: somebody else may think it dead.
+    fn lease_left(&self) -> Duration {
+        self.shared.options.close_after.saturating_sub((self.shared.uptime)().saturating_sub(self.renewed))
+    }
+
+    fn check_lease(&mut self) {
+        if !self.lapsed && self.lease_left().is_zero() {
+            self.lapsed = true;
             self.lose_everything();
         }
     }

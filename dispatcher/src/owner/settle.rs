@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lovage_core::classify::classify;
 use lovage_core::{Answer, Attempt, Event, Head, Outcome, Spec, TaskKey, Transition, decide};
-use lovage_store::{Commit, Committed, Mode, Result, Sync};
+use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
 use super::calls::Done;
@@ -124,21 +124,26 @@ impl Owner {
         while !self.settling.is_empty() {
             let rest = self.settling.split_off(self.settling.len().min(most));
             let items = std::mem::replace(&mut self.settling, rest);
-            self.settle_calls += 1;
-            self.meters.settle_batch.record(items.len() as f64);
-            let commits = items.iter().map(|item| commit(&self.shared, item)).collect();
-            let (shared, p) = (Arc::clone(&self.shared), self.partition);
-            self.calls.push(Box::pin(async move {
-                let outcome = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await;
-                Done::Settled(items, outcome)
-            }));
+            self.send(items);
         }
+    }
+
+    fn send(&mut self, items: Vec<Settlement>) {
+        self.settle_calls += 1;
+        self.meters.settle_batch.record(items.len() as f64);
+        let commits = items.iter().map(|item| commit(&self.shared, item)).collect();
+        let (shared, p) = (Arc::clone(&self.shared), self.partition);
+        self.calls.push(Box::pin(async move {
+            let outcome = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await;
+            Done::Settled(items, outcome)
+        }));
     }
 
     pub(super) fn on_settled(&mut self, items: Vec<Settlement>, outcome: Result<Vec<Committed>>) {
         self.settle_calls -= 1;
         let committed = match outcome {
             Ok(committed) => committed,
+            Err(error) if error.is_of_the_items() => return self.settle_apart(items, &error),
             Err(error) => {
                 // Nothing is lost: the same guarded change is sent again until the store takes or refuses it.
                 self.store_failed("settle attempts", &error);
@@ -162,6 +167,17 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// One of these makes the store refuse them all: the halves are sent apart, until it is found and given up.
+    fn settle_apart(&mut self, mut items: Vec<Settlement>, error: &Error) {
+        if let [bad] = &items[..] {
+            self.shared.give_up(&bad.key, error);
+            return self.forget(bad);
+        }
+        let rest = items.split_off(items.len() / 2);
+        self.send(items);
+        self.send(rest);
     }
 
     /// The attempt is settled; a newer one of the same task stays.

@@ -1,14 +1,17 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::retry::RetryPolicy;
+use lovage_core::worker::{SigningKey, SigningSecret, WorkerConfig};
 use lovage_core::{AttemptEntry, Callback, Callbacks, Flags, Ns, Reason, ResultValue, Spec, State};
+use lovage_dispatcher::Options;
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::wrap::Faulty;
-use lovage_store::{Cursor, ListQuery, Store};
-use tokio::time::Instant;
+use lovage_store::{Cursor, DocKind, ListQuery, Store};
+use tokio::time::{Instant, sleep};
 
-use crate::world::{EPOCH, Reply, World, call};
+use crate::world::{EPOCH, Reply, Seen, World, call, memory};
 
 #[allow(clippy::unnecessary_wraps)] // the field it goes into is an option
 fn quick_retry(max_attempts: u16) -> Option<RetryPolicy> {
@@ -139,6 +142,35 @@ async fn no_more_open_pushes_than_the_worker_takes() {
         let open = all.iter().filter(|o| o.start <= seen.start && o.end.unwrap() > seen.start).count();
         assert!(open <= 3, "{open} open at once");
     }
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_open_attempts_holds_for_all_partitions_together() {
+    let world = World::over(memory(4), |_| Reply::Slow(Duration::from_millis(100)));
+    world.worker("w", "*", 100).await;
+    let mut keys = Vec::new();
+    for _ in 0..60 {
+        keys.push(world.submit(call("t")).await);
+    }
+    let options = Options { max_in_flight: 3, ..Options::default() };
+    let node = world.start_with(Arc::clone(&world.store), options);
+    let start = Instant::now();
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    // Three at a time, and no time lost in between.
+    assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
+    let pushes: Vec<Seen> = world.pushes().into_values().flatten().collect();
+    let open_at = |at| pushes.iter().filter(|push| push.start <= at && push.end.is_none_or(|end| end > at)).count();
+    let most = pushes.iter().map(|push| open_at(push.start)).max();
+    assert_eq!(most, Some(3));
+    // No partition waits until another has nothing left.
+    let mut by_start = pushes.clone();
+    by_start.sort_by_key(|push| push.session_order);
+    let partition = |push: &Seen| keys.iter().find(|key| key.id.to_string() == push.id).map(|key| world.partition(key));
+    let early: HashSet<_> = by_start[..20].iter().map(partition).collect();
+    assert_eq!(early.len(), 4);
     node.stop().await;
 }
 
@@ -323,5 +355,37 @@ async fn a_backlog_longer_than_the_window_is_worked_off_in_order() {
     }
     let order: Vec<String> = world.transport.seen.lock().iter().map(|s| s.id.clone()).collect();
     assert_eq!(order, keys.iter().map(|k| k.id.to_string()).collect::<Vec<_>>());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_not_used_after_its_time() {
+    let world = World::new(|_| Reply::Status(200, ""));
+    let secret = |letter: &str, until| SigningSecret { secret: format!("whsec_{}", letter.repeat(32)), until };
+    let minute = Some(world.store.clock().now().after(Duration::from_secs(60)));
+    let config = WorkerConfig {
+        urls: vec!["http://127.0.0.1:9/".into()],
+        tasks: vec!["*".into()],
+        signing: vec![secret("A", None), secret("B", minute)],
+        ..WorkerConfig::default()
+    };
+    world.put(DocKind::Worker, "w", &config).await;
+    let key = SigningKey { secrets: vec![secret("C", minute), secret("D", None)] };
+    world.put(DocKind::SigningKey, "default", &key).await;
+    let node = world.start();
+    let signatures = async || {
+        let bare = Spec { url: Some("http://127.0.0.1:9/x".into()), ..Spec::default() };
+        let mut counts = [0; 2];
+        for (count, spec) in counts.iter_mut().zip([call("t"), bare]) {
+            let key = world.submit(spec).await;
+            world.until_final(&key).await;
+            let header = &world.pushes()[&key.id.to_string()][0].headers["webhook-signature"];
+            *count = header.to_str().unwrap().split(' ').count();
+        }
+        counts
+    };
+    assert_eq!(signatures().await, [2, 2]);
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(signatures().await, [1, 1]);
     node.stop().await;
 }

@@ -1,9 +1,11 @@
 //! Stores that stay away, answers that come late or never, feeds that are cut short: nothing is lost and nothing is open twice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lovage_core::State;
+use lovage_dispatcher::{Options, Uptime};
 use lovage_store::Store;
 use lovage_store::wrap::{Fault, Faulty, Verb};
 use tokio::time::{Instant, sleep};
@@ -35,6 +37,47 @@ async fn attempts_closed_in_an_outage_are_made_again() {
     let head = world.until_final(&key).await;
     assert_eq!((head.state, head.attempt, head.lost), (State::Succeeded, 2, 1));
     assert!(healed.elapsed() < Duration::from_secs(10), "{:?}", healed.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_closed_the_moment_the_lease_may_be_over() {
+    let world = World::new(|_| slow(55));
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(&world);
+    let options = Options { renew_every: Duration::from_secs(5), ..Options::default() };
+    let start = Instant::now();
+    let node = world.start_with(store, options);
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    sleep(start + Duration::from_secs(6) - Instant::now()).await;
+    faults.set_away(true);
+    sleep(Duration::from_secs(30)).await;
+    // The last renewal that succeeded began after 5 s.
+    let closed = world.pushes()[&key.id.to_string()][0].end.unwrap() - start;
+    assert!((Duration::from_secs(16)..Duration::from_millis(17_050)).contains(&closed), "{closed:?}");
+    faults.heal();
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_suspended_closes_what_it_had_open() {
+    let world = World::new(|seen| slow(if seen.attempt == 1 { 55 } else { 1 }));
+    world.worker("w", "*", 5).await;
+    let (start, asleep) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let slept = Arc::clone(&asleep);
+    let uptime: Uptime = Arc::new(move || start.elapsed() + Duration::from_secs(slept.load(Ordering::Relaxed)));
+    let node = world.start_on(Arc::clone(&world.store), Options::default(), Some(uptime));
+    let key = world.submit(call("t")).await;
+    world.until_state(&key, State::Running).await;
+    sleep(Duration::from_secs(5)).await;
+    // No timer of the process sees it.
+    asleep.store(60, Ordering::Relaxed);
+    let head = world.until_final(&key).await;
+    let pushes = &world.pushes()[&key.id.to_string()];
+    let closed = pushes[0].end.unwrap() - start;
+    assert!(closed < Duration::from_millis(7_500), "{closed:?}");
+    assert_eq!((head.state, head.attempt, head.lost), (State::Succeeded, 2, 1));
     node.stop().await;
 }
 
@@ -188,5 +231,37 @@ async fn a_claim_that_only_the_store_knows_is_found_when_its_session_leaves() {
     let node = world.start();
     world.until_final(&key).await;
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_store_cannot_handle_does_not_keep_the_others() {
+    let world = World::new(|_| slow(3));
+    world.worker("w", "*", 20).await;
+    let (faults, store) = faulty(&world);
+    let mut keys = Vec::new();
+    let due = Some(world.store.clock().now().after(Duration::from_secs(60)));
+    for n in 0..20 {
+        keys.push(world.submit_with(call("t"), 4, due.filter(|_| n >= 10), None).await);
+    }
+    let node = world.start_over(store);
+    let (ends, waits) = (keys.remove(7), keys.remove(12));
+    world.until_state(&ends, State::Running).await;
+    faults.damage(&ends);
+    faults.damage(&waits);
+    let start = Instant::now();
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    assert!(start.elapsed() < Duration::from_secs(65), "{:?}", start.elapsed());
+    assert_eq!((world.head(&ends).await.state, world.head(&waits).await.state), (State::Running, State::Scheduled));
+    // It holds up neither the stop nor the next life, and is found once it can be read again.
+    let start = Instant::now();
+    node.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let node = world.start();
+    for key in [ends, waits] {
+        assert_eq!(world.until_final(&key).await.state, State::Succeeded);
+    }
     node.stop().await;
 }

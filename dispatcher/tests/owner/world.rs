@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use lovage_core::worker::WorkerConfig;
 use lovage_core::{Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey, decide};
 use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
-use lovage_dispatcher::{Dispatcher, Options, Registry};
+use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
 use lovage_store::{
     Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
     Stored,
@@ -166,16 +166,29 @@ impl World {
 
     /// … that sees the store through this one.
     pub fn start_over(&self, store: Arc<dyn Store>) -> Node {
+        self.start_with(store, Options::default())
+    }
+
+    /// … with these settings.
+    pub fn start_with(&self, store: Arc<dyn Store>, options: Options) -> Node {
+        self.start_on(store, options, None)
+    }
+
+    /// … on a machine with this clock.
+    pub fn start_on(&self, store: Arc<dyn Store>, options: Options, uptime: Option<Uptime>) -> Node {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let rng = Mutex::new(fastrand::Rng::with_seed(session));
-        let dispatcher = Dispatcher::new(
+        let mut dispatcher = Dispatcher::new(
             store,
             Arc::clone(&self.transport) as Arc<dyn Transport>,
             Registry::new(AddressPolicy::development()),
             SessionId(session),
             Arc::new(move || rng.lock().u64(..)),
-            Options::default(),
+            options,
         );
+        if let Some(uptime) = uptime {
+            dispatcher = dispatcher.with_uptime(uptime);
+        }
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
         Node { stop, task }
@@ -188,8 +201,12 @@ impl World {
             concurrency: Some(concurrency),
             ..WorkerConfig::default()
         };
-        let bytes = Some(serde_json::to_vec(&config).unwrap().into());
-        let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
+        self.put(DocKind::Worker, name, &config).await;
+    }
+
+    pub async fn put(&self, kind: DocKind, name: &str, content: &impl serde::Serialize) {
+        let bytes = Some(serde_json::to_vec(content).unwrap().into());
+        let put = DocPut { kind, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
         self.store.put_docs(vec![put]).await.unwrap();
     }
 

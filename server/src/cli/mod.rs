@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::style::plain;
+
 pub(crate) use client::Client;
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
@@ -74,7 +76,7 @@ fn ended(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     let text = failure.to_string();
     if !text.is_empty() {
-        eprintln!("lovage: {text}");
+        eprintln!("lovage: {}", plain(&text));
     }
     ExitCode::from(failure.code())
 }

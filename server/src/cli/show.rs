@@ -1,5 +1,6 @@
 //! Answers for people, and the server's JSON for programs.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use comfy_table::{Table, presets};
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::client::{Answer, Client};
+use crate::style::plain;
 
 /// A line to standard output. Whoever has closed it (`lovage get ID | head -1`) has read enough, which is no error.
 macro_rules! say {
@@ -45,7 +47,7 @@ pub(super) fn submitted(client: &Client, answer: &Answer, record: &Value) {
         return;
     }
     let id = text(record, "id");
-    say!("{id}  {}", client.style.state(text(record, "state")));
+    say!("{id}  {}", client.style.state(&text(record, "state")));
     eprintln!("{}", client.style.dim(&format!("wait for it: lovage wait {id}")));
 }
 
@@ -68,10 +70,10 @@ pub(super) fn record(client: &Client, answer: &Answer, record: &Value) {
             continue;
         }
         let shown = match (name, value.as_str()) {
-            ("state", Some(state)) => client.style.state(state),
+            ("state", Some(state)) => client.style.state(&plain(state)),
             ("error", _) => error(value),
-            (_, Some(plain)) if name != "result" => plain.to_owned(),
-            _ => value.to_string(),
+            (_, Some(text)) if name != "result" => plain(text).into_owned(),
+            _ => plain(&value.to_string()).into_owned(),
         };
         table.add_row([client.style.dim(name), shown]);
     }
@@ -92,12 +94,12 @@ pub(super) fn ended(client: &Client, answer: &Answer, record: &Value) -> Result<
     if succeeded {
         // A result that is large or no JSON is not part of the record.
         match record.get("result") {
-            Some(result) => say!("{id}  {}  {result}", client.style.state(state)),
-            None => say!("{id}  {}  (read it with `lovage result {id}`)", client.style.state(state)),
+            Some(result) => say!("{id}  {}  {}", client.style.state(&state), plain(&result.to_string())),
+            None => say!("{id}  {}  (read it with `lovage result {id}`)", client.style.state(&state)),
         }
         return Ok(());
     }
-    say!("{id}  {}  {}", client.style.state(state), text(record, "reason"));
+    say!("{id}  {}  {}", client.style.state(&state), text(record, "reason"));
     let why = &record["error"];
     if why.is_object() {
         eprintln!("{}", error(why));
@@ -111,9 +113,9 @@ pub(super) fn timed_out(client: &Client, answer: &Answer, record: &Value) -> Res
     if client.wants_json() {
         json(answer);
     } else {
-        say!("{id}  {}", client.style.state(state));
+        say!("{id}  {}", client.style.state(&state));
     }
-    let hint = match text(record, "reason") {
+    let hint = match &*text(record, "reason") {
         "no_worker" => "; no worker serves it: register one with PUT /v1/workers/NAME".to_owned(),
         "" => String::new(),
         reason => format!(" ({reason})"),
@@ -128,7 +130,7 @@ pub(super) fn canceled(client: &Client, answer: &Answer, record: &Value) {
         return;
     }
     let id = text(record, "id");
-    say!("{id}  {}", client.style.state(text(record, "state")));
+    say!("{id}  {}", client.style.state(&text(record, "state")));
     if answer.status == StatusCode::ACCEPTED {
         eprintln!("{}", client.style.dim(&format!("its worker is being asked to stop; see the end with: lovage wait {id}")));
     }
@@ -139,8 +141,9 @@ pub(super) fn json(answer: &Answer) {
     say!("{}", String::from_utf8_lossy(&answer.body).trim_end());
 }
 
-fn text<'a>(record: &'a Value, name: &str) -> &'a str {
-    record[name].as_str().unwrap_or_default()
+/// A text of the record, fit for a terminal.
+fn text<'a>(record: &'a Value, name: &str) -> Cow<'a, str> {
+    plain(record[name].as_str().unwrap_or_default())
 }
 
 /// `Type: message`.

@@ -2,7 +2,7 @@
 //!
 //! Every fault is one that a real store has: it could not be asked, its answer got lost, or it was slow.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,7 @@ pub struct Faulty {
 struct Plan {
     script: BTreeMap<Verb, VecDeque<Option<Fault>>>,
     random: Option<Random>,
+    damaged: BTreeSet<TaskKey>,
     away: bool,
 }
 
@@ -70,6 +71,17 @@ impl Faulty {
     /// From now on this many in a thousand calls have a fault, drawn from `seed`; delays take up to `longest`.
     pub fn random(&self, seed: u64, per_mille: u32, longest: Duration) {
         self.plan.lock().random = Some(Random { rng: Rng::with_seed(seed), per_mille, longest });
+    }
+
+    /// From now on calls that read or change this record by its key fail as a whole: [`Error::Corrupt`].
+    pub fn damage(&self, key: &TaskKey) {
+        self.plan.lock().damaged.insert(key.clone());
+    }
+
+    fn check<'a>(&self, keys: impl IntoIterator<Item = &'a TaskKey>) -> Result<()> {
+        let plan = self.plan.lock();
+        let damaged = keys.into_iter().find(|key| plan.damaged.contains(key));
+        damaged.map_or(Ok(()), |key| Err(Error::Corrupt(format!("{} was made to be damaged", key.id))))
     }
 
     /// Whether the store is away altogether: then every call fails as [`Fault::Before`].
@@ -159,6 +171,7 @@ impl Store for Faulty {
         mode: Mode,
         sync: Sync,
     ) -> Result<Vec<Committed>> {
+        self.check(items.iter().map(|item| &item.key))?;
         self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await
     }
 
@@ -175,6 +188,7 @@ impl Store for Faulty {
     }
 
     async fn heads(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
+        self.check(keys)?;
         self.call(Verb::Heads, self.inner.heads(p, keys)).await
     }
 
@@ -183,6 +197,7 @@ impl Store for Faulty {
     }
 
     async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Bytes>>> {
+        self.check(keys)?;
         self.call(Verb::Bodies, self.inner.bodies(p, keys)).await
     }
 

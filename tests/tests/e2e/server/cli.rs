@@ -72,6 +72,14 @@ async fn a_failed_task_is_exit_code_1() {
     let failed = lovage.cli(&["submit", "demo.fail", "--args", r#"["no luck"]"#, "--id", "bad", "--wait", "10s"]);
     assert_eq!(code(&failed), Some(1), "{failed:?}");
     assert!(stdout(&failed).starts_with("bad  failed") && stderr(&failed).contains("no luck"), "{failed:?}");
+    // What a worker says does not steer the terminal.
+    let evil = r#"["\u001b]0;owned\u0007\u009b2J"]"#;
+    for words in [&["submit", "demo.fail", "--args", evil, "--id", "evil", "--wait", "10s"][..], &["get", "evil"]] {
+        let shown = lovage.cli(words);
+        let all = stdout(&shown) + &stderr(&shown);
+        assert!(all.contains(r"\u{1b}]0;owned\u{7}\u{9b}2J"), "{all:?}");
+        assert!(!all.contains(|c: char| c.is_control() && c != '\n'), "{all:?}");
+    }
     assert_eq!(code(&lovage.cli(&["wait", "bad"])), Some(1));
     // To show a failed task is no failure; to want its result is.
     assert_eq!(code(&lovage.cli(&["get", "bad"])), Some(0));

@@ -1,0 +1,71 @@
+//! What the registry remembers, and for how long.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lovage_core::worker::WorkerConfig;
+use lovage_core::{Millis, Ns};
+use lovage_store::{DocGuard, DocKind, DocPut, MemoryClock, MemoryOptions, MemoryStore, Store};
+
+use super::{Admission, PRUNE_FROM, Registry};
+use crate::egress::AddressPolicy;
+use crate::gate::Slot;
+
+const NOW: Millis = Millis(1_800_000_000_000);
+
+fn slot(registry: &Registry, origin: &str) -> Slot {
+    match registry.origin(Ns::DEFAULT, origin, NOW).admit(NOW) {
+        Admission::Slot(slot, _) => slot,
+        _ => panic!("a new origin is free"),
+    }
+}
+
+fn sizes(registry: &Registry) -> (usize, usize, usize) {
+    (registry.origins.lock().workers.len(), registry.slots.lock().len(), registry.gates.lock().len())
+}
+
+#[test]
+fn origins_that_nobody_calls_any_more_are_forgotten() {
+    let registry = Registry::new(AddressPolicy::development());
+    let open = slot(&registry, "http://open");
+    drop(slot(&registry, "http://slow"));
+    registry.origin(Ns::DEFAULT, "http://slow", NOW).gate.throttle(NOW, Some(Duration::from_secs(300)));
+    let waited_for = registry.origin(Ns::DEFAULT, "http://0", NOW).gate.number;
+    for n in 0..5 * PRUNE_FROM {
+        registry.origin(Ns::DEFAULT, &format!("http://{n}"), NOW);
+    }
+    let (origins, _, gates) = sizes(&registry);
+    assert!(origins <= PRUNE_FROM && gates <= PRUNE_FROM + 1, "{origins} origins, {gates} gates");
+    // What is open stays counted, and who wants to be left alone is.
+    let Admission::Slot(second, instance) = registry.origin(Ns::DEFAULT, "http://open", NOW).admit(NOW) else { panic!("free") };
+    assert_eq!(instance.slots.open(), 2);
+    drop((open, second));
+    assert!(matches!(registry.origin(Ns::DEFAULT, "http://slow", NOW).admit(NOW), Admission::Paused(_)));
+    // A lane that waited for a gate of before does not wait for ever.
+    assert_eq!(registry.free(&[waited_for], NOW), [(waited_for, usize::MAX)]);
+}
+
+#[tokio::test]
+async fn workers_that_are_gone_are_forgotten_when_nothing_is_open() {
+    let store = Arc::new(MemoryStore::new(MemoryOptions::new(MemoryClock::manual(NOW))));
+    let registry = Registry::new(AddressPolicy::development());
+    let put = async |bytes| {
+        let put = DocPut { kind: DocKind::Worker, ns: Ns::DEFAULT, name: "w".into(), guard: DocGuard::Any, bytes };
+        store.put_docs(vec![put]).await.unwrap();
+        registry.load(&*store).await.unwrap();
+    };
+    let config = |url: String| WorkerConfig { urls: vec![url], tasks: vec!["t".into()], ..WorkerConfig::default() };
+    for n in 0..10 {
+        put(Some(serde_json::to_vec(&config(format!("http://127.0.0.1:{}/", 9_000 + n))).unwrap().into())).await;
+    }
+    let worker = registry.worker(Ns::DEFAULT, "default", "t").unwrap();
+    let Admission::Slot(open, _) = worker.admit(NOW) else { panic!("a new worker is free") };
+    drop(worker);
+    assert_eq!(sizes(&registry), (0, 1, 1));
+    put(None).await;
+    assert_eq!(sizes(&registry), (0, 1, 1), "a push is open");
+    drop(open);
+    registry.load(&*store).await.unwrap();
+    assert_eq!(sizes(&registry), (0, 0, 0));
+}
