@@ -60,7 +60,7 @@ pub enum Fault {
     TimedOut,
     /// A successful answer is larger than a result may be.
     BodyTooLarge,
-    /// The answer is not HTTP.
+    /// The answer is not HTTP, or its content encoding cannot be read.
     Malformed,
 }
 
@@ -89,7 +89,7 @@ impl Fault {
             Self::Reset => ("ConnectionReset", "the connection broke before the answer was complete"),
             Self::TimedOut => ("TimedOut", "no complete answer within the time limit"),
             Self::BodyTooLarge => ("ResultTooLarge", "the result is larger than the limit"),
-            Self::Malformed => ("MalformedAnswer", "the answer is not valid HTTP"),
+            Self::Malformed => ("MalformedAnswer", "the answer is not valid HTTP, or its content encoding cannot be read"),
         }
     }
 

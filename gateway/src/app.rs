@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use lovage_core::{Millis, Ns, Partition, SignatureLimits, Slot, TaskKey};
 use lovage_store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub draining: CancellationToken,
     /// Requests that are being answered.
     pub open: TaskTracker,
+    /// Compressed streams that may be read at once.
+    pub inflaters: Arc<Semaphore>,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
     turn: AtomicU16,
@@ -32,6 +35,7 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(store: Arc<dyn Store>, options: GatewayOptions, draining: CancellationToken) -> Self {
+        let inflaters = Arc::new(Semaphore::new(options.limits.compressed_streams));
         let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters));
         Self {
             store,
@@ -41,6 +45,7 @@ impl App {
             directory: Directory::default(),
             draining,
             open: TaskTracker::new(),
+            inflaters,
             openapi: std::sync::OnceLock::new(),
             turn: AtomicU16::new(0),
         }

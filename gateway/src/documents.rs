@@ -39,6 +39,8 @@ impl Precondition {
         match text(value).as_str() {
             "*" => Ok(Self::Exists),
             tag => {
+                // The tag of a compressed answer is weak, but it names the same version.
+                let tag = tag.strip_prefix("W/").unwrap_or(tag);
                 let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
                 // A tag that was never given out matches nothing.
                 Ok(Self::Version(number.unwrap_or(0)))

@@ -10,13 +10,16 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use lovage_core::problem::{Code, Problem};
 use metrics::{counter, gauge, histogram};
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
+use crate::deflate::Wanted;
+use crate::inflate;
 use crate::problem::{Refusal, render};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -64,11 +67,17 @@ pub(crate) async fn edge(State(app): State<Shared>, request: Request, next: Next
     let id = request_id(request.headers(), &app);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = method_label(request.method());
+    let wanted = Wanted::of(request.method(), request.headers());
+    let odd_coding = inflate::is_unknown(request.headers());
 
     let mut response = answer(&app, &id, request, next).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = render(&problem, &id.0, response);
     }
+    if odd_coding && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd, deflate"));
+    }
+    response = wanted.apply(response).await;
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

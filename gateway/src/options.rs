@@ -40,6 +40,10 @@ pub struct Limits {
     pub streams: u32,
     /// Requests that wait for a task to become final.
     pub waiters: usize,
+    /// Compressed NDJSON streams that are read at once; each may need a window of 16 MiB.
+    pub compressed_streams: usize,
+    /// Bytes that a compressed NDJSON stream may inflate to for each of its own, once it has given more than `array_bytes`.
+    pub expansion: usize,
     /// Records that one call of a list looks at, whatever its filters leave of them.
     pub list_scan: usize,
 }
@@ -61,6 +65,8 @@ impl Default for Limits {
             connections: 10_000,
             streams: 200,
             waiters: 10_000,
+            compressed_streams: 64,
+            expansion: 200,
             list_scan: 2_000,
         }
     }
@@ -80,7 +86,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 15] = [
+        let rows: [(&'static str, usize); 17] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -95,6 +101,8 @@ impl Limits {
             ("connections", self.connections),
             ("streams", self.streams as usize),
             ("waiters", self.waiters),
+            ("compressed_streams", self.compressed_streams),
+            ("expansion", self.expansion),
             ("list_scan", self.list_scan),
         ];
         for (name, value) in rows {

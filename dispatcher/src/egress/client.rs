@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::conn::Conn;
 use super::connect::Connector;
+use super::decode;
 use super::exchange::{Exchanged, Limits, exchange, far_from};
 use super::fault::{FaultKind, PushFault};
 use super::message::Message;
@@ -129,7 +130,8 @@ impl HttpTransport {
             let alarm = std::pin::pin!(tokio::time::sleep_until(deadline));
             let mut limits = Limits { alarm, max_body: push.max_body, idle: self.pool.idle_time() };
             let way = Way { origin: push.target.origin(), connect_by };
-            pushed.outcome = self.deliver(way, &message, &mut limits, sink.as_deref_mut(), &mut pushed).await;
+            let answer = self.deliver(way, &message, &mut limits, sink.as_deref_mut(), &mut pushed).await;
+            pushed.outcome = answer.and_then(|response| decode::plain(response, push.max_body));
             let arrived = pushed.outcome.as_ref().map_or_else(|fault| fault.kind().may_have_arrived(), |_| true);
             pushed.sent = if arrived { length } else { 0 };
         }

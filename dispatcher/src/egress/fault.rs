@@ -22,7 +22,7 @@ pub enum FaultKind {
     Reset,
     /// The answer was not complete in time.
     TimedOut,
-    /// The answer is not HTTP, or its head is too large.
+    /// The answer is not HTTP, its head is too large, or its body is not what its content encoding says.
     Malformed,
 }
 
@@ -37,7 +37,7 @@ impl FaultKind {
             Self::ConnectTimeout => "connecting took too long",
             Self::Reset => "the connection ended before the answer did",
             Self::TimedOut => "the answer did not arrive in time",
-            Self::Malformed => "the answer is not valid HTTP",
+            Self::Malformed => "the answer is not valid HTTP, or its content encoding cannot be read",
         }
     }
 

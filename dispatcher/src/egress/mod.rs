@@ -5,7 +5,8 @@
 //! * a URL is parsed once ([`Target`]) and only the parsed value is used afterwards;
 //! * literal addresses are judged when the URL is parsed, resolved addresses at every attempt, and the
 //!   address that was judged is the one that is dialled and compared with the peer after the connect;
-//! * redirects are not followed, no proxy is taken from the environment, nothing is decompressed;
+//! * redirects are not followed, no proxy is taken from the environment, no compression is asked for, and what comes
+//!   compressed all the same is decoded within the limit of the answer's size;
 //! * one time limit covers everything from the name lookup to the last byte of the answer, and the answer's
 //!   head and body have limits;
 //! * what is told to tenants about a failure comes from a fixed list ([`FaultKind`]).
@@ -15,6 +16,7 @@ pub mod cidr;
 mod client;
 mod conn;
 mod connect;
+mod decode;
 mod exchange;
 mod fault;
 mod head;

@@ -5,17 +5,15 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use lovage_core::Ns;
 use lovage_core::problem::Problem;
-use tokio::time::Instant;
 
 use super::Answer;
 use super::lines::{Line, Lines};
 use crate::app::{App, Shared};
-use crate::body::{self, too_large};
+use crate::body::{Pieces, too_large};
 
 /// Lines of one chunk.
 const CHUNK_LINES: usize = 256;
@@ -25,10 +23,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 4;
 
 struct Source {
-    app: Shared,
-    body: Option<Body>,
+    pieces: Option<Pieces>,
     lines: Lines,
-    end: Instant,
 }
 
 /// Lines to be stored together, and why reading stopped after them, if it did.
@@ -38,20 +34,14 @@ struct Chunk {
     broken: Option<Problem>,
 }
 
-/// The answer lines for the lines of `body`.
+/// The answer lines for the lines of a body.
 pub(crate) fn answers(
     app: Shared,
     ns: Ns,
-    body: Body,
+    pieces: Pieces,
     request_id: Arc<str>,
 ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
-    let limits = &app.options.limits;
-    let source = Source {
-        lines: Lines::new(limits.task_bytes),
-        end: Instant::now() + app.options.times.stream,
-        body: Some(body),
-        app: app.clone(),
-    };
+    let source = Source { lines: Lines::new(app.options.limits.task_bytes), pieces: Some(pieces) };
     // The request goes on after the head of its answer.
     let open = app.open.token();
     stream::unfold(source, |mut source| async move {
@@ -95,11 +85,11 @@ impl Source {
                     return Some(chunk);
                 }
             }
-            let Some(body) = &mut self.body else {
+            let Some(pieces) = &mut self.pieces else {
                 chunk.lines.extend(self.lines.last());
                 return (!chunk.lines.is_empty() || chunk.broken.is_some()).then_some(chunk);
             };
-            let next = body::frame(body, self.app.options.times.body_idle, self.end);
+            let next = pieces.next();
             let piece = if chunk.lines.is_empty() {
                 next.await
             } else {
@@ -111,10 +101,10 @@ impl Source {
             };
             match piece {
                 Ok(Some(piece)) => self.lines.push(&piece),
-                Ok(None) => self.body = None,
+                Ok(None) => self.pieces = None,
                 Err(problem) => {
                     // The line that was being sent is not whole: it is dropped, and the last answer says why.
-                    self.body = None;
+                    self.pieces = None;
                     self.lines = Lines::new(0);
                     chunk.broken = Some(problem);
                 }

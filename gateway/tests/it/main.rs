@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batch;
+mod codings;
 mod create;
 mod edge;
+mod formats;
 mod harness;
 mod malformed;
 mod openapi;

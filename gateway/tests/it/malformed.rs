@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::Harness;
 
-const SIGNATURES: &[(&str, Code, &[&str])] = &[
+pub const SIGNATURES: &[(&str, Code, &[&str])] = &[
     ("", Code::Malformed, &[]),
     ("{", Code::Malformed, &[]),
     (r#"{"task":"a"} x"#, Code::Malformed, &[]),
@@ -90,7 +90,7 @@ const SIGNATURES: &[(&str, Code, &[&str])] = &[
     (r#"{"task":"a","delay":"x","priority":"y","zzz":1}"#, Code::UnknownField, &["/delay", "/priority", "/zzz"]),
 ];
 
-fn pointers(problem: &Value) -> Vec<&str> {
+pub fn pointers(problem: &Value) -> Vec<&str> {
     let errors = problem["errors"].as_array();
     errors.into_iter().flatten().map(|error| error["pointer"].as_str().unwrap()).collect()
 }
@@ -148,7 +148,6 @@ async fn wrong_types_paths_methods_and_parameters() {
     let form = ("content-type", "application/x-www-form-urlencoded");
     h.call(Method::POST, "/v1/tasks", &[form], "{}").await.is_problem(Code::ContentTypeRefused);
     h.call(Method::POST, "/v1/tasks", &[], "{}").await.is_problem(Code::ContentTypeRefused);
-    h.post_with("/v1/tasks", &[("content-encoding", "gzip")], "{}").await.is_problem(Code::ContentTypeRefused);
     h.call(Method::POST, "/v1/tasks:batch", &[form], "[]").await.is_problem(Code::ContentTypeRefused);
     h.get("/v1/nothing").await.is_problem(Code::RouteUnknown);
     h.get("/v1/tasks/a/b/c/d").await.is_problem(Code::RouteUnknown);

@@ -50,6 +50,8 @@ pub(crate) struct LimitsSection {
     pub connections: usize,
     pub streams: u32,
     pub waiters: usize,
+    pub compressed_streams: usize,
+    pub expansion: usize,
     pub list_scan: usize,
 }
 
@@ -71,6 +73,8 @@ impl Default for LimitsSection {
             connections: it.connections,
             streams: it.streams,
             waiters: it.waiters,
+            compressed_streams: it.compressed_streams,
+            expansion: it.expansion,
             list_scan: it.list_scan,
         }
     }
@@ -94,6 +98,8 @@ impl LimitsSection {
             connections: self.connections,
             streams: self.streams,
             waiters: self.waiters,
+            compressed_streams: self.compressed_streams,
+            expansion: self.expansion,
             list_scan: self.list_scan,
         }
     }

@@ -84,7 +84,7 @@ async fn bodies_of_every_coding_and_size_come_whole() {
             200,
             "abc".to_owned(),
         ),
-        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nraw".to_owned(), 200, "raw".to_owned()),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\ncontent-length: 3\r\n\r\nraw".to_owned(), 200, "raw".to_owned()),
         ("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 1\r\n\r\nx".to_owned(), 500, "x".to_owned()),
         (format!("HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n{}", "y".repeat(300_000)), 200, "y".repeat(300_000)),
     ];
@@ -105,6 +105,35 @@ async fn bodies_of_every_coding_and_size_come_whole() {
             let response = pushed.outcome.unwrap();
             assert_eq!(response.status, status);
             assert!(response.body == body && !response.truncated);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_decoded_and_junk_is_none() {
+    let packed = lovage_coding::encode(lovage_coding::Coding::Gzip, &[b'z'; 5_000]).unwrap();
+    for (body, coding) in [(packed, "gzip"), (b"raw".to_vec(), "gzip"), (b"raw".to_vec(), "snappy")] {
+        let good = body != b"raw";
+        let mut answer =
+            format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+        answer.extend(body);
+        let server = Server::start(move |mut peer| {
+            let answer = answer.clone();
+            async move {
+                while peer.request().await.is_some() {
+                    peer.write(&answer).await;
+                }
+            }
+        })
+        .await;
+        let transport = transport();
+        for round in 0..2 {
+            let pushed = push(&transport, &server.url()).await;
+            assert_eq!(pushed.reused, round > 0, "the connection is as good as before");
+            match pushed.outcome {
+                Ok(response) => assert!(good && response.body == vec![b'z'; 5_000] && !response.truncated),
+                Err(fault) => assert!(!good && fault.kind() == FaultKind::Malformed),
+            }
         }
     }
 }

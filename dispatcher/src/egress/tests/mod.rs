@@ -126,8 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         (self.buffer.len() >= end).then_some(end)
     }
 
-    async fn write(&mut self, text: &str) -> bool {
-        self.stream.write_all(text.as_bytes()).await.is_ok() && self.stream.flush().await.is_ok()
+    async fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// Waits until the other side is gone.

@@ -11,11 +11,13 @@ use crate::app::Shared;
 use crate::auth::Caller;
 use crate::batch::stream;
 use crate::edge::RequestId;
+use crate::formats::{Bounds, Format};
 use crate::problem::Refusal;
 use crate::query::{self, Query};
 use crate::{body, schema, view};
 
 const NDJSON: &str = "application/x-ndjson";
+const WHAT: &str = "an array of tasks";
 
 /// Submit many tasks
 ///
@@ -25,7 +27,10 @@ const NDJSON: &str = "application/x-ndjson";
 #[utoipa::path(
     post, path = "/v1/tasks:batch", operation_id = "createTasks", tag = "tasks",
     params(schema::BatchQuery, schema::IdempotencyHeader),
-    request_body(content((Vec<schema::Signature> = "application/json"), (String = "application/x-ndjson"))),
+    request_body(content(
+        (Vec<schema::Signature> = "application/json"), (Vec<schema::Signature> = "application/msgpack"),
+        (Vec<schema::Signature> = "application/yaml"), (String = "application/x-ndjson")
+    )),
     responses((status = 200, description = "What became of each item, in order", content(
         (schema::BatchAnswers = "application/json"), (String = "application/x-ndjson")
     )))
@@ -40,14 +45,18 @@ pub(crate) async fn batch(
 ) -> Result<Response, Refusal> {
     let atomic = query.flag("atomic")?.unwrap_or(false);
     query.done()?;
-    body::refuse_encoding(&headers)?;
-    match body::media_type(&headers).as_str() {
-        "application/json" => {}
-        NDJSON => return lines(app, caller, request_id, atomic, &headers, body),
-        _ => return Err(body::refused("send the tasks as application/json or application/x-ndjson").into()),
+    let media_type = body::media_type(&headers);
+    if media_type == NDJSON {
+        return lines(app, caller, request_id, atomic, &headers, body);
     }
+    let format = Format::parse(&media_type).ok_or_else(|| {
+        body::refused("send the tasks as application/json, application/msgpack, application/yaml or application/x-ndjson")
+    })?;
     let limits = &app.options.limits;
-    let bytes = body::read(body, &headers, "an array of tasks", limits.array_bytes, &app.options.times).await?;
+    let bytes = body::read(body, &headers, WHAT, limits.array_bytes, &app.options.times).await?;
+    // The array itself is one level more than a task has.
+    let bounds = Bounds { what: WHAT, bytes: limits.array_bytes, depth: limits.json_depth + 1 };
+    let bytes = format.json(bytes, bounds).await?;
     let answers = app.insert_array(caller.ns, &headers, &bytes, atomic).await?;
     let mut out = Vec::with_capacity(16 + answers.items.len() * 64);
     out.extend_from_slice(b"{\"items\":[");
@@ -80,6 +89,7 @@ fn lines(
         let message = "a stream takes no Idempotency-Key: give its tasks ids to repeat it safely";
         return Err(Problem::invalid("/idempotency_key", message).into());
     }
-    let answers = Body::from_stream(stream::answers(app, caller.ns, body, request_id));
+    let pieces = body::Pieces::new(&app, headers, body)?;
+    let answers = Body::from_stream(stream::answers(app, caller.ns, pieces, request_id));
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(NDJSON))], answers).into_response())
 }

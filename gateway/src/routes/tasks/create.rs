@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
+use crate::formats::{Bounds, Format};
 use crate::intake::{Idempotency, odd_answer};
 use crate::lane_cache::LaneCache;
 use crate::problem::Refusal;
@@ -23,11 +24,14 @@ const TARGET: &str = "POST /v1/tasks";
 /// Submit a task
 ///
 /// The body is a signature. With a `Lovage-Task` or `Lovage-Url` header it is the payload itself, of any content type,
-/// and the other scalar fields come as `Lovage-*` headers.
+/// and the other scalar fields come as `Lovage-*` headers. Bodies may be compressed (`Content-Encoding`).
 #[utoipa::path(
     post, path = "/v1/tasks", operation_id = "createTask", tag = "tasks",
     params(schema::WaitQuery, schema::IdempotencyHeader),
-    request_body(content((schema::Signature = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    request_body(content(
+        (schema::Signature = "application/json"), (schema::Signature = "application/msgpack"),
+        (schema::Signature = "application/yaml"), (Vec<u8> = "application/octet-stream")
+    )),
     responses(
         (status = 202, description = "Stored", body = schema::TaskAccepted, headers(("Location" = String, description = "Where the task is"))),
         (status = 200, description = "Final within `wait`, or the same request was made before", body = schema::Task),
@@ -43,12 +47,10 @@ pub(crate) async fn create(
     let wait = query.wait(app.options.times.wait)?;
     query.done()?;
     let is_raw = raw::is_raw(&headers);
-    if is_raw {
-        body::refuse_encoding(&headers)?;
-    } else {
-        body::require_json(&headers)?;
-    }
-    let bytes = body::read(body, &headers, "a task", app.options.limits.task_bytes, &app.options.times).await?;
+    let format = if is_raw { Format::Json } else { Format::of(&headers)? };
+    let limits = &app.options.limits;
+    let bytes = body::read(body, &headers, "a task", limits.task_bytes, &app.options.times).await?;
+    let bytes = format.json(bytes, Bounds { what: "a task", bytes: limits.task_bytes, depth: limits.json_depth }).await?;
 
     let now = app.now();
     let idempotency = Idempotency::of(&headers, TARGET, &bytes)?;
