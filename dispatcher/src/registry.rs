@@ -131,6 +131,11 @@ impl Registry {
         })
     }
 
+    /// The rules for addresses.
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.policy
+    }
+
     /// Changes when a wanted slot is free.
     pub fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()

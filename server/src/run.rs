@@ -18,7 +18,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Loaded};
-use crate::destinations::EgressRules;
 use crate::dispatch::{Dispatch, runtime};
 use crate::storage::Storage;
 use crate::{admin_key, banner, demo, logging, recorder, signals, storage};
@@ -88,7 +87,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
         Arc::clone(&storage.store),
         GatewayOptions {
             auth,
-            destinations: Arc::new(EgressRules(policy)),
+            destinations: Arc::new(policy),
             limits: config.limits.options(),
             times: config.times.options(config.grace),
             random,

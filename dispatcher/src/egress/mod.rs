@@ -13,6 +13,7 @@
 pub mod cidr;
 mod client;
 mod connect;
+mod destinations;
 mod exchange;
 mod fault;
 mod headers;
