@@ -1,15 +1,26 @@
 //! The head of a task: the small part that every transition rewrites, apart from the body.
 //!
 //! Redis keeps it as 96 bytes, SQLite as columns. The first eight bytes are the version in big-endian order:
-//! the guard of every change. `seq` has a fixed place because the store, not the caller, assigns it.
+//! the guard of every change. What a store writes by itself has a named place: `seq` at insert, and version and deadline
+//! when the last member has arrived at a barrier.
 
 use crate::state::{Reason, State};
 use crate::time::Millis;
 
 /// Bytes of a packed head.
 pub const HEAD_BYTES: usize = 96;
-/// Where a packed head holds `seq` (8 bytes, big-endian): the only range that a store writes by itself.
+/// Where a packed head holds the version (8 bytes, big-endian).
+pub const VERSION_OFFSET: usize = 0;
+/// Where a packed head holds the number of its state (1 byte).
+pub const STATE_OFFSET: usize = 9;
+/// Where a packed head holds `seq` (8 bytes, big-endian).
 pub const SEQ_OFFSET: usize = 40;
+const TIMES_OFFSET: usize = 48;
+const TIME_BYTES: usize = 6;
+/// Where a packed head holds `expires` (6 bytes, big-endian).
+pub const EXPIRES_OFFSET: usize = TIMES_OFFSET + 2 * TIME_BYTES;
+/// Where a packed head holds `deadline` (6 bytes, big-endian).
+pub const DEADLINE_OFFSET: usize = TIMES_OFFSET + 3 * TIME_BYTES;
 const WORKER_OFFSET: usize = 90;
 /// The packed format that this version writes.
 pub const HEAD_FORMAT: u8 = 1;
@@ -140,9 +151,9 @@ impl Head {
     /// Packs into the format that Redis keeps.
     pub fn pack(&self) -> [u8; HEAD_BYTES] {
         let mut out = [0u8; HEAD_BYTES];
-        out[0..8].copy_from_slice(&self.version.to_be_bytes());
+        out[VERSION_OFFSET..8].copy_from_slice(&self.version.to_be_bytes());
         out[8] = HEAD_FORMAT;
-        out[9] = self.state as u8;
+        out[STATE_OFFSET] = self.state as u8;
         out[10] = self.reason as u8;
         out[11] = self.priority;
         out[12..14].copy_from_slice(&self.flags.0.to_be_bytes());
@@ -154,8 +165,8 @@ impl Head {
         out[32..40].copy_from_slice(&self.lane.0.to_be_bytes());
         out[SEQ_OFFSET..48].copy_from_slice(&self.seq.to_be_bytes());
         for (i, time) in self.times().into_iter().enumerate() {
-            let at = 48 + i * 6;
-            out[at..at + 6].copy_from_slice(&time.0.to_be_bytes()[2..]);
+            let at = TIMES_OFFSET + i * TIME_BYTES;
+            out[at..at + TIME_BYTES].copy_from_slice(&time.0.to_be_bytes()[2..]);
         }
         out[WORKER_OFFSET..WORKER_OFFSET + 4].copy_from_slice(&self.worker.to_be_bytes());
         out
@@ -174,12 +185,13 @@ impl Head {
         };
         let time_at = |i: usize| {
             let mut word = [0; 8];
-            word[2..].copy_from_slice(&bytes[48 + i * 6..54 + i * 6]);
+            let at = TIMES_OFFSET + i * TIME_BYTES;
+            word[2..].copy_from_slice(&bytes[at..at + TIME_BYTES]);
             Millis(u64::from_be_bytes(word))
         };
         Some(Self {
-            version: u64_at(0),
-            state: State::from_u8(bytes[9])?,
+            version: u64_at(VERSION_OFFSET),
+            state: State::from_u8(bytes[STATE_OFFSET])?,
             reason: Reason::from_u8(bytes[10])?,
             priority: bytes[11],
             flags: Flags(u16::from_be_bytes([bytes[12], bytes[13]])),
@@ -280,6 +292,9 @@ pub(crate) mod tests {
             prop_assert_eq!(Head::unpack(&head.pack()).unwrap(), head.clone());
             prop_assert_eq!(&head.pack()[..8], &head.version.to_be_bytes());
             prop_assert_eq!(&head.pack()[SEQ_OFFSET..SEQ_OFFSET + 8], &head.seq.to_be_bytes());
+            prop_assert_eq!(&head.pack()[EXPIRES_OFFSET..EXPIRES_OFFSET + 6], &head.expires.0.to_be_bytes()[2..]);
+            prop_assert_eq!(&head.pack()[DEADLINE_OFFSET..DEADLINE_OFFSET + 6], &head.deadline.0.to_be_bytes()[2..]);
+            prop_assert_eq!(head.pack()[STATE_OFFSET], head.state as u8);
         }
 
         #[test]

@@ -129,7 +129,7 @@ impl Idempotency {
         value.extend_from_slice(&self.hash);
         value.extend_from_slice(&ids.to_be_bytes());
         let until = now.after(app.options.times.idempotency);
-        KeyPut { kind: KeyKind::Idempotency, key: self.key.clone(), value: value.into(), until }
+        KeyPut { kind: KeyKind::Idempotency, key: self.key.clone(), value: value.into(), until: Some(until), steal: None }
     }
 
     /// The first task of the request that took the key, if that was this same request.

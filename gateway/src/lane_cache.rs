@@ -33,7 +33,7 @@ impl LaneCache {
             lane,
             exists: if draft.id.is_some() { OnExists::Return } else { OnExists::Generated },
             not_after: None,
-            unique: None,
+            keys: Vec::new(),
             root: None,
             key,
         }

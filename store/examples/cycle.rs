@@ -97,7 +97,7 @@ impl Bench {
             lane: self.lane.clone(),
             exists: OnExists::Generated,
             not_after: None,
-            unique: None,
+            keys: Vec::new(),
             root: None,
         });
         let items = items.collect();

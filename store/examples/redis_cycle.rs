@@ -123,7 +123,7 @@ fn new_tasks(now: Millis, n: u64, count: usize, body: usize) -> Vec<Insert> {
         lane: lane.clone(),
         exists: OnExists::Generated,
         not_after: None,
-        unique: None,
+        keys: Vec::new(),
         root: None,
     };
     (0..count as u32).map(task).collect()

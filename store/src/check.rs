@@ -1,8 +1,8 @@
 //! What every store checks before it looks at its data, so that a caller's bug has the same answer everywhere.
 
-use lovage_core::{Partition, TaskKey};
+use lovage_core::{Partition, TaskId};
 
-use crate::{Caps, Error, Result};
+use crate::{Caps, Commit, Effect, Error, Insert, KeyTake, MAX_KEYS, MAX_MEMBERS, Result};
 
 impl Caps {
     /// Refuses a partition that does not exist and a batch above [`Caps::max_batch`] as [`Error::Invalid`].
@@ -16,13 +16,44 @@ impl Caps {
         Ok(())
     }
 
-    /// Refuses a task whose slot lives in another partition as [`Error::Invalid`]: nobody would find it again.
-    pub fn check_home(&self, p: Partition, key: &TaskKey) -> Result<()> {
-        let home = key.slot().partition(self.partitions);
-        if home == p {
-            Ok(())
-        } else {
-            Err(Error::Invalid(format!("task {} lives in partition {}, not {}", key.id, home.0, p.0)))
-        }
+    /// Refuses what no insert may ask for as [`Error::Invalid`]: too many keys, and a task whose slot lives in another
+    /// partition, where nobody would find it again.
+    pub fn check_inserts(&self, p: Partition, items: &[Insert]) -> Result<()> {
+        items.iter().try_for_each(|item| {
+            check_keys(item)?;
+            let home = item.key.slot().partition(self.partitions);
+            let bound = matches!(item.key.id, TaskId::Client(_)) && item.keys.iter().any(|put| put.kind.ends_with_record());
+            if home == p || bound {
+                Ok(())
+            } else {
+                Err(Error::Invalid(format!("task {} lives in partition {}, not {}", item.key.id, home.0, p.0)))
+            }
+        })
     }
+
+    /// Refuses what no commit may ask for as [`Error::Invalid`]: too large a barrier, spawned tasks with too many keys.
+    pub fn check_commits(&self, items: &[Commit]) -> Result<()> {
+        items.iter().flat_map(|item| &item.effects).try_for_each(|effect| match effect {
+            Effect::Spawn(child) => check_keys(child),
+            Effect::Barrier { members } if *members > MAX_MEMBERS => {
+                Err(Error::Invalid(format!("a barrier of {members} members, at most {MAX_MEMBERS}")))
+            }
+            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } => Ok(()),
+        })
+    }
+
+    /// Refuses a key that needs the record of its task as [`Error::Invalid`].
+    pub fn check_take(&self, take: &KeyTake) -> Result<()> {
+        if take.kind.ends_with_record() {
+            return Err(Error::Invalid(format!("a {:?} key is taken with its task", take.kind)));
+        }
+        Ok(())
+    }
+}
+
+fn check_keys(item: &Insert) -> Result<()> {
+    if item.keys.len() > MAX_KEYS {
+        return Err(Error::Invalid(format!("{} keys of a task that may have {MAX_KEYS}", item.keys.len())));
+    }
+    Ok(())
 }

@@ -7,7 +7,8 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, SessionId, TaskK
 
 use crate::{
     Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index, Insert,
-    Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts, Result, Stored, Sync,
+    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts, Result,
+    Stored, Sync,
 };
 
 /// What a store is and can do.
@@ -44,7 +45,7 @@ pub trait Store: Send + std::marker::Sync + 'static {
     /// Stores new tasks. Resolves when they are durable. Answers come in order.
     ///
     /// Per item, in this order: `Late`, `Exists`, `Conflict`, else `Ok`. Items see the ones before them in the batch.
-    /// Two items with the same generated id are a bug of the caller.
+    /// Two items with the same generated id are a bug of the caller. An item takes all its keys or none.
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>>;
 
     /// Moves waiting tasks to running if `own` still holds the partition (else [`Fenced`](crate::Error::Fenced)) and each
@@ -83,7 +84,11 @@ pub trait Store: Send + std::marker::Sync + 'static {
     /// A page of a namespace's tasks: bounded work, at most `limit` records, possibly fewer with a cursor to go on.
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page>;
 
-    /// A key that an insert took, unless its time is over.
+    /// Takes a key alone: `None` if it was free, was the entry named as seen, or is this very entry already; else the entry
+    /// that is there. Resolves when durable. What this is for: [the directory](crate::KeyTake).
+    async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>>;
+
+    /// A key that was taken, unless its time is over.
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>>;
 
     /// Absolute counts by queue and state, those that are not all zero, in order.

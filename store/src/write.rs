@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lovage_core::callback::{self, Change};
-use lovage_core::{Head, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition};
+use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition};
+
+use crate::{KeyEntry, KeyKind, KeyPut};
 
 /// What happens when an id is already stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,42 +36,11 @@ pub enum Sync {
     Ordered,
 }
 
-/// What a key is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum KeyKind {
-    /// An `Idempotency-Key`; value: hash of the request.
-    Idempotency = b'i',
-}
-
-/// A key that an insert takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPut {
-    /// What the key is used for.
-    pub kind: KeyKind,
-    /// The key; unique per namespace and kind.
-    pub key: Bytes,
-    /// Kept beside the task's id and returned with a conflict.
-    pub value: Bytes,
-    /// The key is free again at this time.
-    pub until: Millis,
-}
-
-/// A key as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyEntry {
-    /// Whose it is.
-    pub task: TaskKey,
-    /// What was put beside it.
-    pub value: Bytes,
-    /// When it ends.
-    pub until: Millis,
-}
-
 /// A new task.
 #[derive(Clone, Debug)]
 pub struct Insert {
-    /// Its namespace and id; the id's slot must belong to the partition.
+    /// Its namespace and id; the id's slot must belong to the partition. Only a client-chosen id may live elsewhere, if
+    /// the task takes a key that binds it there (`Unique`, `Debounce`).
     pub key: TaskKey,
     /// Its first head, with version 1 and `seq` 0: the store assigns `seq`.
     pub head: Head,
@@ -81,8 +52,8 @@ pub struct Insert {
     pub exists: OnExists,
     /// Refused as [`Inserted::Late`] if the store's time is already past this.
     pub not_after: Option<Millis>,
-    /// A key that must be free (or past its end), taken together with the insert.
-    pub unique: Option<KeyPut>,
+    /// Keys that must be free, taken together with the insert; at most [`MAX_KEYS`](crate::MAX_KEYS).
+    pub keys: Vec<KeyPut>,
     /// The root of the tree it belongs to, if it is not a root itself.
     pub root: Option<TaskKey>,
 }
@@ -97,8 +68,15 @@ pub enum Inserted {
     },
     /// The id is taken: this is the stored head.
     Exists(Head),
-    /// The key is taken.
-    Conflict(KeyEntry),
+    /// A key is taken.
+    Conflict {
+        /// What the key is used for.
+        kind: KeyKind,
+        /// Who has it.
+        entry: KeyEntry,
+        /// The head of that task; `None` if it is gone or lives in another partition.
+        head: Option<Head>,
+    },
     /// Its time was over before it was stored.
     Late,
     /// Another item of an atomic batch was refused.
@@ -148,11 +126,41 @@ pub struct Commit {
     pub effects: Vec<Effect>,
 }
 
-/// What else a commit does in the same atomic step.
+/// The most members of a barrier.
+pub const MAX_MEMBERS: u32 = 1_000_000;
+
+/// What else a commit does in the same atomic step, in this order, after its own change.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Stores a new task of the same partition (a callback). Refused by nothing: its id is generated.
+    /// Stores a new task of the same partition. Skipped if its id is stored already, so that a deterministic id is
+    /// spawned once. If a key that it takes belongs to another task, the whole commit is answered
+    /// [`Committed::Conflict`]. From the commit's own task a key may be stolen whatever the version.
     Spawn(Box<Insert>),
+    /// The commit's own task, which must be blocked now (else this does nothing), waits for so many members; at most
+    /// [`MAX_MEMBERS`]. A barrier that it had before is forgotten.
+    ///
+    /// When all have arrived and the task is still blocked, the store sets its `deadline` to now, raises its version by
+    /// one and shows that in the same feed entry; without members, at once. The barrier goes when it is complete, when
+    /// its task is no longer blocked, and with the record.
+    Barrier {
+        /// How many.
+        members: u32,
+    },
+    /// A member has arrived at the barrier of a task of this partition. Applied once for each index; one that is
+    /// repeated, out of range, or at a barrier that is not there is ignored.
+    Arrive {
+        /// The task that waits.
+        barrier: TaskKey,
+        /// Which member, from 0.
+        index: u32,
+    },
+    /// Frees a key, if it still belongs to the commit's own task.
+    FreeKey {
+        /// What the key is used for.
+        kind: KeyKind,
+        /// The key.
+        key: Bytes,
+    },
 }
 
 /// The answer to a [`Commit`].
@@ -162,12 +170,19 @@ pub enum Committed {
     Ok,
     /// The task has another version: this is its head now, or it is gone. Nothing was changed.
     Stale(Option<Head>),
+    /// A key that a spawned task would take belongs to another task. Nothing was changed.
+    Conflict {
+        /// What the key is used for.
+        kind: KeyKind,
+        /// Who has it.
+        entry: KeyEntry,
+    },
     /// Another item of an atomic batch was refused.
     Aborted,
 }
 
 impl Insert {
-    /// The insert of a new task without a unique key.
+    /// The insert of a new task without keys.
     pub fn new(task: NewTask, exists: OnExists) -> Self {
         Self {
             key: task.key,
@@ -176,15 +191,20 @@ impl Insert {
             lane: Arc::new(task.lane),
             exists,
             not_after: None,
-            unique: None,
+            keys: Vec::new(),
             root: task.root,
         }
     }
 }
 
 impl Commit {
-    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit. `worker` is the name that
-    /// callbacks show; `random` seeds their ids.
+    /// Whether it stores new tasks.
+    pub(crate) fn spawns(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::Spawn(_)))
+    }
+
+    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit. `worker` is
+    /// the name that callbacks show; `random` seeds their ids.
     #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
     pub fn of(
         key: &TaskKey,
@@ -205,6 +225,12 @@ impl Commit {
                 effects.extend(task.map(spawn));
             }
         }
+        effects.extend(transition.barrier.map(|members| Effect::Barrier { members }));
+        effects.extend(transition.arrive.map(|a| Effect::Arrive { barrier: TaskKey::new(key.ns, a.barrier), index: a.index }));
+        effects.extend(transition.frees.into_iter().map(|held| match held {
+            HeldKey::Unique(name) => Effect::FreeKey { kind: KeyKind::Unique, key: name.into() },
+            HeldKey::Debounce(name) => Effect::FreeKey { kind: KeyKind::Debounce, key: name.into() },
+        }));
         Self {
             key: key.clone(),
             was,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lovage_core::{Flags, Head, IdRun, LaneDef, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskId, TaskKey};
 use lovage_store::{
-    Claim, Claimed, Commit, Committed, Cursor, DocGuard, DocKind, DocPut, EmbeddedOptions, EmbeddedStore, Index, Insert,
+    Claim, Claimed, Commit, Committed, Cursor, DocGuard, DocKind, DocPut, Effect, EmbeddedOptions, EmbeddedStore, Index, Insert,
     Inserted, KeyKind, KeyPut, Mode, OnExists, OwnRequest, Parts, Store, Sync, Want,
 };
 
@@ -54,7 +54,7 @@ fn insert(key: TaskKey, head: Head) -> Insert {
         lane: lane(),
         exists: OnExists::Return,
         not_after: None,
-        unique: None,
+        keys: Vec::new(),
         root: None,
     }
 }
@@ -92,12 +92,13 @@ async fn fill(store: &EmbeddedStore) {
     let mut items: Vec<_> = keys.iter().zip(State::ALL).map(|(key, state)| insert(key.clone(), head(*state))).collect();
     items[0].root = Some(client("root"));
     items[1].head.due = T0.after(Duration::from_secs(60));
-    items[2].unique = Some(KeyPut {
+    items[2].keys = vec![KeyPut {
         kind: KeyKind::Idempotency,
         key: "key".into(),
         value: "hash".into(),
-        until: T0.after(Duration::from_secs(3600)),
-    });
+        until: Some(T0.after(Duration::from_secs(3600))),
+        steal: None,
+    }];
     items[3].head = Head { session: SessionId(77), attempt: 1, worker: 0xfeed, ..head(State::Running) };
     let answers = store.insert(P, items, Mode::Each).await.unwrap();
     assert!(answers.iter().all(|answer| matches!(answer, Inserted::Ok { .. })), "{answers:?}");
@@ -176,6 +177,34 @@ async fn data_of_format_1_is_read() {
     assert_eq!(own(&store).await.1, [SessionId(77)], "the session that was running has lapsed");
     let answers = store.insert(P, vec![insert(client("new"), head(State::Queued))], Mode::Each).await.unwrap();
     assert_eq!(answers, [Inserted::Ok { seq: 10 }]);
+    what_came_later_works(&store, &keys[0]).await;
+}
+
+/// Keys that go with their record, and barriers, in a file of a version that had neither.
+async fn what_came_later_works(store: &EmbeddedStore, blocked: &TaskKey) {
+    let put = KeyPut { kind: KeyKind::Unique, key: "k".into(), value: Bytes::new(), until: None, steal: None };
+    let item = Insert { keys: vec![put], ..insert(client("keyed"), head(State::Queued)) };
+    assert_eq!(store.insert(P, vec![item.clone()], Mode::Each).await.unwrap(), [Inserted::Ok { seq: 11 }]);
+    let was = store.heads(P, &[blocked.clone(), item.key.clone()]).await.unwrap();
+    let change = |key: &TaskKey, was: &Option<Head>, head: Option<Head>, effects| Commit {
+        key: key.clone(),
+        was: was.clone().unwrap(),
+        head,
+        queue: "mail".into(),
+        body: None,
+        result: None,
+        attempt: None,
+        effects,
+    };
+    let waits = Head { version: 2, ..was[0].clone().unwrap() };
+    let items = vec![
+        change(blocked, &was[0], Some(waits.clone()), vec![Effect::Barrier { members: 1 }]),
+        change(&item.key, &was[1], None, vec![Effect::Arrive { barrier: blocked.clone(), index: 0 }]),
+    ];
+    assert_eq!(store.commit(P, SessionId(0), items, Mode::Each, Sync::Durable).await.unwrap(), vec![Committed::Ok; 2]);
+    assert_eq!(store.lookup(P, Ns(3), KeyKind::Unique, b"k").await.unwrap(), None);
+    let woken = Head { version: 3, deadline: T0, ..waits };
+    assert_eq!(store.heads(P, std::slice::from_ref(blocked)).await.unwrap(), [Some(woken)]);
 }
 
 /// The bytes of a packed head, which other stores keep, do not change between releases.

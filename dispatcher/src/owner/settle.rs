@@ -163,7 +163,8 @@ impl Owner {
                     self.forget(&item);
                 }
                 Committed::Stale(Some(head)) => self.settle_again(item, head),
-                Committed::Stale(None) | Committed::Aborted => {
+                // What settlements spawn takes no keys.
+                Committed::Stale(None) | Committed::Aborted | Committed::Conflict { .. } => {
                     self.meters.answers_fenced.increment(1);
                     self.forget(&item);
                 }

@@ -41,7 +41,7 @@ impl App {
             inserts.push(lanes.insert(draft, TaskKey::new(ns, id), now));
         }
         // The key names the first generated id, and as the start of a run that names them all.
-        inserts[first_made].unique = idempotency.as_ref().map(|key| key.put(self, now, made));
+        inserts[first_made].keys.extend(idempotency.as_ref().map(|key| key.put(self, now, made)));
 
         let mut answers: Vec<Option<Answer>> = Vec::new();
         answers.resize_with(drafts.len(), || None);
@@ -60,9 +60,9 @@ impl App {
                     Inserted::Ok { .. } => answers[place] = Some(Answer::Stored(inserts[place].key.id.clone())),
                     Inserted::Exists(_) => taken.push(place),
                     Inserted::Aborted => {}
-                    Inserted::Conflict(entry) => {
-                        let Some(idempotency) = &idempotency else { return Err(odd_answer(&Inserted::Conflict(entry))) };
-                        let first = idempotency.replay(&entry)?;
+                    Inserted::Conflict { ref entry, .. } => {
+                        let Some(idempotency) = &idempotency else { return Err(odd_answer(&inserted)) };
+                        let first = idempotency.replay(entry)?;
                         return Ok(Answers { items: Self::repeat(&first, &drafts), replayed: true });
                     }
                     Inserted::Late => return Err(odd_answer(&Inserted::Late)),

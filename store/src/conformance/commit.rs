@@ -135,6 +135,34 @@ pub async fn the_body_is_replaced(fixture: &dyn Fixture) {
     assert_eq!(answers, [crate::Claimed::Ok(Bytes::from_static(b"edited"))]);
 }
 
+/// A task that is not final may have a result, which is replaced, removed and deleted like any other.
+pub async fn results_of_unfinished_tasks(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let states = [State::Running, State::Retrying, State::Blocked, State::Queued, State::Scheduled];
+    for general in [false, true] {
+        let mut task = kit.put(kit.client_task(0)).await;
+        for (n, state) in states.into_iter().cycle().enumerate().take(12) {
+            let result = if n % 4 == 3 { None } else { Some(Bytes::from(format!("result {n}"))) };
+            let mut commit = task.change(|head| head.state = state);
+            commit.result = Some(result.clone());
+            commit.body = (n == 5).then(|| Bytes::from_static(b"edited"));
+            commit.attempt = Some(Bytes::from_static(b"attempt"));
+            let nowhere = Effect::Arrive { barrier: kit.task().key, index: 0 };
+            commit.effects = if general { vec![nowhere] } else { Vec::new() };
+            task = kit.committed(&task, commit).await;
+            // A change that says nothing about the result leaves it.
+            task = kit.committed(&task, task.change(|_| {})).await;
+            let stored = kit.whole(&task.key).await.unwrap();
+            assert_eq!((stored.head, stored.result, stored.attempts.len()), (task.head.clone(), result, n + 1));
+            assert_eq!(stored.body.unwrap() == "edited", n >= 5);
+        }
+        kit.committed(&task, task.commit(None)).await;
+        let again = kit.put(kit.client_task(0)).await;
+        assert_eq!(kit.whole(&again.key).await.unwrap().result, None);
+        kit.committed(&again, again.commit(None)).await;
+    }
+}
+
 /// A spawned task is there together with the change, as if it had been inserted.
 pub async fn spawns_in_the_same_step(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;
@@ -157,6 +185,24 @@ pub async fn spawns_in_the_same_step(fixture: &dyn Fixture) {
     assert_eq!(kit.count(Ns::DEFAULT, "default", State::Queued).await, 3);
     let waiting = Index::Lane { lane: later.head.lane, after: None };
     assert_eq!(kit.scan_keys(&waiting, 10).await, [children[0].key.clone(), children[1].key.clone(), later.key]);
+}
+
+/// A batch may spawn more tasks than it has items.
+pub async fn spawns_many(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let tasks = kit.put_all((0..kit.store.caps().max_batch.min(150)).map(|_| kit.task()).collect()).await;
+    let mut children = Vec::new();
+    let items = tasks.iter().map(|task| {
+        let spawned: Vec<_> = (0..3).map(|_| kit.task()).collect();
+        children.extend(spawned.iter().map(|child| child.key.clone()));
+        let effects = spawned.into_iter().map(|child| Effect::Spawn(Box::new(child))).collect();
+        Commit { effects, ..succeed(&kit, task) }
+    });
+    let items = items.collect::<Vec<_>>();
+    assert_eq!(kit.commit(items).await, vec![Committed::Ok; tasks.len()]);
+    let waiting = Index::Lane { lane: tasks[0].head.lane, after: None };
+    assert_eq!(kit.scan_keys(&waiting, 100).await, children);
+    assert_eq!(kit.count(Ns::DEFAULT, "default", State::Queued).await, children.len() as u64);
 }
 
 /// A refused change spawns nothing.

@@ -6,17 +6,11 @@ use bytes::Bytes;
 use lovage_core::{Head, Ns, Partition, Slot, State, TaskId, TaskKey};
 
 use super::Fixture;
-use super::kit::{Kit, LONG};
-use crate::{Error, Insert, Inserted, KeyEntry, KeyKind, KeyPut, Mode};
+use super::kit::{Kit, LONG, key_put};
+use crate::{Error, Insert, Inserted, KeyKind, Mode};
 
-fn with_key(kit: &Kit<'_>, item: Insert, key: &str, lasts: Duration) -> Insert {
-    let unique = KeyPut {
-        kind: KeyKind::Idempotency,
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        value: Bytes::from_static(b"hash"),
-        until: kit.now().after(lasts),
-    };
-    Insert { unique: Some(unique), ..item }
+fn with_key(kit: &Kit<'_>, item: Insert, key: &'static str, lasts: Duration) -> Insert {
+    Insert { keys: vec![key_put(kit, KeyKind::Idempotency, key, Some(lasts))], ..item }
 }
 
 /// Head and body come back as given, with the `seq` that was answered.
@@ -76,7 +70,8 @@ pub async fn a_batch_sees_its_own_items(fixture: &dyn Fixture) {
     let keyed = with_key(&kit, kit.task(), "k", LONG);
     let rival = with_key(&kit, kit.task(), "k", LONG);
     let answers = kit.insert(vec![kit.client_task(0), kit.client_task(0), keyed.clone(), rival]).await;
-    let [Inserted::Ok { seq }, Inserted::Exists(head), Inserted::Ok { .. }, Inserted::Conflict(entry)] = &answers[..] else {
+    let [Inserted::Ok { seq }, Inserted::Exists(head), Inserted::Ok { .. }, Inserted::Conflict { entry, .. }] = &answers[..]
+    else {
         panic!("{answers:?}")
     };
     assert_eq!(head.seq, *seq);
@@ -99,11 +94,11 @@ pub async fn late_is_refused(fixture: &dyn Fixture) {
 pub async fn a_key_is_taken_once(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;
     let first = with_key(&kit, kit.task(), "k", LONG);
-    let unique = first.unique.clone().unwrap();
-    kit.put(first.clone()).await;
+    let unique = first.keys[0].clone();
+    let task = kit.put(first).await;
     let second = with_key(&kit, kit.task(), "k", LONG + LONG);
-    let entry = KeyEntry { task: first.key, value: unique.value, until: unique.until };
-    assert_eq!(kit.insert(vec![second.clone()]).await, [Inserted::Conflict(entry)]);
+    let conflict = Inserted::Conflict { kind: unique.kind, entry: unique.entry(&task.key), head: Some(task.head) };
+    assert_eq!(kit.insert(vec![second.clone()]).await, [conflict]);
     assert_eq!(kit.head(&second.key).await, None);
     kit.put(with_key(&kit, kit.task(), "another", LONG)).await;
 }
@@ -116,7 +111,7 @@ pub async fn a_key_is_free_after_its_end(fixture: &dyn Fixture) {
     let second = with_key(&kit, kit.task(), "k", LONG);
     kit.put(second.clone()).await;
     let third = kit.insert(vec![with_key(&kit, kit.task(), "k", LONG)]).await;
-    assert!(matches!(&third[..], [Inserted::Conflict(entry)] if entry.task == second.key), "{third:?}");
+    assert!(matches!(&third[..], [Inserted::Conflict { entry, .. }] if entry.task == second.key), "{third:?}");
 }
 
 /// Late before exists before conflict.
@@ -129,7 +124,7 @@ pub async fn refusals_come_in_the_documented_order(fixture: &dyn Fixture) {
     let two = Insert { not_after: None, ..all.clone() };
     let one = Insert { key: kit.client_task(1).key, ..two.clone() };
     let answers = kit.insert(vec![all, two, one]).await;
-    assert!(matches!(answers[..], [Inserted::Late, Inserted::Exists(_), Inserted::Conflict(_)]), "{answers:?}");
+    assert!(matches!(answers[..], [Inserted::Late, Inserted::Exists(_), Inserted::Conflict { .. }]), "{answers:?}");
 }
 
 /// A refused item takes neither its id nor its key, and does not hinder the others.

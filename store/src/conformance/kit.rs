@@ -12,8 +12,8 @@ use lovage_core::{
 
 use super::Fixture;
 use crate::{
-    Claim, Claimed, Commit, Committed, Cursor, FeedBatch, FeedEntry, FeedPos, Index, Insert, Inserted, ListQuery, Mode, OnExists,
-    OwnReply, OwnRequest, OwnToken, Parts, QueueCounts, Store, Stored, Sync, Want,
+    Claim, Claimed, Commit, Committed, Cursor, FeedBatch, FeedEntry, FeedPos, Index, Insert, Inserted, KeyKind, KeyPut,
+    ListQuery, Mode, OnExists, OwnReply, OwnRequest, OwnToken, Parts, QueueCounts, Store, Stored, Sync, Want,
 };
 
 /// Long enough for anything to happen on a busy machine.
@@ -101,6 +101,12 @@ pub fn ended(was: &Head, state: State, at: Millis, keep: Duration) -> Head {
     })
 }
 
+/// A key that ends so long from now, or has no end of its own.
+pub fn key_put(kit: &Kit<'_>, kind: KeyKind, key: &'static str, lasts: Option<Duration>) -> KeyPut {
+    let until = lasts.map(|lasts| kit.now().after(lasts));
+    KeyPut { kind, key: key.into(), value: Bytes::from_static(b"\0value\xff"), until, steal: None }
+}
+
 /// The lane of tasks called `name` in `queue`.
 pub fn lane(ns: Ns, queue: &str, name: &str) -> Arc<LaneDef> {
     Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(name.into()), batch: None })
@@ -165,7 +171,7 @@ impl<'a> Kit<'a> {
             lane,
             exists: OnExists::Generated,
             not_after: None,
-            unique: None,
+            keys: Vec::new(),
             root: None,
         }
     }

@@ -5,9 +5,9 @@ use lovage_core::{Ns, Partition, Slot, State, TaskId, TaskKey};
 
 use super::Fixture;
 use super::audit::{Known, audit};
-use super::kit::{Kit, LONG, SESSION, Task, ended, lane};
+use super::kit::{Kit, LONG, SESSION, Task, ended, key_put, lane};
 use crate::{
-    Claimed, Committed, DocGuard, DocKind, DocPut, Error, FeedBatch, Index, Insert, Inserted, KeyKind, KeyPut, ListQuery, Mode,
+    Claimed, Committed, DocGuard, DocKind, DocPut, Error, FeedBatch, Index, Insert, Inserted, KeyKind, ListQuery, Mode,
     OwnRequest, OwnToken, Sync, Want,
 };
 
@@ -117,18 +117,12 @@ pub async fn namespaces_are_apart(fixture: &dyn Fixture) {
     let known = Known::new(namespaces.map(|ns| lane(ns, "default", "demo")), kit.store.tail(kit.p).await.unwrap());
     let mut tasks = Vec::new();
     for ns in namespaces {
-        let unique = KeyPut { kind: KeyKind::Idempotency, key: "k".into(), value: "v".into(), until: kit.now().after(LONG) };
+        let unique = key_put(&kit, KeyKind::Idempotency, "k", Some(LONG));
         let item = kit.task_in(lane(ns, "default", "demo"));
         let body = Bytes::from(format!("body of {}", ns.0));
         let root = Some(TaskKey::new(ns, TaskId::Client("root".into())));
-        let item = Insert {
-            key: TaskKey::new(ns, id.clone()),
-            exists: crate::OnExists::Return,
-            unique: Some(unique),
-            body,
-            root,
-            ..item
-        };
+        let item =
+            Insert { key: TaskKey::new(ns, id.clone()), exists: crate::OnExists::Return, keys: vec![unique], body, root, ..item };
         assert_eq!(kit.head(&item.key).await, None);
         tasks.push(kit.put(item).await);
     }
@@ -193,9 +187,9 @@ pub async fn survives_a_restart(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;
     let lanes = [lane(Ns::DEFAULT, "default", "demo")];
     let first_token = kit.token().await;
-    let unique = KeyPut { kind: KeyKind::Idempotency, key: "k".into(), value: "v".into(), until: kit.now().after(LONG) };
+    let unique = key_put(&kit, KeyKind::Idempotency, "k", Some(LONG));
     let mut items: Vec<_> = (0..20).map(|n| if n % 2 == 0 { kit.task() } else { kit.client_task(n) }).collect();
-    items[0].unique = Some(unique.clone());
+    items[0].keys = vec![unique.clone()];
     for (item, state) in items.iter_mut().zip(State::ALL.iter().cycle()) {
         item.head.state = *state;
     }

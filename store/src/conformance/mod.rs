@@ -5,6 +5,7 @@
 //! [`Fixture`]. A difference between stores is an answer of its fixture, never a case left out.
 
 pub mod audit;
+pub mod barrier;
 pub mod claim;
 pub mod commit;
 pub mod docs;

@@ -8,7 +8,7 @@ use lovage_core::{Flags, Millis, Ns, Reason, Score, State, TaskKey};
 use super::Fixture;
 use super::audit::{Known, audit};
 use super::kit::{Kit, LONG, OTHER, SESSION, Task, ended, lane, next};
-use crate::{Claimed, Index, Insert, ListQuery, Want};
+use crate::{Claimed, Commit, Cursor, Effect, Index, Insert, ListQuery, Want};
 
 fn keys(tasks: &[Task]) -> Vec<TaskKey> {
     tasks.iter().map(|task| task.key.clone()).collect()
@@ -159,6 +159,34 @@ pub async fn members_of_a_tree(fixture: &dyn Fixture) {
         kit.committed(&tasks[0], tasks[0].commit(None)).await;
         assert_eq!(sorted(kit.scan_keys(&Index::Members { root: root.key.clone() }, 3).await), sorted(keys(&tasks[1..])));
     }
+}
+
+/// Members are shown in order of acceptance, by whatever way they came.
+pub async fn members_in_order(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let root = kit.put(kit.client_task(0)).await;
+    let member = |item: Insert| Insert { root: Some(root.key.clone()), ..item };
+    let mut expected = Vec::new();
+    let mut parent = root.clone();
+    for n in 1..8 {
+        let items = [member(kit.client_task(20 - n)), member(kit.task()), member(kit.client_task(20 + n))];
+        expected.extend(items.iter().map(|item| item.key.clone()));
+        if n % 2 == 0 {
+            kit.put_all(items.to_vec()).await;
+        } else {
+            let effects = items.into_iter().map(|item| Effect::Spawn(Box::new(item))).collect();
+            parent = kit.committed(&parent, Commit { effects, ..parent.change(|_| {}) }).await;
+        }
+    }
+    for limit in [1, 4, 100] {
+        assert_eq!(kit.scan_keys(&Index::Members { root: root.key.clone() }, limit).await, expected);
+    }
+    // A page goes on rightly where a task was deleted.
+    let first = kit.store.scan(kit.p, &Index::Members { root: root.key.clone() }, Cursor::default(), 3).await.unwrap();
+    let gone = Task { key: expected[2].clone(), head: kit.head(&expected[2]).await.unwrap(), queue: "default".into() };
+    kit.committed(&gone, gone.commit(None)).await;
+    let second = kit.store.scan(kit.p, &Index::Members { root: root.key.clone() }, first.next.unwrap(), 100).await.unwrap();
+    assert_eq!(second.items.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), expected[3..]);
 }
 
 /// From every state into every other the task leaves its old places and is found in the new ones.

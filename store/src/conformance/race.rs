@@ -72,7 +72,7 @@ pub async fn one_winner_among_many(fixture: &dyn Fixture) {
             match rival.await.unwrap() {
                 Committed::Ok => winners.push(n as u8),
                 Committed::Stale(head) => shown.extend(head),
-                Committed::Aborted => panic!("aborted without an atomic batch"),
+                Committed::Aborted | Committed::Conflict { .. } => panic!("aborted without an atomic batch"),
             }
         }
         task.head = kit.head(&task.key).await.unwrap();

@@ -18,7 +18,8 @@ macro_rules! conformance_suite {
             }
             commit {
                 changes_the_head, stale_answers_the_head, delete_removes_every_part, a_deleted_id_starts_anew, results_are_set_and_removed,
-                attempts_are_appended, the_body_is_replaced, spawns_in_the_same_step, a_stale_change_spawns_nothing, all_or_nothing,
+                results_of_unfinished_tasks,
+                attempts_are_appended, the_body_is_replaced, spawns_in_the_same_step, spawns_many, a_stale_change_spawns_nothing, all_or_nothing,
                 items_apply_in_order, ordered_changes_guard_at_once, counts_move,
             }
             race { cancel_or_claim_never_both, one_winner_among_many }
@@ -28,10 +29,20 @@ macro_rules! conformance_suite {
             }
             places {
                 lanes_by_priority_then_age, a_lane_is_read_from_a_score, timers_earliest_first, equal_times_are_paged, running_by_session,
-                done_by_time, members_of_a_tree, every_state_has_its_places, ordered_tasks_keep_their_place, lanes_are_known_again,
+                done_by_time, members_of_a_tree, members_in_order, every_state_has_its_places, ordered_tasks_keep_their_place, lanes_are_known_again,
                 listed_once_in_pages, lists_are_filtered, counts_equal_a_recount,
             }
-            keys { found_until_their_end, kept_after_the_task, apart_by_namespace }
+            keys {
+                found_until_their_end, kept_after_the_task, gone_with_the_record, apart_by_namespace, all_keys_of_a_task_or_none,
+                a_conflict_shows_the_holder, stolen_at_a_version, freed_by_their_task, replaced_in_one_step,
+                a_taken_key_refuses_the_commit, spawned_once, taken_alone, an_abandoned_entry_is_taken_over_once,
+                a_key_binds_an_id,
+            }
+            barrier {
+                the_last_arrival_wakes, only_new_members_count, a_refused_commit_does_not_arrive, all_in_one_batch,
+                without_members_it_wakes_at_once, gone_with_the_wait, a_second_barrier_replaces_the_first, places_and_sizes,
+                survives_a_restart_and_a_rush,
+            }
             own {
                 taken_kept_and_refused, released_and_taken_over, taken_after_a_lapse, a_lapsed_session_is_listed_until_dropped,
                 a_live_session_is_not_dropped, leaving_is_not_lapsing, every_take_has_a_new_token, partitions_have_their_own_owner,

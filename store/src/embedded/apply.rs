@@ -1,16 +1,18 @@
 //! Carries out operations within the writer's open transaction: guards first, then the changes.
 //!
-//! A refused item writes nothing, so a batch needs no savepoint; only an atomic batch has one, to undo the items
-//! before the refused one.
+//! A refused item writes nothing, so a batch needs no savepoint. Only an atomic batch has one, to undo the items before
+//! the refused one, and a commit whose spawned tasks take keys, which may turn out to be taken.
 
-use lovage_core::{Head, Millis, TaskKey};
+use lovage_core::{Head, Millis, State, TaskKey};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
+use super::barrier::Barriers;
 use super::bodies::Bodies;
 use super::books::{Books, Move};
+use super::keys::{Conflict, Keys};
 use super::row::{self, head_columns};
 use crate::{
-    Claim, Claimed, Commit, Committed, DocOutcome, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyPut, Mode, OnExists, Result,
+    Claim, Claimed, Commit, Committed, DocOutcome, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyTake, Mode, OnExists, Result,
 };
 
 /// The answer to one operation, kept until the transaction is committed.
@@ -19,6 +21,7 @@ pub(super) enum Outcome {
     Claims(Result<Vec<Claimed>>),
     Commits(Vec<Committed>),
     Documents(Vec<DocOutcome>),
+    Key(Option<KeyEntry>),
     Refused(crate::Error),
 }
 
@@ -37,8 +40,8 @@ pub(super) struct Statements<'c> {
     delete_result: Statement<'c>,
     add_attempt: Statement<'c>,
     delete_attempts: Statement<'c>,
-    read_key: Statement<'c>,
-    put_key: Statement<'c>,
+    keys: Keys<'c>,
+    barriers: Barriers<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -58,8 +61,8 @@ impl<'c> Statements<'c> {
             add_attempt: conn
                 .prepare("INSERT INTO attempt SELECT ?1, coalesce(max(n), 0) + 1, ?2 FROM attempt WHERE seq = ?1")?,
             delete_attempts: conn.prepare("DELETE FROM attempt WHERE seq = ?1")?,
-            read_key: conn.prepare("SELECT task, value, until FROM key WHERE ns = ?1 AND kind = ?2 AND key = ?3")?,
-            put_key: conn.prepare("INSERT OR REPLACE INTO key VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+            keys: Keys::prepare(conn)?,
+            barriers: Barriers::prepare(conn)?,
         })
     }
 }
@@ -72,6 +75,12 @@ struct Changes {
 }
 
 impl Changes {
+    /// Drops what was added after `mark`.
+    fn undo(&mut self, mark: (usize, usize)) {
+        self.rows.truncate(mark.0);
+        self.moves.truncate(mark.1);
+    }
+
     fn add(&mut self, key: &TaskKey, queue: usize, was: Option<&Head>, now: Option<Head>) {
         let side = |head: &Head| (head.state, head.lane);
         self.moves.push(Move { queue, from: was.map(side), to: now.as_ref().map(side) });
@@ -140,15 +149,15 @@ impl Apply<'_, '_> {
         if item.not_after.is_some_and(|limit| self.now > limit) {
             return Ok(Inserted::Late);
         }
-        if let Some(put) = &item.unique {
+        if !item.keys.is_empty() {
             // An id that is taken goes before a key that is taken.
             if item.exists == OnExists::Return
                 && let Some(head) = self.head(&item.key)?
             {
                 return Ok(Inserted::Exists(head));
             }
-            if let Some(entry) = self.taken(item, put)? {
-                return Ok(Inserted::Conflict(entry));
+            if let Some(Conflict { kind, entry, head }) = self.statements.keys.conflict(self.now, item, None)? {
+                return Ok(Inserted::Conflict { kind, entry, head });
             }
         }
         Ok(match self.store(item, changes)? {
@@ -160,7 +169,7 @@ impl Apply<'_, '_> {
         })
     }
 
-    /// Stores a task and its key; `None` if its id is taken.
+    /// Stores a task and its keys; `None` if its id is taken.
     fn store(&mut self, item: &Insert, changes: &mut Changes) -> rusqlite::Result<Option<u64>> {
         let key = item.key.to_bytes();
         let seq = self.books.take_seq();
@@ -175,10 +184,7 @@ impl Apply<'_, '_> {
         s.insert_body.raw_bind_parameter(1, seq as i64)?;
         s.insert_body.raw_bind_parameter(2, &item.body[..])?;
         s.insert_body.raw_execute()?;
-        if let Some(put) = &item.unique {
-            let until = put.until.0 as i64;
-            s.put_key.execute(params![item.key.ns.0, put.kind as u8, &put.key[..], &key[..], &put.value[..], until])?;
-        }
+        s.keys.put_all(item)?;
         self.bodies.put(seq, item.body.clone());
         if head.lane.0 != 0 {
             self.books.define(head.lane, &item.lane);
@@ -188,14 +194,14 @@ impl Apply<'_, '_> {
         Ok(Some(seq))
     }
 
-    fn taken(&mut self, item: &Insert, put: &KeyPut) -> rusqlite::Result<Option<KeyEntry>> {
-        let found = self.statements.read_key.query_row(params![item.key.ns.0, put.kind as u8, &put.key[..]], key_entry);
-        Ok(found.optional()?.filter(|entry| entry.until > self.now))
+    pub(super) fn key(&mut self, take: &KeyTake) -> rusqlite::Result<Option<KeyEntry>> {
+        self.statements.keys.take(self.now, take)
     }
 
     fn claim(&mut self, item: &Claim, changes: &mut Changes) -> rusqlite::Result<Claimed> {
         let Ok(was) = self.change(&item.key, &item.was, Some(&item.head))? else { return Ok(Claimed::Stale) };
         let seq = was.seq;
+        self.leave_barrier(&was, Some(&item.head))?;
         let queue = self.books.queue(item.key.ns, &item.queue);
         changes.add(&item.key, queue, Some(&was), Some(Head { seq, ..item.head.clone() }));
         if let Some(body) = self.bodies.take(seq) {
@@ -210,6 +216,21 @@ impl Apply<'_, '_> {
     }
 
     fn commit(&mut self, item: &Commit, changes: &mut Changes) -> rusqlite::Result<Committed> {
+        if !item.effects.iter().any(|effect| matches!(effect, Effect::Spawn(child) if !child.keys.is_empty())) {
+            return self.commit_parts(item, changes);
+        }
+        let mark = (changes.rows.len(), changes.moves.len());
+        self.statements.conn.execute_batch("SAVEPOINT item")?;
+        let answer = self.commit_parts(item, changes)?;
+        if answer != Committed::Ok {
+            self.statements.conn.execute_batch("ROLLBACK TO item")?;
+            changes.undo(mark);
+        }
+        self.statements.conn.execute_batch("RELEASE item")?;
+        Ok(answer)
+    }
+
+    fn commit_parts(&mut self, item: &Commit, changes: &mut Changes) -> rusqlite::Result<Committed> {
         let was = match self.change(&item.key, &item.was, item.head.as_ref())? {
             Ok(was) => was,
             Err(stored) => return Ok(Committed::Stale(stored)),
@@ -217,9 +238,11 @@ impl Apply<'_, '_> {
         let seq = was.seq as i64;
         let queue = self.books.queue(item.key.ns, &item.queue);
         changes.add(&item.key, queue, Some(&was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
+        self.leave_barrier(&was, item.head.as_ref())?;
         let s = &mut *self.statements;
         if item.head.is_none() {
             self.bodies.take(was.seq);
+            s.keys.free_all(&item.key)?;
             s.delete_body.execute([seq])?;
             s.delete_result.execute([seq])?;
             s.delete_attempts.execute([seq])?;
@@ -238,10 +261,55 @@ impl Apply<'_, '_> {
             }
         }
         for effect in &item.effects {
-            let Effect::Spawn(insert) = effect;
-            self.store(insert, changes)?;
+            match effect {
+                Effect::Spawn(child) => {
+                    if !child.keys.is_empty() {
+                        if self.head(&child.key)?.is_some() {
+                            continue;
+                        }
+                        let found = self.statements.keys.conflict(self.now, child, Some(&item.key))?;
+                        if let Some(Conflict { kind, entry, .. }) = found {
+                            return Ok(Committed::Conflict { kind, entry });
+                        }
+                    }
+                    self.store(child, changes)?;
+                }
+                Effect::Barrier { members } => {
+                    let blocked = item.head.as_ref().is_some_and(|head| head.state == State::Blocked);
+                    if blocked && self.statements.barriers.make(was.seq, *members)? {
+                        self.wake(&item.key, changes)?;
+                    }
+                }
+                Effect::Arrive { barrier, index } => {
+                    if let Some(head) = self.head(barrier)?
+                        && self.statements.barriers.arrive(head.seq, *index)?
+                    {
+                        self.wake(barrier, changes)?;
+                    }
+                }
+                Effect::FreeKey { kind, key } => self.statements.keys.free(&item.key, *kind, key)?,
+            }
         }
         Ok(Committed::Ok)
+    }
+
+    /// Forgets the barrier of a task that is no longer blocked.
+    fn leave_barrier(&mut self, was: &Head, now: Option<&Head>) -> rusqlite::Result<()> {
+        if was.state == State::Blocked && now.is_none_or(|head| head.state != State::Blocked) {
+            self.statements.barriers.remove(was.seq)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the wait of a blocked task run out: all that it waited for has arrived.
+    fn wake(&mut self, key: &TaskKey, changes: &mut Changes) -> rusqlite::Result<()> {
+        let Some(was) = self.head(key)? else { return Ok(()) };
+        let head = Head { version: was.version + 1, deadline: self.now, ..was.clone() };
+        if self.rewrite(&key.to_bytes(), &was, Some(&head))? {
+            // Neither state nor lane has changed, so the books need not know.
+            changes.rows.push(FeedRow { key: key.clone(), head: Some(head) });
+        }
+        Ok(())
     }
 
     /// Rewrites or deletes a head if it still has the version of `was`, and returns the head that was stored; else the
@@ -274,13 +342,4 @@ impl Apply<'_, '_> {
     fn head(&mut self, key: &TaskKey) -> rusqlite::Result<Option<Head>> {
         self.statements.head.query_row([&key.to_bytes()[..]], row::head).optional()
     }
-}
-
-/// Reads `task, value, until` of a key.
-pub(super) fn key_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeyEntry> {
-    Ok(KeyEntry {
-        task: row::key(row, 0)?,
-        value: bytes::Bytes::copy_from_slice(row.get_ref(1)?.as_blob()?),
-        until: Millis(row.get::<_, i64>(2)? as u64),
-    })
 }

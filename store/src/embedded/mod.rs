@@ -5,6 +5,7 @@
 //! partial indexes (`schema`), so guards are `WHERE version = ?` and a person can look inside with any SQLite tool.
 
 mod apply;
+mod barrier;
 mod bodies;
 mod books;
 mod checkpoint;
@@ -12,6 +13,7 @@ mod disk;
 mod documents;
 mod failure;
 mod feed;
+mod keys;
 mod life;
 mod options;
 mod owner;

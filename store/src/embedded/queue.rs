@@ -8,7 +8,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::failure::again;
-use crate::{Claim, Claimed, Commit, Committed, DocOutcome, DocPut, Error, Insert, Inserted, Mode, OwnToken, Result};
+use crate::{
+    Claim, Claimed, Commit, Committed, DocOutcome, DocPut, Error, Insert, Inserted, KeyEntry, KeyTake, Mode, OwnToken, Result,
+};
 
 /// Where an answer goes. Nobody may wait for it any more; the operation is carried out all the same.
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -36,6 +38,10 @@ pub(super) enum Work {
     Documents {
         items: Vec<DocPut>,
         reply: Reply<Vec<DocOutcome>>,
+    },
+    Key {
+        take: KeyTake,
+        reply: Reply<Option<KeyEntry>>,
     },
     /// Bounded housekeeping, whose result nobody waits for.
     Tidy,
@@ -65,7 +71,7 @@ impl Work {
         match self {
             Self::Claim { .. } => Kind::Claim,
             Self::Commit { ordered: true, .. } => Kind::Ordered,
-            Self::Insert { .. } | Self::Commit { .. } | Self::Documents { .. } => Kind::Durable,
+            Self::Insert { .. } | Self::Commit { .. } | Self::Documents { .. } | Self::Key { .. } => Kind::Durable,
             Self::Tidy => Kind::Aside,
             #[cfg(test)]
             Self::Break { .. } => Kind::Aside,
@@ -78,6 +84,7 @@ impl Work {
             Self::Claim { items, .. } => items.len(),
             Self::Commit { items, .. } => items.len(),
             Self::Documents { items, .. } => items.len(),
+            Self::Key { .. } => 1,
             Self::Tidy => 0,
             #[cfg(test)]
             Self::Break { .. } => 0,
@@ -103,6 +110,7 @@ impl Work {
             Self::Claim { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Commit { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Documents { reply, .. } => drop(reply.send(Err(again(e)))),
+            Self::Key { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Tidy => {}
             #[cfg(test)]
             Self::Break { reply, .. } => drop(reply.send(Err(again(e)))),

@@ -112,6 +112,14 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOU
 INSERT INTO meta VALUES ('seq', 0), ('session', 0), ('docs', 0), ('sync', 0);
 ";
 
+/// What later versions of this format added: made when a store is opened, so that a file of an earlier one has it too.
+const ADDED: &str = "
+CREATE INDEX IF NOT EXISTS key_task ON key (task) WHERE kind IN (98, 117);
+CREATE TABLE IF NOT EXISTS barrier (seq INTEGER PRIMARY KEY, members INTEGER NOT NULL, arrived INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS arrival (seq INTEGER NOT NULL, page INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (seq, page))
+    STRICT, WITHOUT ROWID;
+";
+
 /// Whether a connection may make the database. Only the first of a process: a file that vanishes later must not be
 /// replaced by an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,14 +169,14 @@ pub(super) fn prepare(conn: &Connection) -> Result<()> {
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (format, application) = (pragma("user_version")?, pragma("application_id")?);
     if format == i64::from(FORMAT) && application == i64::from(APPLICATION_ID) {
-        return Ok(());
+        return conn.execute_batch(&format!("BEGIN IMMEDIATE; {ADDED} COMMIT;")).map_err(failed);
     }
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if format == 0 && tables == 0 {
         // Page size and vacuum mode only take effect on an empty file.
         let all = format!(
             "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
-             BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+             BEGIN IMMEDIATE; {TABLES} {ADDED} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
         );
         return conn.execute_batch(&all).map_err(failed);
     }

@@ -5,15 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
-use rusqlite::{OptionalExtension, params};
 
 use super::queue::{Op, Work};
 use super::reads::{self, INLINE_ROWS};
-use super::{EmbeddedStore, apply, documents};
+use super::{EmbeddedStore, documents, keys};
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index,
-    Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts, Result,
-    Store, StoreClock, Stored, Sync,
+    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
+    Result, Store, StoreClock, Stored, Sync,
 };
 
 #[async_trait]
@@ -28,6 +27,7 @@ impl Store for EmbeddedStore {
 
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
         self.caps.check_call(p, items.len())?;
+        self.caps.check_inserts(p, &items)?;
         self.submit(items.len(), |reply| Work::Insert { items, mode, reply }).await
     }
 
@@ -46,6 +46,7 @@ impl Store for EmbeddedStore {
         sync: Sync,
     ) -> Result<Vec<Committed>> {
         self.caps.check_call(p, items.len())?;
+        self.caps.check_commits(&items)?;
         let ordered = sync == Sync::Ordered;
         self.submit(items.len(), |reply| Work::Commit { source, items, mode, ordered, reply }).await
     }
@@ -112,14 +113,16 @@ impl Store for EmbeddedStore {
         self.shared.readers.offload(move |conn| reads::list(conn, &query, &from, limit)).await
     }
 
+    async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>> {
+        self.caps.check_call(p, 0)?;
+        self.caps.check_take(&take)?;
+        self.submit(1, |reply| Work::Key { take, reply }).await
+    }
+
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
         self.caps.check_call(p, 0)?;
-        let entry = self.shared.readers.with(|conn| {
-            conn.prepare_cached("SELECT task, value, until FROM key WHERE ns = ?1 AND kind = ?2 AND key = ?3")?
-                .query_row(params![ns.0, kind as u8, key], apply::key_entry)
-                .optional()
-        })?;
-        Ok(entry.filter(|entry| entry.until > self.shared.clock.now()))
+        let entry = self.shared.readers.with(|conn| keys::lookup(conn, ns, kind, key))?;
+        Ok(entry.filter(|entry| !entry.is_over(self.shared.clock.now())))
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

@@ -168,6 +168,11 @@ async fn too_little_space_stops_inserts_alone() {
     let token = kit.token().await;
     let task = kit.claimed(&token, &task).await;
     let done = task.commit(Some(ended(&task.head, State::Succeeded, kit.now(), LONG)));
+    // A change that brings new tasks along needs room as they would alone.
+    let child = crate::Effect::Spawn(Box::new(kit.task()));
+    let spawning = crate::Commit { effects: vec![child], ..done.clone() };
+    let answer = kit.store.commit(kit.p, SESSION, vec![spawning], Mode::Each, Sync::Durable).await;
+    assert!(matches!(answer, Err(Error::Full(_))), "{answer:?}");
     let answers = kit.store.commit(kit.p, SESSION, vec![done], Mode::Each, Sync::Ordered).await.unwrap();
     assert_eq!(answers, [Committed::Ok]);
 }
@@ -232,9 +237,10 @@ async fn lanes_and_keys_are_tidied_away() {
         kind: crate::KeyKind::Idempotency,
         key: "k".into(),
         value: "v".into(),
-        until: kit.now().after(Duration::from_secs(1)),
+        until: Some(kit.now().after(Duration::from_secs(1))),
+        steal: None,
     };
-    let task = kit.put(crate::Insert { unique: Some(unique), ..kit.task() }).await;
+    let task = kit.put(crate::Insert { keys: vec![unique], ..kit.task() }).await;
     assert_eq!(kit.commit(vec![task.commit(None)]).await, [Committed::Ok]);
     fixture.advance(Duration::from_secs(2));
     kit.token().await;

@@ -20,7 +20,7 @@ use super::disk::FreeSpace;
 use super::failure::{failed, failed_commit, unknown};
 use super::queue::{Kind, Op, Taken, Work, refuse_all};
 use super::{Durability, Shared, documents, schema};
-use crate::{Error, FeedRow, Result, StoreClock};
+use crate::{Commit, Error, FeedRow, Result, StoreClock};
 
 /// How long a commit that may wait is held for others.
 const HOLD: Duration = Duration::from_millis(5);
@@ -207,8 +207,20 @@ impl<'a, 'c> Writer<'a, 'c> {
                 (Outcome::Claims(Ok(answers)), *source, rows)
             }
             Work::Commit { source, items, mode, .. } => {
-                let (answers, rows) = apply.commits(items, *mode)?;
-                (Outcome::Commits(answers), *source, rows)
+                // New tasks are new tasks: the room that is left is for those that are there.
+                if let Some(e) = items.iter().any(Commit::spawns).then(|| self.space.check().err()).flatten() {
+                    (Outcome::Refused(e), none, Vec::new())
+                } else {
+                    let (answers, rows) = apply.commits(items, *mode)?;
+                    (Outcome::Commits(answers), *source, rows)
+                }
+            }
+            Work::Key { take, .. } => {
+                if let Err(e) = self.space.check() {
+                    (Outcome::Refused(e), none, Vec::new())
+                } else {
+                    (Outcome::Key(apply.key(take)?), none, Vec::new())
+                }
             }
             Work::Documents { items, .. } => (Outcome::Documents(documents::put(self.conn, items)?.0), none, Vec::new()),
             // These never come here: `round` carries them out apart.
@@ -224,6 +236,7 @@ impl<'a, 'c> Writer<'a, 'c> {
             (Work::Insert { reply, .. }, Outcome::Inserts(answers)) => drop(reply.send(Ok(answers))),
             (Work::Claim { reply, .. }, Outcome::Claims(answers)) => drop(reply.send(answers)),
             (Work::Commit { reply, .. }, Outcome::Commits(answers)) => drop(reply.send(Ok(answers))),
+            (Work::Key { reply, .. }, Outcome::Key(answer)) => drop(reply.send(Ok(answer))),
             (Work::Documents { reply, .. }, Outcome::Documents(answers)) => {
                 if let Ok(number) = documents::change_number(self.conn) {
                     self.shared.doc_version.send_replace(number);

@@ -3,6 +3,7 @@
 //! Ordered maps behind a mutex for each partition, nothing clever: where the words of [`Store`] leave a doubt, this is
 //! what they mean, and the other stores are compared with it. Everything is durable for as long as the value lives.
 
+mod barrier;
 mod clock;
 mod docs;
 mod feed;
@@ -22,7 +23,7 @@ pub use clock::MemoryClock;
 
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
+    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
     QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
@@ -144,7 +145,7 @@ impl Store for MemoryStore {
 
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
         let shelf = self.shelf(p, items.len())?;
-        items.iter().try_for_each(|item| self.caps.check_home(p, &item.key))?;
+        self.caps.check_inserts(p, &items)?;
         let now = self.now();
         Ok(shelf.write(SessionId(0), |part, rows| part.tasks.insert(now, items, mode, rows)))
     }
@@ -155,7 +156,10 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, p: Partition, source: SessionId, items: Vec<Commit>, mode: Mode, _: Sync) -> Result<Vec<Committed>> {
-        Ok(self.shelf(p, items.len())?.write(source, |part, rows| part.tasks.commit(items, mode, rows)))
+        let shelf = self.shelf(p, items.len())?;
+        self.caps.check_commits(&items)?;
+        let now = self.now();
+        Ok(shelf.write(source, |part, rows| part.tasks.commit(now, items, mode, rows)))
     }
 
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
@@ -228,6 +232,13 @@ impl Store for MemoryStore {
                 && query.created_before.is_none_or(|until| head.created < until)
         });
         Ok(page)
+    }
+
+    async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>> {
+        let shelf = self.shelf(p, 0)?;
+        self.caps.check_take(&take)?;
+        let now = self.now();
+        Ok(shelf.part.lock().tasks.put_key(now, take))
     }
 
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneDef, Millis, Ns, TaskKey};
+use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
 
+use super::barrier::Barriers;
 use super::index::Indexes;
-use crate::{Claim, Claimed, Commit, Committed, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyKind, Mode};
+use crate::{Claim, Claimed, Commit, Committed, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyTake, Mode};
 
 /// Everything about one task.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Tasks {
     records: BTreeMap<TaskKey, Record>,
     pub(super) index: Indexes,
     keys: BTreeMap<(Ns, KeyKind, Bytes), KeyEntry>,
+    barriers: Barriers,
     last_seq: u64,
 }
 
@@ -62,19 +64,30 @@ impl Tasks {
         if let Some(record) = self.records.get(&item.key) {
             return Inserted::Exists(record.head.clone());
         }
-        if let Some(unique) = &item.unique
-            && let Some(entry) = self.lookup(now, item.key.ns, unique.kind, &unique.key)
-        {
-            return Inserted::Conflict(entry);
+        if let Some((kind, entry)) = self.conflict(now, &item, None) {
+            let head = self.records.get(&entry.task).map(|record| record.head.clone());
+            return Inserted::Conflict { kind, entry, head };
         }
         Inserted::Ok { seq: self.store(item, rows) }
     }
 
+    /// The first key that the item cannot have; a commit's spawned task may steal from the commit's own task, `parent`.
+    fn conflict(&self, now: Millis, item: &Insert, parent: Option<&TaskKey>) -> Option<(KeyKind, KeyEntry)> {
+        item.keys.iter().find_map(|put| {
+            let entry = self.lookup(now, item.key.ns, put.kind, &put.key)?;
+            let may_steal = put.steal.as_ref().is_some_and(|(from, version)| {
+                let unchanged = || self.records.get(from).is_none_or(|record| record.head.version == *version);
+                *from == entry.task && (parent == Some(from) || unchanged())
+            });
+            (!may_steal).then_some((put.kind, entry))
+        })
+    }
+
     fn store(&mut self, item: Insert, rows: &mut Vec<FeedRow>) -> u64 {
         self.last_seq += 1;
-        if let Some(unique) = item.unique {
-            let entry = KeyEntry { task: item.key.clone(), value: unique.value, until: unique.until };
-            self.keys.insert((item.key.ns, unique.kind, unique.key), entry);
+        for put in item.keys {
+            let entry = put.entry(&item.key);
+            self.keys.insert((item.key.ns, put.kind, put.key), entry);
         }
         let head = Head { seq: self.last_seq, ..item.head };
         rows.push(FeedRow { key: item.key.clone(), head: Some(head.clone()) });
@@ -97,9 +110,9 @@ impl Tasks {
     }
 
     /// Applies guarded changes; the rows that changed go to `rows`.
-    pub(super) fn commit(&mut self, items: Vec<Commit>, mode: Mode, rows: &mut Vec<FeedRow>) -> Vec<Committed> {
+    pub(super) fn commit(&mut self, now: Millis, items: Vec<Commit>, mode: Mode, rows: &mut Vec<FeedRow>) -> Vec<Committed> {
         let before = (mode == Mode::Atomic).then(|| self.clone());
-        let mut answers: Vec<_> = items.into_iter().map(|item| self.commit_one(item, rows)).collect();
+        let mut answers: Vec<_> = items.into_iter().map(|item| self.commit_one(now, item, rows)).collect();
         let refused = answers.iter().any(|answer| *answer != Committed::Ok);
         if let (Some(before), true) = (before, refused) {
             *self = before;
@@ -113,10 +126,25 @@ impl Tasks {
         answers
     }
 
-    fn commit_one(&mut self, item: Commit, rows: &mut Vec<FeedRow>) -> Committed {
-        let Some(mut record) = self.take(&item.key, &item.was) else {
+    fn commit_one(&mut self, now: Millis, item: Commit, rows: &mut Vec<FeedRow>) -> Committed {
+        if self.records.get(&item.key).is_none_or(|record| record.head.version != item.was.version) {
             return Committed::Stale(self.get(&item.key).map(|record| record.head.clone()));
-        };
+        }
+        let before = item.spawns().then(|| (self.clone(), rows.len()));
+        match (self.change(now, item, rows), before) {
+            (Err(refused), Some((before, rows_before))) => {
+                *self = before;
+                rows.truncate(rows_before);
+                refused
+            }
+            (Err(answer), None) => answer,
+            (Ok(()), _) => Committed::Ok,
+        }
+    }
+
+    /// Carries out a change whose guard holds; it may have been carried out in part when it is refused.
+    fn change(&mut self, now: Millis, item: Commit, rows: &mut Vec<FeedRow>) -> Result<(), Committed> {
+        let Some(mut record) = self.take(&item.key, &item.was) else { return Err(Committed::Stale(None)) };
         if let Some(head) = item.head {
             record.head = head;
             if let Some(body) = item.body {
@@ -126,16 +154,52 @@ impl Tasks {
                 record.result = result;
             }
             record.attempts.extend(item.attempt);
-            self.put(item.key, record, rows);
+            self.put(item.key.clone(), record, rows);
         } else {
-            rows.push(FeedRow { key: item.key, head: None });
+            self.barriers.remove(&item.key);
+            self.keys.retain(|(_, kind, _), entry| !kind.ends_with_record() || entry.task != item.key);
+            rows.push(FeedRow { key: item.key.clone(), head: None });
         }
         for effect in item.effects {
             match effect {
-                Effect::Spawn(child) => self.store(*child, rows),
-            };
+                Effect::Spawn(child) => {
+                    if self.records.contains_key(&child.key) {
+                        continue;
+                    }
+                    if let Some((kind, entry)) = self.conflict(now, &child, Some(&item.key)) {
+                        return Err(Committed::Conflict { kind, entry });
+                    }
+                    self.store(*child, rows);
+                }
+                Effect::Barrier { members } => {
+                    let blocked = self.records.get(&item.key).is_some_and(|record| record.head.state == State::Blocked);
+                    if blocked && self.barriers.make(&item.key, members) {
+                        self.wake(now, &item.key, rows);
+                    }
+                }
+                Effect::Arrive { barrier, index } => {
+                    if self.barriers.arrive(&barrier, index) {
+                        self.wake(now, &barrier, rows);
+                    }
+                }
+                Effect::FreeKey { kind, key } => {
+                    let place = (item.key.ns, kind, key);
+                    if self.keys.get(&place).is_some_and(|entry| entry.task == item.key) {
+                        self.keys.remove(&place);
+                    }
+                }
+            }
         }
-        Committed::Ok
+        Ok(())
+    }
+
+    /// Makes the wait of a blocked task run out: all that it waited for has arrived.
+    fn wake(&mut self, now: Millis, key: &TaskKey, rows: &mut Vec<FeedRow>) {
+        let Some(mut record) = self.records.remove(key) else { return };
+        self.index.remove(key, &record);
+        record.head.version += 1;
+        record.head.deadline = now;
+        self.put(key.clone(), record, rows);
     }
 
     /// Takes a record out of the state if it still has the version of `was`.
@@ -149,6 +213,9 @@ impl Tasks {
     }
 
     fn put(&mut self, key: TaskKey, record: Record, rows: &mut Vec<FeedRow>) {
+        if record.head.state != State::Blocked {
+            self.barriers.remove(&key);
+        }
         rows.push(FeedRow { key: key.clone(), head: Some(record.head.clone()) });
         self.index.add(&key, &record);
         self.records.insert(key, record);
@@ -157,11 +224,22 @@ impl Tasks {
     /// A key that is taken at `now`.
     pub(super) fn lookup(&self, now: Millis, ns: Ns, kind: KeyKind, key: &[u8]) -> Option<KeyEntry> {
         let entry = self.keys.get(&(ns, kind, Bytes::copy_from_slice(key)))?;
-        (entry.until > now).then(|| entry.clone())
+        (!entry.is_over(now)).then(|| entry.clone())
+    }
+
+    /// Takes a key alone, or answers the entry that is in the way.
+    pub(super) fn put_key(&mut self, now: Millis, take: KeyTake) -> Option<KeyEntry> {
+        let ns = take.entry.task.ns;
+        let there = self.lookup(now, ns, take.kind, &take.key);
+        let in_the_way = there.filter(|entry| *entry != take.entry && Some(entry) != take.seen.as_ref());
+        if in_the_way.is_none() {
+            self.keys.insert((ns, take.kind, take.key), take.entry);
+        }
+        in_the_way
     }
 
     /// Forgets keys whose time is over.
     pub(super) fn drop_old_keys(&mut self, now: Millis) {
-        self.keys.retain(|_, entry| entry.until > now);
+        self.keys.retain(|_, entry| !entry.is_over(now));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use lovage_core::{Head, TaskKey};
+use lovage_core::{Head, Millis, TaskKey};
 
 use crate::{Error, FeedEntry, Result as Answer};
 
@@ -31,7 +31,14 @@ pub(super) fn bare(head: &Head) -> Head {
     Head { seq: 0, ..head.clone() }
 }
 
+/// A head in which a deadline that is about `now` is not told apart from another: it is the time of the call that woke the
+/// task, which differs between two stores. No other time of a sequence is so near.
+pub(super) fn timeless(head: &Head, now: Millis) -> Head {
+    let woken = head.deadline.0.abs_diff(now.0) < 45_000;
+    Head { deadline: if woken { Millis(1) } else { head.deadline }, ..head.clone() }
+}
+
 /// What a feed entry says in the end about each task.
-pub(super) fn meaning(entry: &FeedEntry) -> BTreeMap<TaskKey, Option<Head>> {
-    entry.rows.iter().map(|row| (row.key.clone(), row.head.as_ref().map(bare))).collect()
+pub(super) fn meaning(entry: &FeedEntry, now: Millis) -> BTreeMap<TaskKey, Option<Head>> {
+    entry.rows.iter().map(|row| (row.key.clone(), row.head.as_ref().map(|head| bare(&timeless(head, now))))).collect()
 }

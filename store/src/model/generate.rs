@@ -97,7 +97,7 @@ impl Source {
             lane,
             exists: OnExists::Generated,
             not_after: None,
-            unique: None,
+            keys: Vec::new(),
             root,
         }
     }
@@ -110,14 +110,20 @@ impl Source {
             item.key = self.pick(&of_ns);
             item.exists = OnExists::Return;
         }
-        if self.chance(25) {
-            let key = Bytes::from_static(self.pick(&KEYS));
-            item.unique = Some(KeyPut { kind: KeyKind::Idempotency, key, value: self.bytes(), until: self.time(now) });
+        while item.keys.len() < 3 && self.chance(25) {
+            item.keys.push(self.key(now));
         }
         if self.chance(15) {
             item.not_after = Some(self.time(now));
         }
         item
+    }
+
+    /// A key that steals from nobody.
+    pub(super) fn key(&mut self, now: Millis) -> KeyPut {
+        let until = if self.chance(50) { Some(self.time(now)) } else { None };
+        let key = Bytes::from_static(self.pick(&KEYS));
+        KeyPut { kind: self.pick(&KeyKind::ALL), key, value: self.bytes(), until, steal: None }
     }
 
     /// A later head of the same task.

@@ -11,6 +11,7 @@
 //! | `LOVAGE_MODEL_JOBS` | how many at a time; default 4 |
 
 mod compare;
+mod effects;
 mod generate;
 mod pair;
 mod reads;

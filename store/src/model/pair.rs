@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lovage_core::{Head, Ns, Partition, SessionId, TaskKey, Version};
 
-use super::compare::{bare, meaning, ok, same};
+use super::compare::{bare, meaning, ok, same, timeless};
 use super::generate::Source;
 use crate::conformance::Fixture;
 use crate::conformance::audit::{Heads, Known, audit};
@@ -35,6 +35,8 @@ pub(super) struct Pair {
     pub(super) lapsed: Vec<SessionId>,
     /// The latest versions of each document, the store's and the model's.
     pub(super) docs: BTreeMap<(DocKind, Ns, String), (Version, Version)>,
+    /// Tasks that were given a barrier.
+    pub(super) waiting: Vec<TaskKey>,
     /// Whether a change was ordered that readers need not see yet.
     pub(super) unsettled: bool,
     start: FeedPos,
@@ -66,6 +68,7 @@ impl Pair {
             model_tokens: BTreeSet::new(),
             lapsed: Vec::new(),
             docs: BTreeMap::new(),
+            waiting: Vec::new(),
             unsettled: false,
             start,
             model_start,
@@ -79,7 +82,8 @@ impl Pair {
             0..25 => self.insert().await,
             25..60 => self.commit().await,
             60..75 => self.claim().await,
-            75..80 => self.own().await.map(drop),
+            75..78 => self.own().await.map(drop),
+            78..80 => self.put_key().await,
             80..86 => self.put_docs().await,
             86..88 => {
                 let by = Duration::from_secs(60 * self.source.rng.u64(1..60));
@@ -110,6 +114,11 @@ impl Pair {
         Head { seq: self.seqs.get(key).copied().unwrap_or_default(), ..head.clone() }
     }
 
+    /// A head as it is compared: see [`timeless`].
+    pub(super) fn timeless(&self, head: &Head) -> Head {
+        timeless(head, self.now())
+    }
+
     /// The audits of both, all records in full, and both feeds.
     pub(super) async fn finish(&mut self) -> Result<(), String> {
         self.settle().await?;
@@ -117,12 +126,14 @@ impl Pair {
         let heads = audit(&*self.store, self.p, &Known::new(lanes.clone(), self.start)).await?;
         let expected =
             audit(&self.model, self.p, &Known::new(lanes, self.model_start)).await.map_err(|e| format!("the model: {e}"))?;
-        let expected: Heads = expected.iter().map(|(key, head)| (key.clone(), self.theirs(key, head))).collect();
+        let heads: Heads = heads.iter().map(|(key, head)| (key.clone(), self.timeless(head))).collect();
+        let expected: Heads = expected.iter().map(|(key, head)| (key.clone(), self.timeless(&self.theirs(key, head)))).collect();
         same("all heads", &heads, &expected)?;
         for key in self.keys.clone() {
             self.compare_record(&key).await?;
             self.compare_members(&key).await?;
         }
+        self.compare_lookup().await?;
         self.compare_counts().await?;
         self.compare_docs().await?;
         self.compare_feeds().await
@@ -134,7 +145,7 @@ impl Pair {
         same("the number of feed entries", &found.len(), &expected.len())?;
         for (found, expected) in found.iter().zip(&expected) {
             same("the source of a feed entry", &found.source, &expected.source)?;
-            same("a feed entry", &meaning(found), &meaning(expected))?;
+            same("a feed entry", &meaning(found, self.now()), &meaning(expected, self.now()))?;
         }
         Ok(())
     }
@@ -147,7 +158,8 @@ impl Pair {
         found: Option<&Head>,
         expected: Option<&Head>,
     ) -> Result<(), String> {
-        same(what, &found.map(bare), &expected.map(bare))?;
+        let plain = |head: &Head| bare(&self.timeless(head));
+        same(what, &found.map(plain), &expected.map(plain))?;
         match (found, self.seqs.get(key)) {
             (Some(found), Some(seq)) => same(&format!("seq in {what}"), &found.seq, seq),
             _ => Ok(()),

@@ -46,7 +46,8 @@ impl Pair {
         let parts = Parts { body: self.source.chance(80), result: self.source.chance(80), attempts: self.source.chance(80) };
         let found = ok("get", self.store.get(self.p, key, parts).await)?;
         let expected = ok("get", self.model.get(self.p, key, parts).await)?;
-        let expected = expected.map(|stored| Stored { head: self.theirs(key, &stored.head), ..stored });
+        let found = found.map(|stored| Stored { head: self.timeless(&stored.head), ..stored });
+        let expected = expected.map(|stored| Stored { head: self.timeless(&self.theirs(key, &stored.head)), ..stored });
         same(&format!("the record {key:?} with {parts:?}"), &found, &expected)
     }
 
@@ -82,13 +83,13 @@ impl Pair {
         let found = scan_all(&*self.store, self.p, index, limit).await?;
         let expected = scan_all(&self.model, self.p, model_index, 100).await?;
         let number = |head: &Head| match index {
-            Index::Timer { .. } => placement(head).timer.map(|time| time.0),
+            Index::Timer { .. } => placement(&self.timeless(head)).timer.map(|time| time.0),
             Index::Done { .. } => placement(head).done.map(|time| time.0),
             Index::Lane { .. } | Index::Running { .. } | Index::Members { .. } => None,
         };
         let numbers = |items: &Items| items.iter().map(|(_, head)| number(head)).collect::<Vec<_>>();
         same(&format!("the order of {index:?}"), &numbers(&found), &numbers(&expected))?;
-        if matches!(index, Index::Lane { .. }) {
+        if matches!(index, Index::Lane { .. } | Index::Members { .. }) {
             let keys = |items: &Items| items.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
             same(&format!("{index:?}"), &keys(&found), &keys(&expected))?;
         }
@@ -98,8 +99,9 @@ impl Pair {
     /// The same records, each once, in any order.
     fn compare_items(&self, what: &str, found: &Items, expected: &Items) -> Result<(), String> {
         same(&format!("the length of {what}"), &found.len(), &expected.len())?;
-        let theirs: BTreeMap<_, _> = expected.iter().map(|(key, head)| (key.clone(), self.theirs(key, head))).collect();
-        same(what, &found.iter().cloned().collect(), &theirs)
+        let found: BTreeMap<_, _> = found.iter().map(|(key, head)| (key.clone(), self.timeless(head))).collect();
+        let theirs = expected.iter().map(|(key, head)| (key.clone(), self.timeless(&self.theirs(key, head))));
+        same(what, &found, &theirs.collect())
     }
 
     async fn compare_list(&mut self) -> Result<(), String> {
@@ -120,12 +122,12 @@ impl Pair {
         self.compare_items(&format!("{query:?} by {limit}"), &found, &expected)
     }
 
-    async fn compare_lookup(&mut self) -> Result<(), String> {
+    pub(super) async fn compare_lookup(&mut self) -> Result<(), String> {
         for ns in NAMESPACES {
-            for key in KEYS {
-                let found = ok("lookup", self.store.lookup(self.p, ns, KeyKind::Idempotency, key).await)?;
-                let expected = ok("lookup", self.model.lookup(self.p, ns, KeyKind::Idempotency, key).await)?;
-                same(&format!("the key {key:?} of {ns:?}"), &found, &expected)?;
+            for (key, kind) in KEYS.into_iter().flat_map(|key| KeyKind::ALL.map(|kind| (key, kind))) {
+                let found = ok("lookup", self.store.lookup(self.p, ns, kind, key).await)?;
+                let expected = ok("lookup", self.model.lookup(self.p, ns, kind, key).await)?;
+                same(&format!("the {kind:?} key {key:?} of {ns:?}"), &found, &expected)?;
             }
         }
         Ok(())

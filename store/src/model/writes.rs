@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use lovage_core::{Head, LaneDef, Millis, TaskKey};
 
-use super::compare::{bare, both, ok, same};
+use super::compare::{bare, both, same};
 use super::generate::{LEASE, NAMESPACES, SESSIONS};
 use super::pair::Pair;
 use crate::conformance::kit::running;
 use crate::{
-    Claim, Commit, Committed, DocGuard, DocKind, DocOutcome, DocPut, Effect, Insert, Inserted, Mode, OwnReply, OwnRequest,
-    OwnToken, Store, Sync, Want,
+    Claim, Commit, Committed, DocGuard, DocKind, DocOutcome, DocPut, Insert, Inserted, Mode, OwnReply, OwnRequest, OwnToken,
+    Store, Sync, Want,
 };
 
 impl Pair {
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         self.store.clock().now()
     }
 
@@ -22,7 +22,7 @@ impl Pair {
         if self.source.chance(25) { Mode::Atomic } else { Mode::Each }
     }
 
-    fn lane(&self, head: &Head) -> Option<&LaneDef> {
+    pub(super) fn lane(&self, head: &Head) -> Option<&LaneDef> {
         self.source.lanes().iter().find(|lane| lane.id() == head.lane).map(|lane| &**lane)
     }
 
@@ -32,7 +32,9 @@ impl Pair {
         let mut items = Vec::new();
         for _ in 0..self.source.rng.usize(1..6) {
             let root = if self.source.chance(20) { self.some_key() } else { None };
-            items.push(self.source.task(now, root));
+            let mut item = self.source.task(now, root);
+            self.steal(&mut item).await?;
+            items.push(item);
         }
         self.insert_these(items, mode).await
     }
@@ -49,10 +51,22 @@ impl Pair {
                 (Inserted::Ok { seq }, Inserted::Ok { .. }) => self.stored(&item.key, *seq)?,
                 // The other of the same id may be in this batch and not be stored: then there is no `seq` yet.
                 (Inserted::Exists(found), Inserted::Exists(expected)) if mode == Mode::Atomic && refused => {
-                    same(&what, &bare(found), &bare(expected))?;
+                    same(&what, &bare(&self.timeless(found)), &bare(&self.timeless(expected)))?;
                 }
                 (Inserted::Exists(found), Inserted::Exists(expected)) => {
                     self.compare_head(&what, &item.key, Some(found), Some(expected))?;
+                }
+                (
+                    Inserted::Conflict { kind, entry, head },
+                    Inserted::Conflict { kind: model_kind, entry: model_entry, head: model_head },
+                ) => {
+                    same(&what, &(kind, entry), &(model_kind, model_entry))?;
+                    if mode == Mode::Atomic {
+                        let plain = |head: &Head| bare(&self.timeless(head));
+                        same(&what, &head.as_ref().map(plain), &model_head.as_ref().map(plain))?;
+                    } else {
+                        self.compare_head(&what, &entry.task, head.as_ref(), model_head.as_ref())?;
+                    }
                 }
                 (found, expected) => same(&what, found, expected)?,
             }
@@ -64,7 +78,7 @@ impl Pair {
     }
 
     /// Notes the order of acceptance that the store gave a task.
-    fn stored(&mut self, key: &TaskKey, seq: u64) -> Result<(), String> {
+    pub(super) fn stored(&mut self, key: &TaskKey, seq: u64) -> Result<(), String> {
         if seq <= self.last_seq {
             return Err(format!("seq {seq} came after {}", self.last_seq));
         }
@@ -104,12 +118,13 @@ impl Pair {
             }) else {
                 continue;
             };
-            let item = self.change(key, was, now);
+            let item = self.change(key, was, now).await?;
             if let Some(head) = &item.head {
                 after.insert(item.key.clone(), head.clone());
             }
             items.push(item);
         }
+        let before = self.children(&items).await?;
         let theirs = items.iter().map(|item| self.their_commit(item)).collect();
         let found = self.store.commit(self.p, source, theirs, mode, sync).await;
         let expected = self.model.commit(self.p, source, items.clone(), mode, sync).await;
@@ -129,66 +144,12 @@ impl Pair {
             Sync::Ordered => self.unsettled |= applied,
             Sync::Durable => self.unsettled &= !applied,
         }
-        self.learn_spawned(&items, &expected).await
-    }
-
-    fn change(&mut self, key: TaskKey, mut was: Head, now: Millis) -> Commit {
-        let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
-        let head = if self.source.chance(12) { None } else { Some(self.source.next_head(&was, now)) };
-        if self.source.chance(15) {
-            was.version = self.source.pick(&[was.version - 1, was.version + 1, was.version + 1_000_000, 0]);
-        }
-        let result = match self.source.rng.u32(0..10) {
-            0..3 => Some(Some(self.source.bytes())),
-            3 => Some(None),
-            _ => None,
-        };
-        let mut effects = Vec::new();
-        while self.source.chance(20) {
-            let root = if self.source.chance(50) { Some(key.clone()) } else { None };
-            effects.push(Effect::Spawn(Box::new(self.source.plain_task(now, root))));
-        }
-        Commit {
-            was,
-            head,
-            queue,
-            body: if self.source.chance(10) { Some(self.source.bytes()) } else { None },
-            result,
-            attempt: if self.source.chance(30) { Some(self.source.bytes()) } else { None },
-            effects,
-            key,
-        }
+        self.learn_spawned(&items, before).await
     }
 
     fn their_commit(&self, item: &Commit) -> Commit {
         let head = item.head.as_ref().map(|head| self.theirs(&item.key, head));
         Commit { was: self.theirs(&item.key, &item.was), head, ..item.clone() }
-    }
-
-    /// Reads the order of acceptance of spawned tasks, which no answer tells.
-    async fn learn_spawned(&mut self, items: &[Commit], answers: &[Committed]) -> Result<(), String> {
-        let applied = items.iter().zip(answers).filter(|(_, answer)| **answer == Committed::Ok);
-        let spawned = applied.flat_map(|(item, _)| &item.effects).map(|effect| match effect {
-            Effect::Spawn(child) => child.key.clone(),
-        });
-        let spawned: Vec<_> = spawned.collect();
-        if spawned.is_empty() {
-            return Ok(());
-        }
-        // What comes after the commit must not be numbered before what it spawned.
-        let before = self.last_seq;
-        self.settle().await?;
-        let after = std::mem::replace(&mut self.last_seq, before);
-        let heads = ok("heads", self.store.heads(self.p, &spawned).await)?;
-        for (key, head) in spawned.iter().zip(heads) {
-            let head = head.ok_or_else(|| format!("spawned {key:?} is not there"))?;
-            self.stored(key, head.seq)?;
-        }
-        if after > before && self.last_seq >= after {
-            return Err(format!("a spawned task was numbered {} after {after}", self.last_seq));
-        }
-        self.last_seq = self.last_seq.max(after);
-        Ok(())
     }
 
     pub(super) async fn claim(&mut self) -> Result<(), String> {

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneId, SessionId, TaskKey};
+use lovage_core::{Head, LaneId, SessionId, State, TaskKey};
 use redis::{Cmd, Value};
 
-use super::insert;
 use super::keys::PartitionKeys;
 use super::link::{Kind, Link};
 use super::pack::{Packer, feed_prefix, push_row, read_head};
 use super::plan::Plan;
 use super::script::{CHANGE, Call};
 use super::value;
+use super::{general, insert};
 use crate::{Claim, Commit, Committed, Effect, Error, Insert, Mode, OwnToken, Result};
 
 /// A change as the script sees it; claims have none of the optional parts.
@@ -88,6 +88,9 @@ fn call(names: &PartitionKeys, own: &str, source: SessionId, items: &[Change<'_>
                 runs.push("DEL", i, plan.key(name), 0);
             }
         }
+        if item.was.state == State::Blocked && item.head.is_none_or(|head| head.state != State::Blocked) {
+            runs.push("DEL", i, plan.key(names.barrier(id)), 0);
+        }
         let Some(parts) = item.parts else { continue };
         if item.head.is_some() {
             let mut put = |command, name, bytes: &Bytes| {
@@ -107,9 +110,12 @@ fn call(names: &PartitionKeys, own: &str, source: SessionId, items: &[Change<'_>
                 runs.push("DEL", i, plan.key(names.result(id)), 0);
             }
         }
-        for Effect::Spawn(child) in &parts.effects {
-            children.push(child);
-            parents.push(i);
+        for effect in &parts.effects {
+            // All others go through the general script.
+            if let Effect::Spawn(child) = effect {
+                children.push(child);
+                parents.push(i);
+            }
         }
     }
     plan.write(&mut out);
@@ -245,6 +251,7 @@ fn read(answer: Value, count: usize) -> Result<Answer> {
         Value::Int(1) => Ok(Committed::Ok),
         Value::Int(2) => Ok(Committed::Stale(None)),
         Value::Int(3) => Ok(Committed::Aborted),
+        Value::Array(conflict) => general::read_conflict(conflict),
         other => Ok(Committed::Stale(value::bytes(other)?.map(|head| read_head(&head)).transpose()?)),
     };
     list.into_iter().map(one).collect::<Result<_>>().map(Answer::Done)

@@ -1,12 +1,12 @@
 //! Inserts: the arguments of `insert.lua`, and of the part of it that stores spawned tasks.
 
 use bytes::Bytes;
-use lovage_core::head::SEQ_OFFSET;
+use lovage_core::head::{HEAD_BYTES, SEQ_OFFSET};
 use lovage_core::{LaneDef, LaneId, Millis, Placement, Score, SessionId, placement};
 use redis::Value;
 
-use super::keys::PartitionKeys;
-use super::pack::{Packer, feed_prefix, pack_unique, read_head, read_unique};
+use super::keys::{KeyPlace, PartitionKeys};
+use super::pack::{Packer, expiry, feed_prefix, pack_key, read_head, read_key_entry, read_kind};
 use super::plan::Plan;
 use super::script::{Call, INSERT};
 use super::value;
@@ -25,16 +25,34 @@ pub(super) fn call(names: &PartitionKeys, now: Millis, items: &[Insert], mode: M
         |want: &dyn Fn(&Insert) -> bool| -> Vec<u8> { (1..).zip(items).filter(|(_, item)| want(item)).map(|(i, _)| i).collect() };
     out.bytes(&numbers(&|item| item.not_after.is_some_and(|limit| now > limit)));
     out.bytes(&numbers(&|item| item.exists == OnExists::Return));
-    let uniques: Vec<_> = (1u64..).zip(items).filter_map(|(i, item)| Some((i, item, item.unique.as_ref()?))).collect();
-    out.array(uniques.len() * 4);
-    for (i, item, put) in uniques {
-        let key = plan.key(names.unique(item.key.ns, put.kind, &put.key));
-        // The key goes a little after its time: what is stored, not the expiry, decides when it is free.
-        out.number(i).number(key as u64).bytes(&pack_unique(&item.key.to_bytes(), put)).number(put.until.0.saturating_add(1_000));
+    let keyed: Vec<_> = (1u64..).zip(items).filter(|(_, item)| !item.keys.is_empty()).collect();
+    out.array(keyed.len());
+    for (i, item) in keyed {
+        out.array(2).number(i);
+        puts(&mut plan, &mut out, item);
     }
     out.number(u64::from(mode == Mode::Atomic)).number(now.0);
     args[0] = out.finish().into();
     Ok(Call { script: &INSERT, keys: plan.keys, args })
+}
+
+/// Writes the keys that a new task takes, as `keys.lua` reads them.
+pub(super) fn puts(plan: &mut Plan<'_>, out: &mut Packer, item: &Insert) {
+    out.array(item.keys.len());
+    for put in &item.keys {
+        let entry = put.entry(&item.key);
+        out.array(7);
+        match plan.names().key(item.key.ns, put.kind, &put.key) {
+            KeyPlace::Own(name) => out.number(plan.key(name) as u64).bytes(&[]),
+            KeyPlace::Held(field) => out.number(0).bytes(&field),
+        };
+        out.bytes(&pack_key(&entry)).number(expiry(&entry));
+        match &put.steal {
+            Some((from, version)) => out.bytes(&from.to_bytes()).bytes(&version.to_be_bytes()),
+            None => out.bytes(&[]).bytes(&[]),
+        };
+        out.bytes(&[put.kind as u8]);
+    }
 }
 
 /// Writes what `store` in `lib.lua` needs; the bodies go to `args`.
@@ -120,7 +138,19 @@ fn read_one(answer: Value) -> Result<Inserted> {
         Some((b'L', _)) => Ok(Inserted::Late),
         Some((b'A', _)) => Ok(Inserted::Aborted),
         Some((b'E', head)) => Ok(Inserted::Exists(read_head(head)?)),
-        Some((b'C', entry)) => Ok(Inserted::Conflict(read_unique(entry)?)),
-        _ => Err(Error::Corrupt("the answer to an insert cannot be read".into())),
+        Some((b'C', conflict)) => read_conflict(conflict),
+        _ => Err(unreadable()),
     }
+}
+
+/// Reads `[kind][head follows u8][head][entry]`.
+fn read_conflict(bytes: &[u8]) -> Result<Inserted> {
+    let ([kind, flag], rest) = bytes.split_first_chunk::<2>().ok_or_else(unreadable)?;
+    let (head, entry) = rest.split_at_checked(if *flag == 0 { 0 } else { HEAD_BYTES }).ok_or_else(unreadable)?;
+    let head = if *flag == 0 { None } else { Some(read_head(head)?) };
+    Ok(Inserted::Conflict { kind: read_kind(*kind)?, entry: read_key_entry(entry)?, head })
+}
+
+fn unreadable() -> Error {
+    Error::Corrupt("the answer to an insert cannot be read".into())
 }

@@ -9,7 +9,7 @@ use crate::{DocKind, KeyKind};
 pub(super) struct PartitionKeys {
     tag: String,
     /// What `lib.lua` expects first, in its order.
-    pub(super) fixed: [Vec<u8>; 12],
+    pub(super) fixed: [Vec<u8>; 13],
 }
 
 /// Places in [`PartitionKeys::fixed`], counted from 1 as Lua does.
@@ -18,13 +18,22 @@ pub(super) mod at {
     pub(in super::super) const RUNNING: usize = 10;
     pub(in super::super) const DONE: usize = 11;
     /// The first key that a plan may name by itself.
-    pub(in super::super) const FREE: usize = 13;
+    pub(in super::super) const FREE: usize = 14;
+}
+
+/// Where a key of a task is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KeyPlace {
+    /// A string with this name, which may expire.
+    Own(Vec<u8>),
+    /// A field of [`PartitionKeys::holds`].
+    Held(Vec<u8>),
 }
 
 impl PartitionKeys {
     pub(super) fn new(prefix: &str, partition: u16) -> Self {
         let tag = format!("{prefix}{{p{partition:02}}}");
-        let names = ["h", "n", "seq", "f", "L", "lc", "m", "mr", "t", "run", "done", "own"];
+        let names = ["h", "n", "seq", "f", "L", "lc", "mt", "mr", "t", "run", "done", "own", "k"];
         let fixed = names.map(|name| format!("{tag}{name}").into_bytes());
         Self { tag, fixed }
     }
@@ -89,8 +98,21 @@ impl PartitionKeys {
         self.with("a:", id)
     }
 
-    pub(super) fn unique(&self, ns: Ns, kind: KeyKind, key: &[u8]) -> Vec<u8> {
-        self.with(&format!("k:{}:{}:", ns.0, kind as u8 as char), key)
+    pub(super) fn barrier(&self, id: &[u8]) -> Vec<u8> {
+        self.with("bar:", id)
+    }
+
+    /// The keys that go with the records of their tasks.
+    pub(super) fn holds(&self) -> &[u8] {
+        &self.fixed[12]
+    }
+
+    /// Where a key is kept.
+    pub(super) fn key(&self, ns: Ns, kind: KeyKind, key: &[u8]) -> KeyPlace {
+        if kind.ends_with_record() {
+            return KeyPlace::Held([&[kind as u8], &ns.0.to_be_bytes()[..], key].concat());
+        }
+        KeyPlace::Own(self.with(&format!("k:{}:{}:", ns.0, kind as u8 as char), key))
     }
 
     fn with(&self, kind: &str, name: &[u8]) -> Vec<u8> {

@@ -15,6 +15,7 @@ mod change;
 mod clock;
 mod docs;
 mod feed;
+mod general;
 mod insert;
 mod keys;
 mod link;
@@ -50,8 +51,8 @@ use self::own::FeedBounds;
 use self::sender::Sender;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
-    Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.
@@ -177,7 +178,7 @@ impl Store for RedisStore {
 
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
         let part = self.part(p, items.len())?;
-        items.iter().try_for_each(|item| self.caps.check_home(p, &item.key))?;
+        self.caps.check_inserts(p, &items)?;
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -210,6 +211,7 @@ impl Store for RedisStore {
 
     async fn commit(&self, p: Partition, source: SessionId, items: Vec<Commit>, mode: Mode, _: Sync) -> Result<Vec<Committed>> {
         let part = self.part(p, items.len())?;
+        self.caps.check_commits(&items)?;
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -253,9 +255,15 @@ impl Store for RedisStore {
         pages::list(&self.link, &self.part(p, 0)?.names, query, from, limit).await
     }
 
+    async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>> {
+        let names = &self.part(p, 0)?.names;
+        self.caps.check_take(&take)?;
+        general::put_key(&self.link, names, self.clock.now(), &take).await
+    }
+
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
         let found = read::lookup(&self.link, &self.part(p, 0)?.names, ns, kind, key).await?;
-        Ok(found.filter(|entry| entry.until > self.clock.now()))
+        Ok(found.filter(|entry| !entry.is_over(self.clock.now())))
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

@@ -1,10 +1,10 @@
-//! Packed forms: arguments of scripts (MessagePack, as `cmsgpack` reads it), rows of the feed, entries of unique keys.
+//! Packed forms: arguments of scripts (MessagePack, as `cmsgpack` reads it), rows of the feed, entries of keys.
 
 use bytes::Bytes;
 use lovage_core::head::HEAD_BYTES;
 use lovage_core::{Head, Millis, SessionId, TaskKey};
 
-use crate::{Error, FeedRow, KeyEntry, KeyPut, Result};
+use crate::{Error, FeedRow, KeyEntry, KeyKind, Result};
 
 /// Writes the few MessagePack forms that the scripts are given. Whoever opens an array writes that many values into it.
 #[derive(Debug, Default)]
@@ -41,6 +41,11 @@ impl Packer {
             0x80..=0xffff => self.sized(0xcd, &(number as u16).to_be_bytes()),
             _ => self.sized(0xcf, &number.to_be_bytes()),
         }
+        self
+    }
+
+    pub(super) fn minus_one(&mut self) -> &mut Self {
+        self.0.push(0xff);
         self
     }
 
@@ -98,22 +103,39 @@ pub(super) fn read_key(bytes: &[u8]) -> Result<TaskKey> {
     TaskKey::from_bytes(bytes).ok_or_else(|| Error::Corrupt("a stored task key cannot be read".into()))
 }
 
-/// What is stored under a unique key: `[until u64][length of the task's key u8][key][value]`.
-pub(super) fn pack_unique(task: &[u8], put: &KeyPut) -> Vec<u8> {
-    let mut out = put.until.0.to_be_bytes().to_vec();
+/// An end that never comes.
+const NEVER: u64 = u64::MAX;
+
+/// What is stored under a key: `[end u64][length of the task's key u8][task's key][value]`.
+pub(super) fn pack_key(entry: &KeyEntry) -> Vec<u8> {
+    let task = entry.task.to_bytes();
+    let mut out = entry.until.map_or(NEVER, |until| until.0).to_be_bytes().to_vec();
     out.push(task.len() as u8);
-    out.extend_from_slice(task);
-    out.extend_from_slice(&put.value);
+    out.extend_from_slice(&task);
+    out.extend_from_slice(&entry.value);
     out
 }
 
-/// Reads what [`pack_unique`] wrote.
-pub(super) fn read_unique(bytes: &[u8]) -> Result<KeyEntry> {
-    let bad = || Error::Corrupt("a stored unique key cannot be read".into());
+/// Reads what [`pack_key`] wrote.
+pub(super) fn read_key_entry(bytes: &[u8]) -> Result<KeyEntry> {
+    let bad = || Error::Corrupt("a stored key cannot be read".into());
     let (until, rest) = bytes.split_first_chunk::<8>().ok_or_else(bad)?;
     let (len, rest) = rest.split_first().ok_or_else(bad)?;
     let (task, value) = rest.split_at_checked(usize::from(*len)).ok_or_else(bad)?;
-    Ok(KeyEntry { task: read_key(task)?, value: Bytes::copy_from_slice(value), until: Millis(u64::from_be_bytes(*until)) })
+    let until = Some(u64::from_be_bytes(*until)).filter(|until| *until != NEVER).map(Millis);
+    Ok(KeyEntry { task: read_key(task)?, value: Bytes::copy_from_slice(value), until })
+}
+
+/// When Redis may drop a key by itself; 0: never. A little after its end: what is stored, not the expiry, decides when it
+/// is free.
+pub(super) fn expiry(entry: &KeyEntry) -> u64 {
+    entry.until.map_or(0, |until| until.0.saturating_add(1_000))
+}
+
+/// Reads the byte that names a kind of key.
+pub(super) fn read_kind(byte: u8) -> Result<KeyKind> {
+    let known = KeyKind::ALL.into_iter().find(|kind| *kind as u8 == byte);
+    known.ok_or_else(|| Error::Corrupt(format!("{byte} is no kind of key")))
 }
 
 #[cfg(test)]
@@ -128,15 +150,14 @@ mod tests {
         #[test]
         fn junk_never_panics(bytes: Vec<u8>) {
             let _ = read_entry(&bytes);
-            let _ = read_unique(&bytes);
+            let _ = read_key_entry(&bytes);
         }
 
         #[test]
-        fn unique_keys_round_trip(id in "[a-z]{1,128}", value: Vec<u8>, until in 0u64..1 << 48) {
+        fn keys_round_trip(id in "[a-z]{1,128}", value: Vec<u8>, until in prop::option::of(0u64..1 << 48)) {
             let task = TaskKey::new(Ns(3), TaskId::parse(&id).unwrap());
-            let put = KeyPut { kind: crate::KeyKind::Idempotency, key: Bytes::new(), value: value.into(), until: Millis(until) };
-            let entry = read_unique(&pack_unique(&task.to_bytes(), &put)).unwrap();
-            prop_assert_eq!(entry, KeyEntry { task, value: put.value, until: put.until });
+            let entry = KeyEntry { task, value: value.into(), until: until.map(Millis) };
+            prop_assert_eq!(read_key_entry(&pack_key(&entry)).unwrap(), entry);
         }
     }
 

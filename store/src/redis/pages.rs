@@ -104,7 +104,7 @@ fn not_a_cursor() -> Error {
     Error::Invalid("not a cursor of this store".into())
 }
 
-/// The members of a tree in the order of their keys.
+/// The members of a tree in order of acceptance.
 async fn members(link: &Link, names: &PartitionKeys, root: &TaskKey, from: Cursor, limit: usize) -> Result<Page> {
     let prefix = root_prefix(root);
     let first = if from.0.is_empty() { [b"[", &prefix[..]].concat() } else { [b"(", &prefix[..], &from.0].concat() };
@@ -112,13 +112,17 @@ async fn members(link: &Link, names: &PartitionKeys, root: &TaskKey, from: Curso
     let mut cmd = redis::cmd("ZRANGE");
     cmd.arg(names.members()).arg(first).arg(end).arg("BYLEX").arg("LIMIT").arg(0).arg(limit + 1);
     let mut keys = Vec::new();
-    for member in value::list(link.send(Kind::Read, &cmd).await?)? {
+    let mut last = None;
+    let found = value::list(link.send(Kind::Read, &cmd).await?)?;
+    let more = found.len() > limit;
+    for member in found.into_iter().take(limit) {
         let member = value::bytes(member)?.unwrap_or_default();
-        keys.push(read_key(member.get(prefix.len()..).unwrap_or_default())?);
+        let place = member.get(prefix.len()..).unwrap_or_default();
+        // The order of acceptance, then the key.
+        keys.push(read_key(place.get(8..).unwrap_or_default())?);
+        last = Some(place.to_vec());
     }
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let next = keys.last().filter(|_| more).map(|key| Cursor(key.to_bytes().to_vec()));
+    let next = last.filter(|_| more).map(Cursor);
     let heads = read::heads(link, names, &keys).await?;
     Ok(Page { items: keys.into_iter().zip(heads).filter_map(|(key, head)| Some((key, head?))).collect(), next })
 }

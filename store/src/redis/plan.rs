@@ -110,6 +110,24 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Writes the same for a plan of one item: `{command, key, score or '', …}` and `{field, 1 or -1, …}`.
+    pub(super) fn write_alone(&self, out: &mut Packer) {
+        out.array(self.groups.len() * 3);
+        for group in &self.groups {
+            let score = group.scores.first().map_or(&[][..], |score| score.as_bytes());
+            out.bytes(group.command.as_bytes()).number(group.key as u64).bytes(score);
+        }
+        out.array(self.tallies.len() * 2);
+        for tally in &self.tallies {
+            out.bytes(&tally.field);
+            if tally.more.is_empty() {
+                out.minus_one()
+            } else {
+                out.number(1)
+            };
+        }
+    }
+
     fn group(&mut self, wave: u8, command: &'static str, key: usize, item: u8, score: Option<u64>) {
         let same = |group: &Group| group.wave == wave && group.command == command && group.key == key;
         let place = self.groups.iter().rposition(same).unwrap_or_else(|| {

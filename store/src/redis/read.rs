@@ -6,9 +6,9 @@ use bytes::Bytes;
 use lovage_core::{Head, LaneDef, LaneId, Ns, TaskKey};
 use redis::Value;
 
-use super::keys::PartitionKeys;
+use super::keys::{KeyPlace, PartitionKeys};
 use super::link::{Kind, Link};
-use super::pack::{read_head, read_unique};
+use super::pack::{read_head, read_key_entry};
 use super::plan::read_count_field;
 use super::script::GET;
 use super::value;
@@ -72,9 +72,18 @@ pub(super) async fn get(link: &Link, names: &PartitionKeys, key: &TaskKey, parts
 }
 
 pub(super) async fn lookup(link: &Link, names: &PartitionKeys, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
-    let mut cmd = redis::cmd("GET");
-    cmd.arg(names.unique(ns, kind, key));
-    value::bytes(link.send(Kind::Read, &cmd).await?)?.map(|entry| read_unique(&entry)).transpose()
+    let mut cmd;
+    match names.key(ns, kind, key) {
+        KeyPlace::Own(name) => {
+            cmd = redis::cmd("GET");
+            cmd.arg(name);
+        }
+        KeyPlace::Held(field) => {
+            cmd = redis::cmd("HGET");
+            cmd.arg(names.holds()).arg(field);
+        }
+    }
+    value::bytes(link.send(Kind::Read, &cmd).await?)?.map(|entry| read_key_entry(&entry)).transpose()
 }
 
 /// A definition outlives its lane's tasks while records of them are kept, so empty lanes are left out here.

@@ -42,15 +42,23 @@ impl Lua {
     }
 }
 
-pub(super) static INSERT: LazyLock<Lua> = script!(include_str!("lua/lib.lua"), include_str!("lua/insert.lua"));
+pub(super) static INSERT: LazyLock<Lua> =
+    script!(include_str!("lua/lib.lua"), include_str!("lua/keys.lua"), include_str!("lua/insert.lua"));
 pub(super) static CHANGE: LazyLock<Lua> =
     script!("#!lua flags=allow-oom\n", include_str!("lua/lib.lua"), include_str!("lua/change.lua"));
+pub(super) static GENERAL: LazyLock<Lua> = script!(
+    "#!lua flags=allow-oom\n",
+    include_str!("lua/lib.lua"),
+    include_str!("lua/keys.lua"),
+    include_str!("lua/general.lua")
+);
+pub(super) static KEY: LazyLock<Lua> = script!(include_str!("lua/key.lua"));
 pub(super) static OWN: LazyLock<Lua> = script!(include_str!("lua/own.lua"));
 pub(super) static DOC: LazyLock<Lua> = script!(include_str!("lua/doc.lua"));
 pub(super) static GET: LazyLock<Lua> = script!(include_str!("lua/get.lua"));
 pub(super) static PAGE: LazyLock<Lua> = script!(include_str!("lua/page.lua"));
 
-/// A call of [`INSERT`] or [`CHANGE`]: the fixed keys of the partition come before `keys`.
+/// A call of [`INSERT`], [`CHANGE`] or [`GENERAL`]: the fixed keys of the partition come before `keys`.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) script: &'static Lua,

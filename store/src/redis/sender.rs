@@ -9,7 +9,7 @@ use super::batch::{Batched, Calls};
 use super::clock::RedisClock;
 use super::keys::PartitionKeys;
 use super::link::{Kind, Link};
-use super::{change, insert};
+use super::{change, general, insert};
 use crate::{Commit, Committed, Effect, Insert, Inserted, Mode, Result, StoreClock};
 
 /// Sends the calls of one partition.
@@ -41,7 +41,8 @@ impl Batched for Commit {
     type Answer = Committed;
 
     fn size(&self) -> usize {
-        let spawned: usize = self.effects.iter().map(|Effect::Spawn(child)| child.body.len()).sum();
+        let spawned: usize =
+            self.effects.iter().map(|effect| if let Effect::Spawn(child) = effect { child.body.len() } else { 0 }).sum();
         let result = self.result.iter().flatten().map(Bytes::len).sum::<usize>();
         spawned + result + self.body.as_ref().map_or(0, Bytes::len) + self.attempt.as_ref().map_or(0, Bytes::len)
     }
@@ -49,7 +50,14 @@ impl Batched for Commit {
 
 impl Calls<Commit> for Sender {
     async fn send(&self, source: SessionId, mut items: Vec<Commit>, mode: Mode) -> Result<Vec<Committed>> {
-        let plan = |items: &[Commit]| change::commit(&self.names, source, items, mode);
+        let now = self.clock.now();
+        let plan = |items: &[Commit]| {
+            if general::is_needed(items) {
+                general::commit(&self.names, now, source, items, mode)
+            } else {
+                change::commit(&self.names, source, items, mode)
+            }
+        };
         change::apply(&self.link, &self.names, &mut items, None, plan).await.map(|(answers, _)| answers)
     }
 }

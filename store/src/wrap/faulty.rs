@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::Verb;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
-    Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// What goes wrong with a call.
@@ -211,6 +211,10 @@ impl Store for Faulty {
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
         self.call(Verb::List, self.inner.list(p, query, from, limit)).await
+    }
+
+    async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>> {
+        self.call(Verb::PutKey, self.inner.put_key(p, take)).await
     }
 
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {

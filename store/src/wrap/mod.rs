@@ -34,6 +34,8 @@ pub enum Verb {
     Lanes,
     /// [`Store::list`](crate::Store::list).
     List,
+    /// [`Store::put_key`](crate::Store::put_key).
+    PutKey,
     /// [`Store::lookup`](crate::Store::lookup).
     Lookup,
     /// [`Store::counts`](crate::Store::counts).
@@ -66,6 +68,7 @@ impl Verb {
             Self::Scan => "scan",
             Self::Lanes => "lanes",
             Self::List => "list",
+            Self::PutKey => "put_key",
             Self::Lookup => "lookup",
             Self::Counts => "counts",
             Self::Docs => "docs",
@@ -78,7 +81,7 @@ impl Verb {
 
     /// Whether a call may have changed something although its answer got lost.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutDocs)
+        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutKey | Self::PutDocs)
     }
 
     /// Whether a call may wait for news: then its time says nothing about the store.

@@ -61,7 +61,7 @@ pub(crate) async fn create(
     });
     let key = TaskKey::new(caller.ns, id);
     let mut insert = LaneCache::default().insert(&draft, key.clone(), now);
-    insert.unique = idempotency.as_ref().map(|key| key.put(&app, now, 1));
+    insert.keys.extend(idempotency.as_ref().map(|key| key.put(&app, now, 1)));
     let head = insert.head.clone();
 
     // Entered before the insert: whatever happens to the task afterwards is noticed without a look at it.
@@ -86,10 +86,10 @@ pub(crate) async fn create(
             answers.pop().unwrap_or(Ok(()))?;
             existing(&app, &key, wait).await
         }
-        Some(Inserted::Conflict(entry)) => {
+        Some(ref conflict @ Inserted::Conflict { ref entry, .. }) => {
             let key = match &idempotency {
-                Some(idempotency) => idempotency.replay(&entry)?,
-                None => return Err(odd_answer(&Inserted::Conflict(entry)).into()),
+                Some(idempotency) => idempotency.replay(entry)?,
+                None => return Err(odd_answer(conflict).into()),
             };
             let mut response = existing(&app, &key, wait).await?;
             response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));

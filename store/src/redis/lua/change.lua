@@ -1,4 +1,5 @@
--- change: guarded changes of stored tasks (claims, settlements, everything else). All guards first, then all writes.
+-- change: guarded changes of stored tasks (claims, settlements, everything without the effects that general.lua is for).
+-- All guards first, then all writes.
 -- It may run when Redis is full: whoever finishes or deletes work must not be stopped by the lack of room.
 --
 -- KEYS  see lib.lua, then lanes, bodies, results and attempts at the places that the plan names.
@@ -37,7 +38,7 @@ if #wrong > 1 then return wrong end
 
 if some and (all or not atomic) then
   local parents = plan[11]
-  local sets, s, gone, g = {}, 0, {}, 0
+  local sets, s, gone, last, g = {}, 0, {}, {}, 0
   for i = 1, n do
     if ok[i] then
       if after[i] ~= '' then
@@ -45,7 +46,7 @@ if some and (all or not atomic) then
         s = s + 2
       else
         g = g + 1
-        gone[g] = ids[i]
+        gone[g], last[g] = ids[i], before[i]
       end
     end
   end
@@ -55,9 +56,12 @@ if some and (all or not atomic) then
     local roots = call('HMGET', ROOTS, unpack(gone, 1, g))
     for j = 1, g do
       if roots[j] then
-        call('ZREM', MEMBERS, roots[j] .. gone[j])
+        call('ZREM', MEMBERS, roots[j] .. sub(last[j], 41, 48) .. gone[j])
         call('HDEL', ROOTS, gone[j])
       end
+    end
+    if call('EXISTS', HOLDS) == 1 then
+      for j = 1, g do forget(gone[j]) end
     end
   end
   place(plan[7], ids, ok)

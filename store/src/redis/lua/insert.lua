@@ -1,11 +1,12 @@
 -- insert: stores new tasks. Refuses the late, the existing and the conflicting ones, all of them if the batch is atomic.
 --
--- KEYS  see lib.lua, then lanes, bodies and unique keys at the places that the plan names.
+-- KEYS  see lib.lua, then lanes, bodies and keys at the places that the plan names.
 -- ARGV  1 plan (MessagePack): {what `store` needs, late items, look items (ids that may exist),
---       uniques {item, key, value, end (ms), …}, atomic (0|1), now (ms)};  2 feed prefix;  3.. bodies.
--- Answers the seq of the first task if all were stored, else a list: seq | 'L' late | 'A' aborted | 'E'head | 'C'key value.
+--       keyed {item, puts (see keys.lua)}…, atomic (0|1), now (ms)};  2 feed prefix;  3.. bodies.
+-- Answers the seq of the first task if all were stored, else a list: seq | 'L' late | 'A' aborted | 'E'head |
+-- 'C'kind, whether a head follows, head, entry.
 local plan = cmsgpack.unpack(ARGV[1])
-local tasks, late, look, uniques, atomic, now = plan[1], plan[2], plan[3], plan[4], plan[5] == 1, plan[6]
+local tasks, late, look, keyed, atomic, now = plan[1], plan[2], plan[3], plan[4], plan[5] == 1, plan[6]
 local ids = tasks[1]
 local n = #ids
 local ok, answers, all = {}, {}, true
@@ -17,11 +18,16 @@ end
 
 for j = 1, #late do refuse(byte(late, j), 'L') end
 
-local twin = {} -- item -> the earlier item of this batch with the same id
-if #look > 0 or #uniques > 0 then
-  local looked, unique, first, taken = {}, {}, {}, {}
+local twin, clash = {}, {} -- item -> the earlier item of this batch with the same id, the key that is taken
+if #look > 0 or #keyed > 0 then
+  local looked, puts, first, keys = {}, {}, {}, {}
   for j = 1, #look do looked[byte(look, j)] = true end
-  for u = 1, #uniques, 4 do unique[uniques[u]] = u end
+  for _, item in ipairs(keyed) do puts[item[1]] = item[2] end
+  local function taken(name) return keys[name] end
+  local function head_of(id)
+    if first[id] then return tasks[2][first[id]] end
+    return call('HGET', HEADS, id)
+  end
   for i = 1, n do
     if ok[i] and looked[i] then
       local stored = call('HGET', HEADS, ids[i])
@@ -32,14 +38,14 @@ if #look > 0 or #uniques > 0 then
         refuse(i, 'E')
       end
     end
-    local u = ok[i] and unique[i]
-    if u then
-      local key = KEYS[uniques[u + 1]]
-      local value = taken[key] or call('GET', key)
-      if value and struct.unpack('>I8', value) > now then
-        refuse(i, 'C' .. value)
+    if ok[i] and puts[i] then
+      local put, entry = conflict(puts[i], now, taken, head_of)
+      if put then
+        refuse(i, 'C')
+        local who = holder(entry)
+        clash[i] = { put[7], entry, first[who], not first[who] and head_of(who) }
       else
-        taken[key] = uniques[u + 2]
+        for _, put in ipairs(puts[i]) do keys[name_of(put)] = put[3] end
       end
     end
     if ok[i] then first[ids[i]] = i end
@@ -49,8 +55,10 @@ end
 local heads, seqs = {}, {}
 if all or not atomic then
   heads, seqs = store(tasks, ok)
-  for u = 1, #uniques, 4 do
-    if ok[uniques[u]] then call('SET', KEYS[uniques[u + 1]], uniques[u + 2], 'PXAT', uniques[u + 3]) end
+  for _, item in ipairs(keyed) do
+    if ok[item[1]] then
+      for _, put in ipairs(item[2]) do take(put, ids[item[1]]) end
+    end
   end
   local rows = { ARGV[2] }
   for i = 1, n do
@@ -60,12 +68,20 @@ if all or not atomic then
   if all then return seqs[1] end
 end
 
+-- The head of an item of this batch; without order of acceptance if the batch was refused.
+local function made(j)
+  return heads[j] or (tasks[2][j] .. struct.pack('>I8', 0) .. tasks[3][j])
+end
+
 for i = 1, n do
   if ok[i] then
     answers[i] = seqs[i] or 'A'
   elseif twin[i] then
-    local j = twin[i]
-    answers[i] = 'E' .. (heads[j] or (tasks[2][j] .. struct.pack('>I8', 0) .. tasks[3][j]))
+    answers[i] = 'E' .. made(twin[i])
+  elseif clash[i] then
+    local kind, entry, item, head = unpack(clash[i], 1, 4)
+    head = item and made(item) or head
+    answers[i] = 'C' .. kind .. (head and '\1' .. head or '\0') .. entry
   end
 end
 return answers

@@ -1,14 +1,52 @@
--- Shared by insert.lua and change.lua, which are sent with this file in front of them.
+-- Shared by insert.lua, change.lua and general.lua, which are sent with this file in front of them.
 --
--- KEYS[1..12] of both: heads, counts, seq, feed, lanes, lane sizes, members, roots, timers, running, done, own.
+-- KEYS[1..13] of all: heads, counts, seq, feed, lanes, lane sizes, members, roots, timers, running, done, own, holds.
+-- Holds has the keys that go with their task's record (kind, namespace, key -> entry), and the fields of each task
+-- ('t' and id -> {length u16, field}…).
 -- Items are numbered from 1; a list of items is a string with one byte per number, so a call carries at most 200.
 local byte, sub, char, concat = string.byte, string.sub, string.char, table.concat
 local call = redis.call
 local HEADS, COUNTS, SEQ, FEED, LANES, SIZES, MEMBERS, ROOTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local HOLDS = KEYS[13]
 
 -- One row of a feed entry: length of the id, whether a head follows, id, head.
 local function row(id, head)
   return char(#id) .. (head == '' and '\0' or '\1') .. id .. head
+end
+
+-- Whose key it is, by an entry `[end u64][length of the id u8][id][value]`.
+local function holder(entry)
+  return sub(entry, 10, 9 + byte(entry, 9))
+end
+
+-- The fields of HOLDS that a task took.
+local function held(id)
+  local list, fields, at = call('HGET', HOLDS, 't' .. id) or '', {}, 1
+  while at < #list do
+    local n = struct.unpack('>I2', list, at)
+    fields[#fields + 1] = sub(list, at + 2, at + 1 + n)
+    at = at + 2 + n
+  end
+  return fields
+end
+
+-- Frees the keys that go with the record of a task.
+local function forget(id)
+  local fields = held(id)
+  for _, field in ipairs(fields) do
+    local entry = call('HGET', HOLDS, field)
+    if entry and holder(entry) == id then call('HDEL', HOLDS, field) end
+  end
+  if #fields > 0 then call('HDEL', HOLDS, 't' .. id) end
+end
+
+-- Takes a deleted task out of its tree, whose members are in order of acceptance (bytes 41 to 48 of a head).
+local function leave_tree(id, head)
+  local root = call('HGET', ROOTS, id)
+  if root then
+    call('ZREM', MEMBERS, root .. sub(head, 41, 48) .. id)
+    call('HDEL', ROOTS, id)
+  end
 end
 
 -- How many of the listed items are accepted.
@@ -97,7 +135,7 @@ local function store(plan, ok)
   for r = 1, #roots, 2 do
     local i, root = roots[r], roots[r + 1]
     if ok[i] then
-      call('ZADD', MEMBERS, 0, root .. ids[i])
+      call('ZADD', MEMBERS, 0, root .. sub(heads[i], 41, 48) .. ids[i])
       call('HSET', ROOTS, ids[i], root)
     end
   end

@@ -8,8 +8,8 @@ use lovage_testkit::redis::RedisOptions as ServerOptions;
 use lovage_testkit::{Fsync, Redis, eventually};
 
 use super::{OnRedis, RedisOptions, RedisStore, fresh_prefix, shared_server};
-use crate::conformance::kit::{Kit, LONG, PATIENCE, SESSION, Task, ended};
-use crate::{Claimed, Committed, Error, FeedBatch, FeedPos, Mode, OwnRequest, Store, Sync, Want};
+use crate::conformance::kit::{Kit, LONG, PATIENCE, SESSION, Task, ended, key_put};
+use crate::{Claimed, Committed, Effect, Error, FeedBatch, FeedPos, KeyKind, Mode, OwnRequest, Store, Sync, Want};
 
 /// The promise: working again this soon after Redis is back.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -307,8 +307,13 @@ async fn nothing_is_left_of_a_deleted_task() {
     let store = RedisStore::open(fixture.options.clone()).await.unwrap();
     let kit = kit(&fixture, &store);
     let root = kit.put(kit.task()).await;
-    let child = kit.put(crate::Insert { root: Some(root.key.clone()), ..kit.task() }).await;
+    let wait = root.change(|head| head.state = State::Blocked);
+    let root = kit.committed(&root, crate::Commit { effects: vec![Effect::Barrier { members: 2 }], ..wait }).await;
+    let put = |kind| key_put(&kit, kind, "k", None);
+    let keys = vec![put(KeyKind::Unique), put(KeyKind::Debounce)];
+    let child = kit.put(crate::Insert { root: Some(root.key.clone()), keys, ..kit.task() }).await;
     let mut change = child.change(|head| head.priority = 9);
+    change.effects = vec![Effect::Arrive { barrier: root.key.clone(), index: 0 }];
     change.result = Some(Some("a result".into()));
     change.attempt = Some("an attempt".into());
     let child = kit.committed(&child, change).await;

@@ -1,0 +1,149 @@
+//! The changes of a sequence with all that happens together with them, and keys that are taken alone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lovage_core::{Head, Millis, State, TaskKey};
+
+use super::compare::{both, ok, same};
+use super::generate::KEYS;
+use super::pair::Pair;
+use crate::{Commit, Effect, Insert, KeyEntry, KeyKind, KeyTake, Store};
+
+impl Pair {
+    /// A change of this task, right or wrong.
+    pub(super) async fn change(&mut self, key: TaskKey, mut was: Head, now: Millis) -> Result<Commit, String> {
+        let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
+        let mut head = if self.source.chance(12) { None } else { Some(self.source.next_head(&was, now)) };
+        if self.source.chance(15) {
+            was.version = self.source.pick(&[was.version - 1, was.version + 1, was.version + 1_000_000, 0]);
+        }
+        let result = match self.source.rng.u32(0..10) {
+            0..3 => Some(Some(self.source.bytes())),
+            3 => Some(None),
+            _ => None,
+        };
+        let mut effects = Vec::new();
+        // Most commits of a store are plain, and take another way through some.
+        let plain = self.source.chance(40);
+        while effects.len() < 6 && self.source.chance(if plain { 20 } else { 60 }) {
+            effects.push(if plain { self.plain_spawn(&key, now) } else { self.effect(&key, &mut head, now).await? });
+        }
+        Ok(Commit {
+            was,
+            head,
+            queue,
+            body: if self.source.chance(10) { Some(self.source.bytes()) } else { None },
+            result,
+            attempt: if self.source.chance(30) { Some(self.source.bytes()) } else { None },
+            effects,
+            key,
+        })
+    }
+
+    fn plain_spawn(&mut self, key: &TaskKey, now: Millis) -> Effect {
+        let root = if self.source.chance(50) { Some(key.clone()) } else { None };
+        Effect::Spawn(Box::new(self.source.plain_task(now, root)))
+    }
+
+    async fn effect(&mut self, key: &TaskKey, head: &mut Option<Head>, now: Millis) -> Result<Effect, String> {
+        Ok(match self.source.rng.u32(0..10) {
+            0 => self.plain_spawn(key, now),
+            1 | 2 => {
+                let mut child = self.source.task(now, Some(key.clone()));
+                self.steal(&mut child).await?;
+                Effect::Spawn(Box::new(child))
+            }
+            3 | 4 => {
+                if let Some(head) = head.as_mut().filter(|_| self.source.chance(80)) {
+                    head.state = State::Blocked;
+                }
+                self.waiting.push(key.clone());
+                Effect::Barrier { members: self.source.rng.u32(0..4) }
+            }
+            5 => Effect::FreeKey { kind: self.source.pick(&KeyKind::ALL), key: Bytes::from_static(self.source.pick(&KEYS)) },
+            _ => {
+                let latest = self.waiting.len().saturating_sub(3);
+                let barrier = match self.waiting.get(latest..) {
+                    Some(some) if !some.is_empty() && self.source.rng.u32(0..10) > 0 => self.source.pick(some),
+                    _ => self.some_key().unwrap_or_else(|| key.clone()),
+                };
+                Effect::Arrive { barrier, index: self.source.rng.u32(0..4) }
+            }
+        })
+    }
+
+    /// Lets some keys of a task be stolen from whoever has them, at the right version or not.
+    pub(super) async fn steal(&mut self, item: &mut Insert) -> Result<(), String> {
+        for put in &mut item.keys {
+            if !self.source.chance(50) {
+                continue;
+            }
+            let entry = ok("lookup", self.model.lookup(self.p, item.key.ns, put.kind, &put.key).await)?;
+            let holder = entry.map(|entry| entry.task).or_else(|| self.some_key());
+            let Some(holder) = holder else { continue };
+            let version = self.model_head(&holder).await?.map_or(1, |head| head.version);
+            put.steal = Some((holder, if self.source.chance(20) { version + 1 } else { version }));
+        }
+        Ok(())
+    }
+
+    /// The tasks that a batch would spawn, with the order of acceptance that the model has for them now.
+    pub(super) async fn children(&self, items: &[Commit]) -> Result<BTreeMap<TaskKey, Option<u64>>, String> {
+        let mut found = BTreeMap::new();
+        for effect in items.iter().flat_map(|item| &item.effects) {
+            if let Effect::Spawn(child) = effect {
+                found.insert(child.key.clone(), self.model_head(&child.key).await?.map(|head| head.seq));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the order of acceptance of tasks that were spawned since `before`, which no answer tells.
+    pub(super) async fn learn_spawned(&mut self, items: &[Commit], before: BTreeMap<TaskKey, Option<u64>>) -> Result<(), String> {
+        let after = self.children(items).await?;
+        let mut new: Vec<_> = after.into_iter().filter(|(key, seq)| seq.is_some() && before.get(key) != Some(seq)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        new.sort_by_key(|(_, seq)| *seq);
+        let spawned: Vec<_> = new.into_iter().map(|(key, _)| key).collect();
+        // What comes after the commit must not be numbered before what it spawned.
+        let before = self.last_seq;
+        self.settle().await?;
+        let after = std::mem::replace(&mut self.last_seq, before);
+        let heads = ok("heads", self.store.heads(self.p, &spawned).await)?;
+        for (key, head) in spawned.iter().zip(heads) {
+            let head = head.ok_or_else(|| format!("{key:?}, spawned by {items:?}, is not there"))?;
+            self.stored(key, head.seq)?;
+        }
+        if after > before && self.last_seq >= after {
+            return Err(format!("a spawned task was numbered {} after {after}", self.last_seq));
+        }
+        self.last_seq = self.last_seq.max(after);
+        Ok(())
+    }
+
+    pub(super) async fn put_key(&mut self) -> Result<(), String> {
+        let Some(task) = self.some_key() else { return Ok(()) };
+        let now = self.now();
+        let put = self.source.key(now);
+        let there = ok("lookup", self.model.lookup(self.p, task.ns, put.kind, &put.key).await)?;
+        let seen = match self.source.rng.u32(0..4) {
+            0 => None,
+            1 => there.clone().map(|entry| KeyEntry { value: self.source.bytes(), ..entry }),
+            _ => there.clone(),
+        };
+        let entry = match there {
+            Some(entry) if self.source.chance(20) => entry,
+            _ => put.entry(&task),
+        };
+        let take = KeyTake { kind: put.kind, key: put.key, entry, seen };
+        let found = self.store.put_key(self.p, take.clone()).await;
+        let expected = self.model.put_key(self.p, take.clone()).await;
+        let Some((found, expected)) = both("put_key", found, expected)? else { return Ok(()) };
+        same(&format!("the answer to {take:?}"), &found, &expected)?;
+        self.unsettled &= expected.is_some();
+        Ok(())
+    }
+}
