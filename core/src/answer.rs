@@ -1,10 +1,9 @@
-//! What came back from a push, before anybody judged it, and what it was judged to mean.
+//! What came back from a push, before anybody judged it.
 //!
-//! The transport yields an [`Answer`] and nothing else; [`crate::classify::classify`] turns it into an [`Outcome`]; the
+//! The transport yields an [`Answer`] and nothing else; [`crate::classify::classify`] turns it into an
+//! [`Outcome`](crate::Outcome); the
 //! task's next state is decided from that. So the meaning of a status code is written in one place, and a transport can
 //! be replaced by a script in tests.
-
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -39,6 +38,8 @@ pub struct AnswerHeaders {
     pub retry_after: Option<String>,
     /// `Lovage-Outcome`
     pub lovage_outcome: Option<String>,
+    /// `Lovage-Lease`
+    pub lovage_lease: Option<String>,
 }
 
 /// Why there is no usable answer. With the first five nothing left the process, so the worker has not seen the task.
@@ -108,54 +109,6 @@ impl Fault {
     }
 }
 
-/// What an answer means for the task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The worker did it.
-    Success {
-        /// The worker's content type.
-        content_type: Option<String>,
-        /// The result; `None` is null.
-        body: Option<Bytes>,
-    },
-    /// The attempt failed and is charged; the retry policy decides.
-    Retry {
-        /// When the worker wants the next one, instead of the policy's delay.
-        after: Option<Duration>,
-        /// What went wrong.
-        error: TaskError,
-    },
-    /// As [`Outcome::Retry`], but the time limit ended the attempt, which is the reason shown if it was the last.
-    TimedOut {
-        /// What went wrong.
-        error: TaskError,
-    },
-    /// Not now: the worker is slowed down, the attempt is not charged.
-    Throttled {
-        /// For how long, if the worker said so.
-        after: Option<Duration>,
-        /// What it answered.
-        error: TaskError,
-    },
-    /// The endpoint is at fault, not the task: its breaker counts it, the attempt is not charged.
-    Endpoint {
-        /// What went wrong.
-        error: TaskError,
-    },
-    /// Another attempt is useless: the task has failed.
-    Permanent {
-        /// What went wrong.
-        error: TaskError,
-    },
-    /// The worker wants to see the task later; the attempt is not charged.
-    Snooze {
-        /// How much later.
-        after: Duration,
-    },
-    /// The worker calls the task off.
-    Cancel,
-}
-
 /// The error of an attempt as stored and shown. Every part is bounded, whatever the worker sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskError {
@@ -206,7 +159,7 @@ impl TaskError {
 }
 
 /// At most `max` bytes of `text`, cut between two characters.
-fn cut(mut text: String, max: usize) -> String {
+pub(crate) fn cut(mut text: String, max: usize) -> String {
     if text.len() > max {
         let end = (0..=max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

@@ -55,8 +55,10 @@ pub enum ResultValue {
         /// The answer's bytes, untouched.
         bytes: Bytes,
     },
-    /// The error as JSON (`type`, `message`, `stack`, `status`).
+    /// The error as JSON (`type`, `message`, `stack`, `status`): what ended the task, or the last attempt.
     Error(Bytes),
+    /// How far the open attempt is, as JSON. Gone when the task is final.
+    Progress(Bytes),
 }
 
 impl ResultValue {
@@ -65,6 +67,7 @@ impl ResultValue {
         let (kind, content_type, bytes) = match self {
             Self::Value { content_type, bytes } => (0, content_type.as_str(), bytes),
             Self::Error(bytes) => (1, "", bytes),
+            Self::Progress(bytes) => (2, "", bytes),
         };
         let content_type = &content_type.as_bytes()[..content_type.len().min(255)];
         let mut out = BytesMut::with_capacity(2 + content_type.len() + bytes.len());
@@ -85,6 +88,7 @@ impl ResultValue {
                 Some(Self::Value { content_type: String::from_utf8_lossy(content_type).into_owned(), bytes: bytes.slice(end..) })
             }
             1 => Some(Self::Error(bytes.slice(end..))),
+            2 => Some(Self::Progress(bytes.slice(end..))),
             _ => None,
         }
     }
@@ -106,7 +110,7 @@ mod tests {
 
         #[test]
         fn results_round_trip(content_type in "[a-z/+-]{0,40}", bytes: Vec<u8>) {
-            for value in [ResultValue::Value { content_type: content_type.clone(), bytes: bytes.clone().into() }, ResultValue::Error(bytes.clone().into())] {
+            for value in [ResultValue::Value { content_type: content_type.clone(), bytes: bytes.clone().into() }, ResultValue::Error(bytes.clone().into()), ResultValue::Progress(bytes.clone().into())] {
                 prop_assert_eq!(ResultValue::decode(&value.encode()).unwrap(), value);
             }
         }

@@ -146,12 +146,13 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
     let Change { of, head, spec, result, worker } = change;
     let callback = spec.callbacks.get(kind)?;
     let mut record = Record::new(&of.id, head, spec).with_result(result);
-    record.r#type = Some(event_type(head.state));
+    let event = if kind == CallbackKind::Progress { "task.progress" } else { event_type(head.state) };
+    record.r#type = Some(event);
     record.worker = worker.map(str::to_owned);
     let payload = serde_json::to_vec(&record).unwrap_or_default();
     let child = Spec {
         url: Some(callback.url.clone()),
-        name: Some(format!("callback {} of {}", event_type(head.state), of.id)),
+        name: Some(format!("callback {} of {}", event, of.id)),
         queue: CALLBACK_QUEUE.to_owned(),
         form: Form::Verbatim,
         headers: callback.headers.clone(),

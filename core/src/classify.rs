@@ -1,9 +1,11 @@
 //! What a worker's answer means for its task (API: The answer).
 //!
-//! In order of weight: the `Lovage-Outcome` header, success for any 2xx, the worker's own status lists, its preset.
+//! In order of weight: the `Lovage-Outcome` header, a document that says the outcome, acceptance by 202, success for any
+//! other 2xx, the worker's own status lists, its preset.
 //! A fault of the network has the same meaning under every preset, because the presets speak of status codes. Nothing
 //! here panics or fails, whatever the worker sent.
 
+mod document;
 mod error;
 mod status_map;
 #[cfg(test)]
@@ -13,9 +15,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::answer::{Answer, AnswerHeaders, Fault, Outcome, TaskError};
+use crate::answer::{Answer, AnswerHeaders, Fault, TaskError};
+use crate::outcome::{BAD_LEASE, MAX_LEASE, RawOutcome};
 use crate::retry::MAX_RETRY_AFTER;
+use crate::units::Dur;
 
+pub(crate) use document::success;
 pub use status_map::{Class, Preset, StatusMap};
 
 /// How long a task sleeps when its worker snoozes it without saying for how long.
@@ -24,27 +29,25 @@ pub const DEFAULT_SNOOZE: Duration = Duration::from_secs(60);
 /// The longest content type that is kept with a result, in bytes.
 const MAX_CONTENT_TYPE: usize = 255;
 
-/// The content type of an answer that tells its outcome in the body.
-const OUTCOME_DOCUMENT: &str = "application/vnd.lovage.outcome+json";
-
-/// Judges `answer` by `map`; `now_ms` is only there for a `Retry-After` that is a date.
-pub fn classify(answer: &Answer, map: &StatusMap, now_ms: u64) -> Outcome {
+/// Judges `answer` by `map`. `accepts`: every 202 of this worker is an acceptance, with a lease or without. `now_ms` is only
+/// there for a `Retry-After` that is a date.
+pub fn classify(answer: &Answer, map: &StatusMap, accepts: bool, now_ms: u64) -> RawOutcome {
     match answer {
         Answer::Fault(fault) => classify_fault(*fault),
         Answer::Response { status, headers, body, truncated } => {
-            Response { status: *status, headers, body, truncated: *truncated, now_ms }.classify(map)
+            Response { status: *status, headers, body, truncated: *truncated, accepts, now_ms }.classify(map)
         }
     }
 }
 
-fn classify_fault(fault: Fault) -> Outcome {
+fn classify_fault(fault: Fault) -> RawOutcome {
     let error = fault.error();
     match fault {
-        Fault::Refused | Fault::Dns | Fault::Tls | Fault::Forbidden | Fault::ConnectTimeout => Outcome::Endpoint { error },
-        Fault::Reset | Fault::Malformed => Outcome::Retry { after: None, error },
-        Fault::TimedOut => Outcome::TimedOut { error },
+        Fault::Refused | Fault::Dns | Fault::Tls | Fault::Forbidden | Fault::ConnectTimeout => RawOutcome::Endpoint { error },
+        Fault::Reset | Fault::Malformed => RawOutcome::Retry { after: None, error },
+        Fault::TimedOut => RawOutcome::TimedOut { error },
         // The work was done, and doing it again gives the same result.
-        Fault::BodyTooLarge => Outcome::Permanent { error },
+        Fault::BodyTooLarge => RawOutcome::Permanent { error },
     }
 }
 
@@ -63,45 +66,57 @@ struct Response<'a> {
     headers: &'a AnswerHeaders,
     body: &'a Bytes,
     truncated: bool,
+    accepts: bool,
     now_ms: u64,
 }
 
 impl Response<'_> {
-    fn classify(&self, map: &StatusMap) -> Outcome {
+    fn classify(&self, map: &StatusMap) -> RawOutcome {
         match self.word() {
             Some(Word::Success) => self.success(),
-            Some(Word::Retry) => Outcome::Retry { after: self.after(), error: self.error() },
-            Some(Word::Fail) => Outcome::Permanent { error: self.error() },
-            Some(Word::Snooze) => Outcome::Snooze { after: self.after().unwrap_or(DEFAULT_SNOOZE) },
-            Some(Word::Cancel) => Outcome::Cancel,
+            Some(Word::Retry) => RawOutcome::Retry { after: self.after(), error: self.error() },
+            Some(Word::Fail) => RawOutcome::Permanent { error: self.error() },
+            Some(Word::Snooze) => RawOutcome::Snooze { after: self.after().unwrap_or(DEFAULT_SNOOZE) },
+            Some(Word::Cancel) => RawOutcome::Cancel,
             // Taking the status instead could turn a misspelt "fail" into a success that nobody looks at.
             Some(Word::Unknown) => {
                 let word = self.headers.lovage_outcome.as_deref().unwrap_or_default();
                 let error = TaskError::new("UnknownOutcome", format!("the worker answered with Lovage-Outcome {word:?}"));
-                Outcome::Retry { after: self.after(), error: error.with_status(self.status) }
+                RawOutcome::Retry { after: self.after(), error: error.with_status(self.status) }
             }
+            None if self.is_document() && self.truncated => {
+                RawOutcome::bad("the outcome document is longer than an answer may be")
+            }
+            None if self.is_document() => document::read(self.status, self.body),
+            None if self.status == 202 && (self.accepts || self.headers.lovage_lease.is_some()) => self.accepted(),
             None => self.by_status(map),
         }
     }
 
-    fn by_status(&self, map: &StatusMap) -> Outcome {
+    fn accepted(&self) -> RawOutcome {
+        let Some(text) = self.headers.lovage_lease.as_deref() else { return RawOutcome::Accepted { lease: None } };
+        if let Some(lease) = lease(text) {
+            return RawOutcome::Accepted { lease: Some(lease) };
+        }
+        let shown: String = text.chars().take(40).collect();
+        let error = TaskError::new(BAD_LEASE, format!("Lovage-Lease {shown:?} is not a duration longer than zero"));
+        RawOutcome::Retry { after: None, error: error.with_status(self.status) }
+    }
+
+    fn by_status(&self, map: &StatusMap) -> RawOutcome {
         match map.class(self.status) {
-            Class::Success if self.is_outcome_document() => {
-                let message = format!("this version does not read {OUTCOME_DOCUMENT}; use the header Lovage-Outcome");
-                Outcome::Permanent { error: TaskError::new("UnsupportedAnswer", message).with_status(self.status) }
-            }
             Class::Success => self.success(),
-            Class::Retry => Outcome::Retry { after: self.after(), error: self.error() },
-            Class::Throttled => Outcome::Throttled { after: self.after(), error: self.error() },
-            Class::Endpoint => Outcome::Endpoint { error: self.error() },
-            Class::Permanent => Outcome::Permanent { error: self.error() },
+            Class::Retry => RawOutcome::Retry { after: self.after(), error: self.error() },
+            Class::Throttled => RawOutcome::Throttled { after: self.after(), error: self.error() },
+            Class::Endpoint => RawOutcome::Endpoint { error: self.error() },
+            Class::Permanent => RawOutcome::Permanent { error: self.error() },
         }
     }
 
     /// Whether the body says the outcome. Its "fail" must not be taken for a result.
-    fn is_outcome_document(&self) -> bool {
+    fn is_document(&self) -> bool {
         let content_type = self.headers.content_type.as_deref().unwrap_or_default();
-        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(OUTCOME_DOCUMENT)
+        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(document::CONTENT_TYPE)
     }
 
     /// What the header says; `None` if it is missing or empty.
@@ -120,15 +135,15 @@ impl Response<'_> {
         })
     }
 
-    fn success(&self) -> Outcome {
+    fn success(&self) -> RawOutcome {
         if self.truncated {
-            return Outcome::Permanent { error: Fault::BodyTooLarge.error().with_status(self.status) };
+            return RawOutcome::Permanent { error: Fault::BodyTooLarge.error().with_status(self.status) };
         }
         if matches!(self.status, 204 | 205) || self.body.is_empty() {
-            return Outcome::Success { content_type: None, body: None };
+            return RawOutcome::Success { content_type: None, body: None };
         }
         let content_type = self.headers.content_type.clone().filter(|name| name.len() <= MAX_CONTENT_TYPE);
-        Outcome::Success { content_type, body: Some(self.body.clone()) }
+        RawOutcome::Success { content_type, body: Some(self.body.clone()) }
     }
 
     fn error(&self) -> TaskError {
@@ -152,4 +167,16 @@ pub fn retry_after(raw: &str, now_ms: u64) -> Option<Duration> {
     let date = httpdate::parse_http_date(raw).ok()?;
     let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
     Some(since_epoch.saturating_sub(Duration::from_millis(now_ms)).min(MAX_RETRY_AFTER))
+}
+
+/// Reads a lease as a duration or a number of seconds, at most [`MAX_LEASE`]; junk and zero are `None`.
+fn lease(raw: &str) -> Option<Duration> {
+    let raw = raw.trim();
+    let read = raw.parse::<Dur>().map(Dur::get).or_else(|_| raw.parse().map(Duration::from_secs));
+    read.ok().filter(|lease| !lease.is_zero()).map(|lease| lease.min(MAX_LEASE))
+}
+
+/// The error that a worker wrote as a JSON object, apart from any status.
+pub(crate) fn error_of(object: &str) -> TaskError {
+    error::from_object(object.as_bytes())
 }

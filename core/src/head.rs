@@ -46,6 +46,32 @@ impl Flags {
     pub const HAS_PARENT: Self = Self(1 << 6);
     /// Attempt entries are stored.
     pub const HAS_ATTEMPTS: Self = Self(1 << 7);
+    /// All it waited for is there: the worker is called again with the results of the children.
+    pub const RESUMED: Self = Self(1 << 8);
+    /// In the place of the result stands something passing: progress, or the error of the last attempt.
+    pub const INTERIM: Self = Self(1 << 9);
+    /// Three bits: which of the seven reasons a cancel that was asked for has.
+    const CANCEL_REASON: Self = Self(0b111 << 10);
+
+    /// The reason of the cancel that was asked for while it ran.
+    pub fn cancel_reason(self) -> Reason {
+        let code = (self.0 & Self::CANCEL_REASON.0) >> 10;
+        Reason::from_u8(Reason::Requested as u8 + code as u8).unwrap_or(Reason::Requested)
+    }
+
+    /// These with the reason of a cancel; one that is none counts as a request.
+    #[must_use]
+    pub fn with_cancel_reason(self, reason: Reason) -> Self {
+        let code = (reason as u8).checked_sub(Reason::Requested as u8).filter(|code| *code < 7).unwrap_or(0);
+        self.without(Self::CANCEL_REASON).with(Self(u16::from(code) << 10))
+    }
+
+    /// Those that a new generation of the task keeps.
+    #[must_use]
+    pub fn of_next_generation(self) -> Self {
+        let kept = Self::HELD.with(Self::ORDERED).with(Self::HAS_PARENT).with(Self::HAS_ATTEMPTS);
+        Self(self.0 & kept.0)
+    }
 
     /// Whether all of `other` are set.
     pub fn has(self, other: Self) -> bool {
@@ -96,11 +122,11 @@ pub struct Head {
     pub seq: u64,
     /// When it was accepted.
     pub created: Millis,
-    /// Waiting: when it may start. Final: when the janitor has to look at it next.
+    /// Waiting: when it may start. Accepted: the length of its lease. Final: when the janitor has to look at it next.
     pub due: Millis,
     /// Never started at or after this; zero: no expiry.
     pub expires: Millis,
-    /// When a lease (accepted) or a wait (blocked) runs out.
+    /// When a lease (accepted) or a wait (blocked) runs out; zero in any other state.
     pub deadline: Millis,
     /// Start of the latest attempt.
     pub started: Millis,
@@ -182,6 +208,11 @@ impl Head {
     /// The attempt that is open now: what an answer must name to be taken.
     pub fn open_attempt(&self) -> Attempt {
         Attempt { number: self.attempt, generation: self.generation, session: self.session }
+    }
+
+    /// Whether an attempt is open that its worker has accepted: nobody's connection holds it, its lease does.
+    pub fn is_accepted(&self) -> bool {
+        self.state == State::Running && self.deadline.0 != 0
     }
 
     /// Whether the task has an expiry and it has passed.

@@ -97,7 +97,7 @@ pub fn unique_holds(scope: UniqueScope, until: Millis, head: Option<&Head>, now:
         return false;
     }
     match scope {
-        UniqueScope::Queued => head.state.is_waiting() && head.first_started.0 == 0,
+        UniqueScope::Queued => head.state.is_waiting() && head.started.0 == 0,
         UniqueScope::Active => !head.state.is_final(),
         UniqueScope::Ttl => now < until,
     }
@@ -124,7 +124,7 @@ mod tests {
                 State::Running => prop_assert!(!holds(UniqueScope::Queued) && holds(UniqueScope::Active)),
                 State::Blocked | State::Scheduled | State::Queued | State::Retrying => {
                     prop_assert!(holds(UniqueScope::Active));
-                    prop_assert_eq!(holds(UniqueScope::Queued), head.first_started.0 == 0);
+                    prop_assert_eq!(holds(UniqueScope::Queued), head.started.0 == 0);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::head::{Flags, Head, LaneId};
 use crate::lane::Score;
-use crate::state::{Reason, State};
+use crate::state::State;
 use crate::time::Millis;
 
 /// The index entries of one record: at most four are set.
@@ -33,9 +33,8 @@ pub fn placement(head: &Head) -> Placement {
         State::Queued => place.timer = set(head.expires),
         State::Running => {
             place.running = true;
-            if head.reason == Reason::Accepted {
-                place.timer = set(head.deadline);
-            }
+            // Of an accepted attempt, also while it is canceled.
+            place.timer = set(head.deadline);
         }
         State::Succeeded | State::Failed | State::Canceled | State::Expired => {
             place.done = Some(head.due);

@@ -196,23 +196,29 @@ impl RetryPolicy {
     }
 
     /// What follows a failure at `now_ms`. `charged` counts the charged failures so far, this one included if it was.
-    /// `retry_after` is the worker's own wish: it takes the place of the policy's delay, up to [`MAX_RETRY_AFTER`].
+    /// `retry_after` is the worker's own wish: it takes the place of the policy's delay, up to [`MAX_RETRY_AFTER`], and never
+    /// ends the series where the policy itself would have gone on: then the last attempt is made when `max_age` is reached.
     /// The limit reached first ends the series; an attempt exactly at `max_age` is still made.
     pub fn next(&self, charged: u16, first_attempt_ms: u64, now_ms: u64, random: u64, retry_after: Option<Duration>) -> Verdict {
         if charged >= self.max_attempts {
             return Verdict::Exhausted(Exhausted::Attempts);
         }
-        let delay = match retry_after {
-            Some(wish) => wish.min(MAX_RETRY_AFTER),
-            None => self.delay(charged, random),
-        };
+        let own = self.delay(charged, random);
+        let wish = retry_after.map_or(own, |wish| wish.min(MAX_RETRY_AFTER));
+        self.within_age(first_attempt_ms, now_ms, own, wish)
+    }
+
+    /// The next attempt after `wish`. One that does not fit into `max_age` is made when that is reached, if at least `least`
+    /// would have fitted.
+    pub fn within_age(&self, first_attempt_ms: u64, now_ms: u64, least: Duration, wish: Duration) -> Verdict {
         // Rounded up: never earlier than asked for.
-        let delay_ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        let at = now_ms.saturating_add(delay_ms);
-        if at > first_attempt_ms.saturating_add(self.max_age.millis()) {
-            return Verdict::Exhausted(Exhausted::Age);
-        }
-        Verdict::RetryAt(at)
+        let after = |delay: Duration| {
+            let delay_ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            now_ms.saturating_add(delay_ms)
+        };
+        let end = first_attempt_ms.saturating_add(self.max_age.millis());
+        let at = after(wish);
+        if at.min(after(least)) > end { Verdict::Exhausted(Exhausted::Age) } else { Verdict::RetryAt(at.min(end)) }
     }
 }
 

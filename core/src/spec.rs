@@ -47,6 +47,15 @@ impl Form {
     }
 }
 
+/// One of those that a blocked task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The task that waits, in the same namespace.
+    pub barrier: TaskId,
+    /// Which of them this is, from 0.
+    pub index: u32,
+}
+
 /// What was asked for. See API: Tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -129,6 +138,9 @@ pub struct Spec {
     /// The first ancestor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<TaskId>,
+    /// The task that waits for this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrives: Option<Arrival>,
     /// Set on a callback: what it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback: Option<CallbackKind>,

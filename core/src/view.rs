@@ -52,6 +52,9 @@ pub struct Record {
     pub attempts_left: u32,
     /// Rises with every manual retry.
     pub generation: u8,
+    /// Whether somebody keeps it from starting.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Whether a cancel was asked for while it ran.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancel_requested: bool,
@@ -80,14 +83,23 @@ pub struct Record {
     /// nested deeper than [`INLINE_DEPTH`], or no JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
-    /// What went wrong.
+    /// What went wrong: at last, or in the last attempt.
     pub error: Option<TaskError>,
+    /// How far the open attempt is, as its worker last said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Box<RawValue>>,
     /// For people and filters.
     pub labels: BTreeMap<String, String>,
     /// The retry policy in force.
     pub retry: RetryPolicy,
+    /// After this long of an attempt its worker is told to come to an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_time_limit: Option<Dur>,
     /// How long the open request of one attempt may take.
     pub time_limit: Dur,
+    /// How long an attempt may take in all after it was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_run: Option<Dur>,
     /// The task that spawned this one.
     pub parent: Option<String>,
     /// The first ancestor.
@@ -118,6 +130,7 @@ impl Record {
             attempt: head.attempt,
             attempts_left: left,
             generation: head.generation,
+            held: head.flags.has(Flags::HELD),
             cancel_requested: head.flags.has(Flags::CANCEL),
             created_at: head.created.rfc3339(),
             due_at: if head.state.is_waiting() { time(head.due) } else { None },
@@ -130,9 +143,12 @@ impl Record {
             payload: None,
             result: Some(RawValue::NULL.to_owned()),
             error: None,
+            progress: None,
             labels: spec.labels.clone(),
             retry,
+            soft_time_limit: spec.soft_time_limit,
             time_limit: spec.time_limit(),
+            max_run: spec.max_run,
             parent: spec.parent.as_ref().map(ToString::to_string),
             root: spec.root.as_ref().map(ToString::to_string),
             callback: spec.callback,
@@ -146,6 +162,7 @@ impl Record {
         match result {
             Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = inline(bytes),
             Some(ResultValue::Error(bytes)) => self.error = serde_json::from_slice(bytes).ok(),
+            Some(ResultValue::Progress(bytes)) => self.progress = inline(bytes),
             Some(ResultValue::Value { .. }) => self.result = None,
             None => {}
         }

@@ -35,6 +35,9 @@ pub struct WorkerConfig {
     /// Headers added to every delivery; their values are never shown.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Every 202 it answers is an acceptance: it will report to the attempt URL.
+    #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
+    pub accepts: bool,
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,

@@ -68,6 +68,7 @@ fn attempt() -> AttemptEntry {
         status: Some(500),
         error: Some(TaskError::new("Oops", "no")),
         excerpt: Some("no".into()),
+        ..AttemptEntry::default()
     }
 }
 

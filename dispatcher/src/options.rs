@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lovage_core::SignatureLimits;
+
 /// How a dispatcher works. Defaults suit one machine.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -27,6 +29,8 @@ pub struct Options {
     pub max_answer: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
+    /// What signatures in answers are checked against.
+    pub signatures: SignatureLimits,
     /// `User-Agent` of every push.
     pub user_agent: String,
 }
@@ -45,6 +49,7 @@ impl Default for Options {
             close_after: Duration::from_secs(12),
             max_answer: 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
+            signatures: SignatureLimits::default(),
             user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

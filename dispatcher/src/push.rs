@@ -138,6 +138,7 @@ pub fn answer(pushed: Pushed) -> Answer {
                     content_type: text(&CONTENT_TYPE),
                     retry_after: text(&RETRY_AFTER),
                     lovage_outcome: text(&HeaderName::from_static("lovage-outcome")),
+                    lovage_lease: text(&HeaderName::from_static("lovage-lease")),
                 },
                 body: response.body,
                 truncated: response.truncated,

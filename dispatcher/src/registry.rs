@@ -154,6 +154,11 @@ impl Registry {
         })
     }
 
+    /// The rules for addresses.
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.policy
+    }
+
     /// Changes when a wanted slot is free.
     pub fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()

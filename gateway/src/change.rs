@@ -13,7 +13,7 @@ const TRIES: usize = 16;
 
 /// What came of a change.
 pub(crate) enum Changed {
-    /// Applied; the head after it, `None`: deleted.
+    /// Applied, or it was so already; the head after it, `None`: deleted.
     Applied(Option<Head>),
     /// Nothing to do: the state does not allow it (any more).
     Not(State),
@@ -26,8 +26,9 @@ impl App {
             let Some(stored) = self.load(key).await? else { return Ok(None) };
             let (spec, _) = taken_apart(&stored)?;
             let now = self.now();
-            let transition = match decide(&stored.head, &spec, event.clone(), now, self.random()) {
+            let transition = match decide(key, &stored.head, &spec, event.clone(), now, self.random()) {
                 Ok(transition) => transition,
+                Err(Decision::Unchanged) => return Ok(Some(Changed::Applied(Some(stored.head)))),
                 Err(Decision::WrongState(state)) => return Ok(Some(Changed::Not(state))),
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };

@@ -74,7 +74,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Those of signatures.
-    pub(crate) fn signature(&self) -> SignatureLimits {
+    pub fn signature(&self) -> SignatureLimits {
         SignatureLimits {
             json_depth: self.json_depth,
             labels: self.labels,

@@ -34,7 +34,7 @@ impl Dispatch {
         Ok(Self {
             storage: (Arc::clone(&storage.store), storage.session),
             egress: EgressOptions { policy, extra_ca, ..config.egress.options() },
-            options: config.dispatcher.options(),
+            options: Options { signatures: config.limits.options().signature(), ..config.dispatcher.options() },
             random,
             threads: config.runtime.dispatcher_threads,
             grace: config.grace.get(),

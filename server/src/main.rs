@@ -6,7 +6,6 @@ mod banner;
 mod cli;
 mod config;
 mod demo;
-mod destinations;
 mod dispatch;
 mod logging;
 mod recorder;

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Loaded};
 use crate::demo::Demo;
-use crate::destinations::EgressRules;
 use crate::dispatch::{Dispatch, runtime};
 use crate::storage::Storage;
 use crate::{admin_key, banner, logging, recorder, signals, storage};
@@ -91,7 +90,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
         Arc::clone(&storage.store),
         GatewayOptions {
             auth,
-            destinations: Arc::new(EgressRules(policy)),
+            destinations: Arc::new(policy),
             limits: config.limits.options(),
             times: config.times.options(config.grace),
             random,

@@ -183,7 +183,7 @@ impl Insert {
 }
 
 impl Commit {
-    /// What a decided transition asks of the store: callbacks become tasks of the same commit. `worker` is the name that
+    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit. `worker` is the name that
     /// callbacks show; `random` seeds their ids.
     #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
     pub fn of(
@@ -196,12 +196,13 @@ impl Commit {
         now: Millis,
         random: impl Fn() -> u64,
     ) -> Self {
-        let mut effects = Vec::new();
+        let spawn = |task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)));
+        let mut effects: Vec<Effect> = transition.spawns.into_iter().map(spawn).collect();
         if let Some(head) = &transition.head {
             let result = transition.result.as_ref().and_then(Option::as_ref);
             for kind in &transition.notices {
                 let task = callback::spawn(*kind, Change { of: key, head, spec, result, worker }, now, random());
-                effects.extend(task.map(|task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)))));
+                effects.extend(task.map(spawn));
             }
         }
         Self {
@@ -209,7 +210,7 @@ impl Commit {
             was,
             head: transition.head,
             queue,
-            body: None,
+            body: transition.body,
             result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
             attempt: transition.attempt.map(|entry| entry.encode().into()),
             effects,

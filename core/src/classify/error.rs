@@ -49,6 +49,18 @@ pub(super) fn from_body(status: u16, content_type: Option<&str>, body: &[u8]) ->
     }
 }
 
+/// The same of an object that is no answer by itself: there is no status to fall back on.
+pub(super) fn from_object(object: &[u8]) -> TaskError {
+    let parsed: Body<'_> = serde_json::from_slice(object).unwrap_or_default();
+    let kind = parsed.kind.and_then(Text::into_string).unwrap_or_else(|| "Error".to_owned());
+    let message = parsed.message.and_then(Text::into_string).unwrap_or_else(|| "the worker gave no message".to_owned());
+    let error = TaskError::new(kind, message);
+    match parsed.stack.and_then(Text::into_string) {
+        Some(stack) => error.with_stack(stack),
+        None => error,
+    }
+}
+
 /// Simple workers send no content type at all; then the body speaks for itself.
 fn may_be_json(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else { return true };

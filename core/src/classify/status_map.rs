@@ -31,9 +31,9 @@ pub enum Preset {
     /// The table of the API: for workers written for Lovage.
     #[default]
     Lovage,
-    /// Every status but 2xx is tried again; 429 and 503 slow the endpoint down.
+    /// Every status but 2xx is tried again and charged, as Cloud Tasks does.
     CloudTasks,
-    /// Every status but 2xx is tried again and charged: for URLs that know nothing of Lovage.
+    /// The same, as `QStash` does: for URLs that know nothing of Lovage.
     Qstash,
 }
 
@@ -54,7 +54,6 @@ impl Preset {
     pub fn class(self, status: u16) -> Class {
         match (self, status) {
             (_, 200..=299) => Class::Success,
-            (Self::Lovage | Self::CloudTasks, 429 | 503) => Class::Throttled,
             (Self::Lovage, _) => lovage_class(status),
             (Self::CloudTasks | Self::Qstash, _) => Class::Retry,
         }
@@ -64,6 +63,7 @@ impl Preset {
 /// The failures of the API's own table.
 fn lovage_class(status: u16) -> Class {
     match status {
+        429 | 503 => Class::Throttled,
         // Redirects are never followed, and a final 1xx is no answer to a POST.
         100..=199 | 300..=399 | 401 | 403 | 404 | 405 | 407 | 421 | 501 => Class::Endpoint,
         400..=499 if !matches!(status, 408 | 409 | 423 | 425) => Class::Permanent,

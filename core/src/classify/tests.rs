@@ -20,22 +20,23 @@ fn with_headers(status: u16, outcome: Option<&str>, after: Option<&str>) -> Answ
         content_type: Some("application/json".into()),
         retry_after: after.map(Into::into),
         lovage_outcome: outcome.map(Into::into),
+        lovage_lease: None,
     };
     Answer::Response { status, headers, body: Bytes::from_static(b"{\"message\":\"sorry\"}"), truncated: false }
 }
 
-fn judged(answer: &Answer) -> Outcome {
-    classify(answer, &StatusMap::default(), 0)
+fn judged(answer: &Answer) -> RawOutcome {
+    classify(answer, &StatusMap::default(), false, 0)
 }
 
-fn class_of(outcome: &Outcome) -> Class {
+fn class_of(outcome: &RawOutcome) -> Class {
     match outcome {
-        Outcome::Success { .. } => Class::Success,
-        Outcome::Retry { .. } => Class::Retry,
-        Outcome::Throttled { .. } => Class::Throttled,
-        Outcome::Endpoint { .. } => Class::Endpoint,
-        Outcome::Permanent { .. } => Class::Permanent,
-        Outcome::TimedOut { .. } | Outcome::Snooze { .. } | Outcome::Cancel => panic!("{outcome:?} comes from no bare status"),
+        RawOutcome::Success { .. } => Class::Success,
+        RawOutcome::Retry { .. } => Class::Retry,
+        RawOutcome::Throttled { .. } => Class::Throttled,
+        RawOutcome::Endpoint { .. } => Class::Endpoint,
+        RawOutcome::Permanent { .. } => Class::Permanent,
+        _ => panic!("{outcome:?} comes from no bare status"),
     }
 }
 
@@ -69,10 +70,7 @@ fn table(preset: Preset) -> Vec<(u16, Class)> {
             (503, Throttled),
             (504, Retry),
         ],
-        Preset::CloudTasks => {
-            vec![(100, Retry), (200, Success), (300, Retry), (429, Throttled), (430, Retry), (503, Throttled), (504, Retry)]
-        }
-        Preset::Qstash => vec![(100, Retry), (200, Success), (300, Retry)],
+        Preset::CloudTasks | Preset::Qstash => vec![(100, Retry), (200, Success), (300, Retry)],
     }
 }
 
@@ -82,11 +80,11 @@ fn every_status_under_every_preset() {
         let table = table(preset);
         for status in 100..=599 {
             let expected = table.iter().rev().find(|(from, _)| *from <= status).unwrap().1;
-            let outcome = classify(&response(status, "x"), &preset.into(), 0);
+            let outcome = classify(&response(status, "x"), &preset.into(), false, 0);
             assert_eq!(class_of(&outcome), expected, "{status} under {preset:?}");
         }
         for status in [0, 99, 600, 999, u16::MAX] {
-            assert_eq!(class_of(&classify(&response(status, "x"), &preset.into(), 0)), Class::Retry, "{status}");
+            assert_eq!(class_of(&classify(&response(status, "x"), &preset.into(), false, 0)), Class::Retry, "{status}");
         }
     }
 }
@@ -103,7 +101,7 @@ fn lists_go_before_the_preset_but_not_before_success() {
         (503, Class::Throttled),
         (200, Class::Success),
     ] {
-        assert_eq!(class_of(&classify(&response(status, ""), &map, 0)), expected, "{status}");
+        assert_eq!(class_of(&classify(&response(status, ""), &map, false, 0)), expected, "{status}");
     }
 }
 
@@ -144,12 +142,12 @@ fn a_status_map_that_makes_no_sense_is_refused() {
 
 #[test]
 fn no_body_is_null() {
-    let null = Outcome::Success { content_type: None, body: None };
+    let null = RawOutcome::Success { content_type: None, body: None };
     for answer in [response(204, ""), response(205, ""), response(204, "odd"), response(200, ""), response(202, "")] {
         assert_eq!(judged(&answer), null, "{answer:?}");
     }
     let body = Some(Bytes::from_static(b"null"));
-    assert_eq!(judged(&response(200, "null")), Outcome::Success { content_type: None, body });
+    assert_eq!(judged(&response(200, "null")), RawOutcome::Success { content_type: None, body });
 }
 
 #[test]
@@ -161,20 +159,20 @@ fn a_result_beyond_the_limit_fails_for_good() {
         truncated: true,
     };
     let error = Fault::BodyTooLarge.error();
-    assert_eq!(judged(&answer), Outcome::Permanent { error: error.clone().with_status(200) });
-    assert_eq!(judged(&Answer::Fault(Fault::BodyTooLarge)), Outcome::Permanent { error });
+    assert_eq!(judged(&answer), RawOutcome::Permanent { error: error.clone().with_status(200) });
+    assert_eq!(judged(&Answer::Fault(Fault::BodyTooLarge)), RawOutcome::Permanent { error });
 }
 
 #[test]
 fn faults_before_sending_are_the_endpoints_and_later_ones_are_charged() {
     for fault in Fault::ALL {
         for preset in Preset::ALL {
-            let outcome = classify(&Answer::Fault(fault), &preset.into(), 0);
-            assert_eq!(matches!(outcome, Outcome::Endpoint { .. }), fault.before_send(), "{fault:?}");
+            let outcome = classify(&Answer::Fault(fault), &preset.into(), false, 0);
+            assert_eq!(matches!(outcome, RawOutcome::Endpoint { .. }), fault.before_send(), "{fault:?}");
         }
     }
-    assert_eq!(judged(&Answer::Fault(Fault::TimedOut)), Outcome::TimedOut { error: Fault::TimedOut.error() });
-    assert_eq!(judged(&Answer::Fault(Fault::Reset)), Outcome::Retry { after: None, error: Fault::Reset.error() });
+    assert_eq!(judged(&Answer::Fault(Fault::TimedOut)), RawOutcome::TimedOut { error: Fault::TimedOut.error() });
+    assert_eq!(judged(&Answer::Fault(Fault::Reset)), RawOutcome::Retry { after: None, error: Fault::Reset.error() });
 }
 
 #[test]
@@ -185,15 +183,15 @@ fn the_outcome_header_overrides_the_status() {
     for status in [200, 404, 500, 503] {
         let judge = |word, after| judged(&with_headers(status, Some(word), after));
         let content_type = Some("application/json".to_owned());
-        assert_eq!(judge("success", None), Outcome::Success { content_type, body: body.clone() });
-        assert_eq!(judge(" Retry ", Some("60")), Outcome::Retry { after: minute, error: sorry(status) });
-        assert_eq!(judge("retry", None), Outcome::Retry { after: None, error: sorry(status) });
-        assert_eq!(judge("FAIL", Some("60")), Outcome::Permanent { error: sorry(status) });
-        assert_eq!(judge("snooze", Some("7")), Outcome::Snooze { after: Duration::from_secs(7) });
-        assert_eq!(judge("snooze", Some("soon")), Outcome::Snooze { after: DEFAULT_SNOOZE });
-        assert_eq!(judge("cancel", None), Outcome::Cancel);
+        assert_eq!(judge("success", None), RawOutcome::Success { content_type, body: body.clone() });
+        assert_eq!(judge(" Retry ", Some("60")), RawOutcome::Retry { after: minute, error: sorry(status) });
+        assert_eq!(judge("retry", None), RawOutcome::Retry { after: None, error: sorry(status) });
+        assert_eq!(judge("FAIL", Some("60")), RawOutcome::Permanent { error: sorry(status) });
+        assert_eq!(judge("snooze", Some("7")), RawOutcome::Snooze { after: Duration::from_secs(7) });
+        assert_eq!(judge("snooze", Some("soon")), RawOutcome::Snooze { after: DEFAULT_SNOOZE });
+        assert_eq!(judge("cancel", None), RawOutcome::Cancel);
         let unknown = TaskError::new("UnknownOutcome", "the worker answered with Lovage-Outcome \"sucess\"").with_status(status);
-        assert_eq!(judge("sucess", Some("60")), Outcome::Retry { after: minute, error: unknown });
+        assert_eq!(judge("sucess", Some("60")), RawOutcome::Retry { after: minute, error: unknown });
         assert_eq!(judge(" ", None), judged(&with_headers(status, None, None)));
     }
 }
@@ -201,10 +199,10 @@ fn the_outcome_header_overrides_the_status() {
 #[test]
 fn retry_after_comes_through() {
     let minute = Some(Duration::from_secs(60));
-    assert!(matches!(judged(&with_headers(503, None, Some("60"))), Outcome::Throttled { after, .. } if after == minute));
-    assert!(matches!(judged(&with_headers(429, None, None)), Outcome::Throttled { after: None, .. }));
-    assert!(matches!(judged(&with_headers(500, None, Some("60"))), Outcome::Retry { after, .. } if after == minute));
-    assert!(matches!(judged(&with_headers(500, None, Some("later"))), Outcome::Retry { after: None, .. }));
+    assert!(matches!(judged(&with_headers(503, None, Some("60"))), RawOutcome::Throttled { after, .. } if after == minute));
+    assert!(matches!(judged(&with_headers(429, None, None)), RawOutcome::Throttled { after: None, .. }));
+    assert!(matches!(judged(&with_headers(500, None, Some("60"))), RawOutcome::Retry { after, .. } if after == minute));
+    assert!(matches!(judged(&with_headers(500, None, Some("later"))), RawOutcome::Retry { after: None, .. }));
 }
 
 #[test]
@@ -253,34 +251,145 @@ fn the_error_comes_from_a_json_body() {
     assert_eq!(error(None, &format!("{{\"type\": {deep}")), plain);
 }
 
+fn document(status: u16, body: &str) -> RawOutcome {
+    let content_type = Some("Application/vnd.lovage.outcome+json; v=1".into());
+    let headers = AnswerHeaders { content_type, ..AnswerHeaders::default() };
+    judged(&Answer::Response { status, headers, body: Bytes::copy_from_slice(body.as_bytes()), truncated: false })
+}
+
 #[test]
-fn an_outcome_in_the_body_is_no_result() {
-    let answer = |content_type: &str, status| Answer::Response {
-        status,
-        headers: AnswerHeaders { content_type: Some(content_type.into()), ..AnswerHeaders::default() },
+fn a_document_says_the_outcome_whatever_the_status() {
+    use crate::outcome::Then;
+    let error = TaskError::new("E", "m").with_stack("s").with_status(500);
+    let said = r#""error":{"type":"E","message":"m","stack":"s"}"#;
+    let secs = |secs| Some(Duration::from_secs(secs));
+    let json = Bytes::from_static;
+    for (body, expected) in [
+        (format!(r#"{{"outcome":"retry","after":"30s",{said}}}"#), RawOutcome::Retry { after: secs(30), error: error.clone() }),
+        (format!(r#"{{"outcome":"retry","after":90,{said}}}"#), RawOutcome::Retry { after: secs(90), error: error.clone() }),
+        (format!(r#"{{"outcome":"fail",{said}}}"#), RawOutcome::Permanent { error: error.clone() }),
+        (r#"{"outcome":"snooze","after":"9d"}"#.into(), RawOutcome::Snooze { after: MAX_RETRY_AFTER }),
+        (r#"{"outcome":"snooze"}"#.into(), RawOutcome::Snooze { after: DEFAULT_SNOOZE }),
+        (r#"{"outcome":"cancel"}"#.into(), RawOutcome::Cancel),
+        (r#"{"outcome":"success","result":null}"#.into(), RawOutcome::Success { content_type: None, body: None }),
+        (
+            r#"{"outcome":"success","result":[1.50]}"#.into(),
+            RawOutcome::Success { content_type: Some("application/json".into()), body: Some(json(b"[1.50]")) },
+        ),
+        (
+            r#"{"outcome":"spawn","tasks":[{"task":"a"},3]}"#.into(),
+            RawOutcome::Spawn { tasks: vec![json(br#"{"task":"a"}"#), json(b"3")], then: Then::Wait, result: None },
+        ),
+        (
+            r#"{"outcome":"spawn","tasks":[],"then":"detach","result":7}"#.into(),
+            RawOutcome::Spawn { tasks: vec![], then: Then::Detach, result: Some(json(b"7")) },
+        ),
+        (
+            r#"{"outcome":"replace","replacement":{"task":"b"}}"#.into(),
+            RawOutcome::Replace { replacement: Box::new(json(br#"{"task":"b"}"#)) },
+        ),
+    ] {
+        assert_eq!(document(500, &body), expected, "{body}");
+    }
+    // The header goes before it.
+    let headers = AnswerHeaders {
+        content_type: Some(document::CONTENT_TYPE.into()),
+        lovage_outcome: Some("cancel".into()),
+        ..AnswerHeaders::default()
+    };
+    let answer = Answer::Response { status: 200, headers, body: Bytes::from_static(b"{}"), truncated: false };
+    assert_eq!(judged(&answer), RawOutcome::Cancel);
+}
+
+#[test]
+fn a_document_that_cannot_be_read_is_a_charged_failure_with_its_reason() {
+    for (body, reason) in [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ("{}", "/outcome: must be given"),
+        (r#"{"outcome":"sucess"}"#, "/outcome: must be one of"),
+        (r#"{"outcome":3}"#, "/outcome: must be a string"),
+        (r#"{"outcome":"retry","after":"soon"}"#, "/after: "),
+        (r#"{"outcome":"retry","after":-1}"#, "/after: "),
+        (r#"{"outcome":"retry","error":"oops"}"#, "/error: must be an object"),
+        (r#"{"outcome":"spawn"}"#, "/tasks: must be given"),
+        (r#"{"outcome":"spawn","tasks":{}}"#, "/tasks: must be an array"),
+        (r#"{"outcome":"spawn","tasks":[],"then":"rest"}"#, "/then: "),
+        (r#"{"outcome":"replace"}"#, "/replacement: must be given"),
+        (r#"{"outcome":"retry","afer":1}"#, "did you mean `after`"),
+    ] {
+        let RawOutcome::Retry { after: None, error } = document(200, body) else { panic!("{body}") };
+        assert_eq!((error.kind.as_str(), error.status), (crate::answer::BAD_OUTCOME, Some(200)));
+        assert!(error.message.contains(reason), "{body}: {}", error.message);
+    }
+    let headers = AnswerHeaders { content_type: Some(document::CONTENT_TYPE.into()), ..AnswerHeaders::default() };
+    let answer = Answer::Response { status: 200, headers, body: Bytes::from_static(b"{\"outcome\":"), truncated: true };
+    assert!(matches!(judged(&answer), RawOutcome::Retry { error, .. } if error.message.contains("longer")));
+    let json = Answer::Response {
+        status: 200,
+        headers: AnswerHeaders { content_type: Some("application/json".into()), ..AnswerHeaders::default() },
         body: Bytes::from_static(b"{\"outcome\":\"fail\"}"),
         truncated: false,
     };
-    let Outcome::Permanent { error } = judged(&answer("Application/vnd.lovage.outcome+json; v=1", 200)) else {
-        panic!("taken for a result")
+    assert_eq!(class_of(&judged(&json)), Class::Success);
+}
+
+#[test]
+fn signatures_in_an_answer_are_checked() {
+    use crate::outcome::{Outcome, Then};
+    use crate::signature::tests::RULES;
+    let read = |body: &str| document(200, body).read(&RULES);
+    assert!(
+        matches!(read(r#"{"outcome":"spawn","tasks":[{"task":"a"}]}"#), Outcome::Spawn { tasks, then: Then::Wait, .. } if tasks.len() == 1)
+    );
+    assert!(matches!(read(r#"{"outcome":"replace","replacement":{"task":"a"}}"#), Outcome::Replace { .. }));
+    for (body, place) in [
+        (r#"{"outcome":"spawn","tasks":[]}"#, "/tasks: "),
+        (r#"{"outcome":"spawn","tasks":[{"task":"a"},{"task":"b","priority":11}]}"#, "/tasks/1/priority: "),
+        (r#"{"outcome":"replace","replacement":{"task":"a","id":"x"}}"#, "/replacement/id: "),
+        (r#"{"outcome":"replace","replacement":7}"#, "/replacement: "),
+    ] {
+        let Outcome::Retry { after: None, error } = read(body) else { panic!("{body}") };
+        assert_eq!(error.kind, crate::answer::BAD_OUTCOME);
+        assert!(error.message.starts_with(place), "{body}: {}", error.message);
+    }
+}
+
+#[test]
+fn a_202_with_a_lease_or_of_a_worker_that_accepts_is_an_acceptance() {
+    let answer = |status, lease: Option<&str>| Answer::Response {
+        status,
+        headers: AnswerHeaders { lovage_lease: lease.map(Into::into), ..AnswerHeaders::default() },
+        body: Bytes::from_static(b"{}"),
+        truncated: false,
     };
-    assert_eq!((error.kind.as_str(), error.status), ("UnsupportedAnswer", Some(200)));
-    assert_eq!(class_of(&judged(&answer("application/vnd.lovage.outcome+json", 500))), Class::Retry);
-    assert_eq!(class_of(&judged(&answer("application/json", 200))), Class::Success);
+    let judge = |status, lease, accepts| classify(&answer(status, lease), &StatusMap::default(), accepts, 0);
+    let accepted = |secs: Option<u64>| RawOutcome::Accepted { lease: secs.map(Duration::from_secs) };
+    assert_eq!(judge(202, Some("5m"), false), accepted(Some(300)));
+    assert_eq!(judge(202, Some(" 90 "), false), accepted(Some(90)));
+    assert_eq!(judge(202, Some("100d"), false), RawOutcome::Accepted { lease: Some(MAX_LEASE) });
+    assert_eq!(judge(202, None, true), accepted(None));
+    assert_eq!(class_of(&judge(202, None, false)), Class::Success);
+    assert_eq!(class_of(&judge(200, Some("5m"), true)), Class::Success);
+    for junk in ["", "soon", "0", "0s", "-5s", "99999999999999999999"] {
+        let RawOutcome::Retry { after: None, error } = judge(202, Some(junk), true) else { panic!("{junk}") };
+        assert_eq!((error.kind.as_str(), error.status), (BAD_LEASE, Some(202)));
+    }
 }
 
 proptest! {
     #[test]
     fn classify_never_panics(
         status: u16, content_type: Option<String>, retry_after: Option<String>, lovage_outcome: Option<String>,
-        body: Vec<u8>, truncated: bool, now_ms: u64, retry: Vec<u16>,
+        lovage_lease: Option<String>, body: Vec<u8>, truncated: bool, accepts: bool, now_ms: u64, retry: Vec<u16>,
     ) {
-        let headers = AnswerHeaders { content_type, retry_after, lovage_outcome };
+        let headers = AnswerHeaders { content_type, retry_after, lovage_outcome, lovage_lease };
         let answer = Answer::Response { status, headers, body: body.into(), truncated };
         for preset in Preset::ALL {
             let map = StatusMap { preset, retry: retry.clone(), ..StatusMap::default() };
             let _ = map.validate();
-            let _ = classify(&answer, &map, now_ms);
+            let _ = classify(&answer, &map, accepts, now_ms);
         }
     }
 
@@ -291,16 +400,16 @@ proptest! {
         word in prop::option::of("success|retry|fail|snooze|cancel"), after in "[0-9]{0,30}",
     ) {
         let body = json!({"type": kind, "message": message.repeat(times), "stack": message.repeat(4 * times)}).to_string();
-        let headers = AnswerHeaders { content_type: None, retry_after: Some(after), lovage_outcome: word };
+        let headers = AnswerHeaders { content_type: None, retry_after: Some(after), lovage_outcome: word, lovage_lease: None };
         let answer = Answer::Response { status, headers, body: body.into(), truncated: false };
         match judged(&answer) {
-            Outcome::Retry { after, error } | Outcome::Throttled { after, error } => {
+            RawOutcome::Retry { after, error } | RawOutcome::Throttled { after, error } => {
                 prop_assert!(after.is_none_or(|after| after <= MAX_RETRY_AFTER));
                 prop_assert!(bounded(&error));
             }
-            Outcome::Endpoint { error } | Outcome::Permanent { error } | Outcome::TimedOut { error } => prop_assert!(bounded(&error)),
-            Outcome::Snooze { after } => prop_assert!(after <= MAX_RETRY_AFTER),
-            Outcome::Success { .. } | Outcome::Cancel => {}
+            RawOutcome::Endpoint { error } | RawOutcome::Permanent { error } | RawOutcome::TimedOut { error } => prop_assert!(bounded(&error)),
+            RawOutcome::Snooze { after } => prop_assert!(after <= MAX_RETRY_AFTER),
+            _ => {}
         }
     }
 

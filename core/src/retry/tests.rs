@@ -150,7 +150,11 @@ fn the_limit_reached_first_ends_it() {
     assert_eq!(next(4, 20_000), Verdict::Exhausted(Exhausted::Attempts));
     assert_eq!(next(0, 55_000), Verdict::RetryAt(65_000));
     assert_eq!(next(0, 55_001), Verdict::Exhausted(Exhausted::Age));
-    assert_eq!(policy.next(1, 5_000, 6_000, 0, Some(Duration::from_secs(60))), Verdict::Exhausted(Exhausted::Age));
+    // A wish never ends what the policy would go on with, and never goes on with what it would end.
+    let wish = |now_ms, secs| policy.next(1, 5_000, now_ms, 0, Some(Duration::from_secs(secs)));
+    assert_eq!(wish(6_000, 60), Verdict::RetryAt(65_000));
+    assert_eq!(wish(55_001, 60), Verdict::Exhausted(Exhausted::Age));
+    assert_eq!(wish(55_001, 5), Verdict::RetryAt(60_001));
 }
 
 proptest! {
@@ -227,13 +231,16 @@ proptest! {
                 prop_assert!(charged < policy.max_attempts);
                 prop_assert!(at >= now && at <= first + policy.max_age.millis());
                 if let Some(wish) = wish {
-                    prop_assert_eq!(at - now, (wish * 1_000).min(DAY_MS));
+                    let end = first + policy.max_age.millis();
+                    prop_assert_eq!(at, (now + (wish * 1_000).min(DAY_MS)).min(end));
                 }
             }
             Verdict::Exhausted(Exhausted::Attempts) => prop_assert!(charged >= policy.max_attempts),
             Verdict::Exhausted(Exhausted::Age) => {
-                let delay = wish.map_or(policy.delay(charged, random).as_millis() as u64, |wish| (wish * 1_000).min(DAY_MS));
-                prop_assert!(now + delay > first + policy.max_age.millis());
+                // Neither the policy's own delay nor the wish fits.
+                let own = policy.delay(charged, random).as_millis() as u64;
+                let least = wish.map_or(own, |wish| own.min((wish * 1_000).min(DAY_MS)));
+                prop_assert!(now + least > first + policy.max_age.millis());
             }
         }
     }

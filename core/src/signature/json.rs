@@ -71,7 +71,7 @@ fn call_part<'a>(raw: &'a RawValue, first: char, at: &str, message: &str, errors
     None
 }
 
-fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
+pub(super) fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
     let text = fields::string(raw, at, errors)?;
     let time = Millis::parse_rfc3339(&text);
     if time.is_none() {

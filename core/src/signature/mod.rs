@@ -10,9 +10,10 @@ mod json;
 mod keys;
 mod labels;
 mod links;
+mod patch;
 mod retry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::units::Dur;
 pub use check::Rules;
 pub use draft::Draft;
 pub use json::read;
+pub(crate) use links::refused;
 pub use links::{MAX_CHILDREN, MAX_LINK_DEPTH, MAX_LINKS, read_children};
 
 /// The fields that this version knows (API: Tasks).

@@ -17,6 +17,7 @@ mod client;
 mod conn;
 mod connect;
 mod decode;
+mod destinations;
 mod exchange;
 mod fault;
 mod head;

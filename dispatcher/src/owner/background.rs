@@ -110,7 +110,8 @@ pub(super) async fn own_attempts(shared: &Shared, p: Partition) -> Result<Vec<(T
     let (mut found, mut from) = (Vec::new(), Cursor::default());
     loop {
         let page = shared.store.scan(p, &index, from, BATCH).await?;
-        found.extend(page.items);
+        // What a worker has accepted is held by its lease, not by this session.
+        found.extend(page.items.into_iter().filter(|(_, head)| !head.is_accepted()));
         match page.next {
             Some(next) => from = next,
             None => return Ok(found),
@@ -202,12 +203,12 @@ async fn change_together(
     for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
-        match decide(head, &spec, event(head), now, (shared.random)()) {
+        match decide(key, head, &spec, event(head), now, (shared.random)()) {
             Ok(transition) => {
                 let queue: Arc<str> = spec.queue().into();
                 commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
             }
-            Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue) => {}
+            Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue | Refusal::Unchanged) => {}
         }
     }
     let changed = commits.len();

@@ -11,10 +11,11 @@ pub(super) struct Meters {
     pub attempt_seconds: Histogram,
     pub claims_refused: Counter,
     pub answers_fenced: Counter,
-    attempts: [Counter; 8],
+    attempts: [Counter; 11],
 }
 
-const OUTCOMES: [&str; 8] = ["success", "retry", "timed_out", "throttled", "endpoint", "permanent", "snooze", "cancel"];
+const OUTCOMES: [&str; 11] =
+    ["success", "retry", "timed_out", "throttled", "endpoint", "permanent", "snooze", "cancel", "accepted", "spawn", "replace"];
 
 impl Meters {
     pub(super) fn new(partition: Partition) -> Self {
@@ -42,6 +43,9 @@ impl Meters {
             Outcome::Permanent { .. } => 5,
             Outcome::Snooze { .. } => 6,
             Outcome::Cancel => 7,
+            Outcome::Accepted { .. } => 8,
+            Outcome::Spawn { .. } => 9,
+            Outcome::Replace { .. } => 10,
         };
         self.attempts[index].increment(1);
     }

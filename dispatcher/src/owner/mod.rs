@@ -352,6 +352,9 @@ impl Owner {
 
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
         let Some(head) = &row.head else { return };
+        if head.is_accepted() {
+            self.timers.add(head.deadline, &row.key);
+        }
         if head.state == State::Running {
             if source == self.shared.session {
                 return;

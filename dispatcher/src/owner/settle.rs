@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Head, Outcome, Spec, TaskKey, Transition, decide};
+use lovage_core::{Answer, Attempt, Event, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
@@ -53,7 +53,9 @@ impl Owner {
         let now = self.shared.store.clock().now();
         let elapsed = end.pushed.elapsed;
         let answer = push::answer(end.pushed);
-        let mut outcome = classify(&answer, &running.worker.status_map, now.0);
+        let worker = &running.worker;
+        let rules = Rules { limits: &self.shared.options.signatures, destinations: self.shared.registry.policy() };
+        let mut outcome = classify(&answer, &worker.status_map, worker.config.accepts, now.0).read(&rules);
         match &mut outcome {
             Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
             Outcome::Endpoint { .. } => {}
@@ -79,7 +81,7 @@ impl Owner {
             self.slots_freed = true;
         }
         running.ending = true;
-        let transition = match decide(&running.head, &running.spec, event.clone(), now, random) {
+        let transition = match decide(key, &running.head, &running.spec, event.clone(), now, random) {
             Ok(transition) => transition,
             Err(refusal) => {
                 tracing::error!(%refusal, task.id = %key.id, "the end of an attempt was refused");
@@ -192,7 +194,7 @@ impl Owner {
         let (now, random) = (self.now(), (self.shared.random)());
         // Not every event names its attempt: a later one of this session must not be ended by it.
         let same = head.open_attempt() == item.was.open_attempt();
-        let Some(transition) = decide(&head, &item.spec, item.event.clone(), now, random).ok().filter(|_| same) else {
+        let Some(transition) = decide(&item.key, &head, &item.spec, item.event.clone(), now, random).ok().filter(|_| same) else {
             self.meters.answers_fenced.increment(1);
             return self.forget(&item);
         };

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use lovage_core::worker::WorkerConfig;
-use lovage_core::{Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, SessionId, Slot, Spec, State, TaskKey, decide};
+use lovage_core::{
+    Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
+};
 use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
 use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
 use lovage_store::{
@@ -247,7 +249,7 @@ impl World {
         loop {
             let was = self.head(key).await;
             let now = self.store.clock().now();
-            let Ok(next) = decide(&was, spec, Event::Cancel { hard }, now, 0) else { return };
+            let Ok(next) = decide(key, &was, spec, cancel(hard), now, 0) else { return };
             let commit = Commit {
                 key: key.clone(),
                 was,
@@ -317,6 +319,11 @@ impl World {
 }
 
 /// A call of a task by name.
+/// A request to call a task off.
+fn cancel(hard: bool) -> Event {
+    Event::Cancel { hard, reason: Reason::Requested, grace: Duration::from_secs(10) }
+}
+
 pub fn call(task: &str) -> Spec {
     Spec { task: Some(task.into()), ..Spec::default() }
 }

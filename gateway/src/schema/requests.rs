@@ -102,7 +102,8 @@ pub(crate) struct Attempt {
     pub attempt: u32,
     /// Rises with every manual retry.
     pub generation: u8,
-    /// `running`, `succeeded`, `failed`, `canceled`, `given_back`, `lost`, or the reason of the retry.
+    /// `running`, `succeeded`, `failed`, `canceled`, `given_back`, `lost`, `spawned`, `replaced`, or the reason of the
+    /// retry.
     pub outcome: String,
     /// When it began.
     #[schema(format = DateTime)]
@@ -122,4 +123,8 @@ pub(crate) struct Attempt {
     pub error: Option<TaskError>,
     /// The first 2 KiB of the answer.
     pub excerpt: Option<String>,
+    /// Lines that the worker logged, up to 8 KiB.
+    pub logs: Vec<String>,
+    /// Ids of the tasks that the worker spawned.
+    pub children: Vec<String>,
 }

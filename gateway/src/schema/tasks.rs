@@ -47,6 +47,8 @@ pub(crate) struct Task {
     pub attempts_left: u32,
     /// Rises with every manual retry.
     pub generation: u8,
+    /// Somebody keeps it from starting.
+    pub held: Option<bool>,
     /// A cancel was asked for while it ran.
     pub cancel_requested: Option<bool>,
     /// When it was accepted.
@@ -75,14 +77,20 @@ pub(crate) struct Task {
     /// The result, when it is JSON of up to 16 KiB; null while there is none. Left out when there is one that is larger,
     /// nested deeper than 100 levels, or no JSON.
     pub result: Option<Value>,
-    /// What went wrong.
+    /// What went wrong: at last, or in the last attempt.
     pub error: Option<TaskError>,
+    /// How far the open attempt is, as its worker last said.
+    pub progress: Option<Value>,
     /// For people and filters.
     pub labels: BTreeMap<String, String>,
     /// The retry policy in force.
     pub retry: RetryPolicy,
+    /// After this long of an attempt its worker is told to come to an end.
+    pub soft_time_limit: Option<String>,
     /// How long the open request of one attempt may take.
     pub time_limit: String,
+    /// How long an attempt may take in all after it was accepted.
+    pub max_run: Option<String>,
     /// The task that spawned this one.
     pub parent: Option<String>,
     /// The first ancestor.

@@ -136,7 +136,7 @@ impl Harness {
         let stored = self.store.get(p, &key, Parts { body: true, ..Parts::default() }).await.unwrap().unwrap();
         let body = lovage_core::Body::decode(&stored.body.unwrap()).unwrap();
         let spec = Spec::decode(&body.spec).unwrap();
-        let change = decide(&stored.head, &spec, event, self.store.clock().now(), 1).unwrap();
+        let change = decide(&key, &stored.head, &spec, event, self.store.clock().now(), 1).unwrap();
         let commit = Commit {
             key,
             was: stored.head,

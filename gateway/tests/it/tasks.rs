@@ -58,7 +58,8 @@ async fn results_have_the_statuses_of_the_contract() {
     assert_eq!(problem["state"], "failed");
     assert!(problem["detail"].as_str().unwrap().contains("ValueError: it broke"));
     h.submit(r#"{"task":"a","id":"off"}"#).await;
-    h.happen("off", Event::Cancel { hard: false }).await;
+    h.happen("off", Event::Cancel { hard: false, reason: lovage_core::Reason::Requested, grace: std::time::Duration::ZERO })
+        .await;
     h.get("/v1/tasks/off/result").await.is_problem(Code::TaskCanceled);
     h.submit(r#"{"task":"a","id":"late","expires_in":1}"#).await;
     h.clock.advance(Duration::from_secs(2));

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use lovage_core::{AttemptEntry, Flags, Head, State as TaskState, TaskError, TaskKey};
+use lovage_core::{AttemptEntry, Flags, Head, State as TaskState, TaskError, TaskId, TaskKey};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
 
@@ -28,6 +28,10 @@ struct AttemptView {
     error: Option<TaskError>,
     /// The first bytes of the answer.
     excerpt: Option<String>,
+    /// Lines that the worker logged.
+    logs: Vec<String>,
+    /// Tasks that the worker spawned.
+    children: Vec<TaskId>,
 }
 
 #[derive(Serialize)]
@@ -65,18 +69,11 @@ fn entries(stored: &Stored) -> Vec<AttemptEntry> {
         // A success at the first try stores no entry.
         entries.push(AttemptEntry::of_success(head));
     }
-    entries
+    AttemptEntry::merged(entries)
 }
 
 fn open(head: &Head) -> AttemptEntry {
-    AttemptEntry {
-        number: head.attempt,
-        generation: head.generation,
-        started: head.started,
-        outcome: "running".to_owned(),
-        worker: head.worker,
-        ..AttemptEntry::default()
-    }
+    AttemptEntry { outcome: "running".to_owned(), ..AttemptEntry::open(head) }
 }
 
 fn show(app: &App, key: &TaskKey, entry: AttemptEntry) -> AttemptView {
@@ -93,5 +90,7 @@ fn show(app: &App, key: &TaskKey, entry: AttemptEntry) -> AttemptView {
         status: entry.status,
         error: entry.error,
         excerpt: entry.excerpt,
+        logs: entry.logs,
+        children: entry.children,
     }
 }

@@ -6,7 +6,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Event, State as TaskState};
+use lovage_core::worker::DEFAULT_CANCEL_GRACE;
+use lovage_core::{Event, Reason, State as TaskState};
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -44,7 +45,10 @@ pub(crate) async fn cancel(
     let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
     let hard = is_hard(&headers, &bytes)?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let changed = app.happen(&key, Event::Cancel { hard }).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let changed = app
+        .happen(&key, Event::Cancel { hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE })
+        .await?
+        .ok_or_else(|| Refusal::no_task(&id))?;
     let status = match changed {
         Changed::Applied(head) if head.as_ref().is_some_and(|head| head.state.is_final()) => StatusCode::OK,
         // Running: asked now, or before.

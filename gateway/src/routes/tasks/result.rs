@@ -75,7 +75,7 @@ fn is_null(bytes: &Bytes) -> bool {
 fn why(state: TaskState, value: Option<ResultValue>) -> String {
     let error = value.and_then(|value| match value {
         ResultValue::Error(bytes) => serde_json::from_slice::<TaskError>(&bytes).ok(),
-        ResultValue::Value { .. } => None,
+        ResultValue::Value { .. } | ResultValue::Progress(_) => None,
     });
     match error {
         Some(error) => format!("the task has {state}: {}: {}", error.kind, error.message),

@@ -173,8 +173,8 @@ async fn a_status_map_changes_the_meaning(store: Store) {
     let table = vec![
         (Reply::status(400), RETRY),
         (Reply::status(404), RETRY),
-        (Reply::status(429).header("retry-after", "3600"), THROTTLED),
-        (Reply::status(503).header("retry-after", "3600"), THROTTLED),
+        (Reply::status(429).header("retry-after", "3600"), RETRY),
+        (Reply::status(503).header("retry-after", "3600"), RETRY),
         (Reply::status(200), SUCCESS),
     ];
     rows(&site, "cloud-tasks", &json!({"status_map": "cloud-tasks"}), table).await;

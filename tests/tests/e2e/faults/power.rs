@@ -235,7 +235,7 @@ async fn facts(store: &EmbeddedStore, key: &TaskKey) -> Result<Facts, lovage_sto
     let head = stored.head;
     let result = match stored.result.as_ref().map(|bytes| ResultValue::decode(bytes).expect("a stored result can be read")) {
         Some(ResultValue::Value { bytes, .. }) => serde_json::from_slice(&bytes).ok(),
-        Some(ResultValue::Error(_)) => None,
+        Some(ResultValue::Error(_) | ResultValue::Progress(_)) => None,
         None => {
             assert!(head.state != State::Failed, "task {} failed without an error", key.id);
             None

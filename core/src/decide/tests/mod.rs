@@ -1,15 +1,21 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+mod protocol;
+mod table;
+mod verbs;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::callback::{Callback, Callbacks};
+use crate::event::{Patch, When};
+use crate::head::SessionId;
 use crate::head::tests::any_head;
+use crate::id::{IdRun, Ns, Slot, TaskId};
+use crate::outcome::{DEFAULT_LEASE, Outcome, Then};
 use crate::placement::placement;
 use crate::retry::RetryPolicy;
+use crate::signature::Draft;
 
 const NOW: Millis = Millis(1_800_000_000_000);
 
@@ -28,7 +34,30 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Permanent { error: error() }),
         (0u64..100_000).prop_map(|ms| Outcome::Snooze { after: Duration::from_millis(ms) }),
         Just(Outcome::Cancel),
+        after().prop_map(|lease| Outcome::Accepted { lease }),
+        (1usize..4, any::<bool>()).prop_map(|(n, wait)| {
+            let then = if wait { Then::Wait } else { Then::Detach };
+            Outcome::Spawn { tasks: vec![draft("child"); n], then, result: None }
+        }),
+        Just(Outcome::Replace { replacement: Box::new(draft("other")) }),
     ]
+}
+
+fn draft(task: &str) -> Draft {
+    let spec = Spec { task: Some(task.into()), ..Spec::default() };
+    Draft { spec, payload: crate::spec::call_payload(Some("[1]"), None), ..Draft::default() }
+}
+
+fn key() -> TaskKey {
+    TaskKey::new(Ns(0), IdRun::new(NOW, Slot::new(7), 1).nth(0))
+}
+
+fn ask(head: &Head, spec: &Spec, event: Event, now: Millis) -> Result<Transition, Refusal> {
+    decide(&key(), head, spec, event, now, 0)
+}
+
+fn cancel(hard: bool) -> Event {
+    Event::Cancel { hard, reason: Reason::Requested, grace: Duration::from_secs(10) }
 }
 
 /// Events as they arrive: mostly about the open attempt, sometimes about another.
@@ -41,7 +70,21 @@ fn any_event(head: &Head) -> impl Strategy<Value = Event> + use<> {
         any::<bool>().prop_map(move |stale| Event::GivenBack { attempt: attempt(stale) }),
         Just(Event::Lost { session: open.session }),
         Just(Event::Due),
-        any::<bool>().prop_map(|hard| Event::Cancel { hard }),
+        (any::<bool>(), 16usize..23).prop_map(|(hard, reason)| Event::Cancel {
+            hard,
+            reason: Reason::ALL[reason],
+            grace: Duration::from_secs(5)
+        }),
+        any::<bool>().prop_map(move |stale| Event::Heartbeat { attempt: attempt(stale), lease: None }),
+        any::<bool>().prop_map(move |stale| Event::Progress { attempt: attempt(stale), value: Bytes::from_static(b"1") }),
+        any::<bool>().prop_map(move |stale| Event::Logs { attempt: attempt(stale), lines: vec!["x".into()], room: 9 }),
+        any::<bool>().prop_map(move |stale| Event::Spawned { attempt: attempt(stale), tasks: vec![draft("a"), draft("b")] }),
+        prop::sample::select(vec![Event::Retry, Event::RunNow, Event::Hold, Event::Release, Event::Forget]),
+        prop::option::of(0u64..1 << 47).prop_map(|due| Event::Patch {
+            changes: Box::new(Patch { due: due.map(|due| When::At(Millis(due))), priority: Some(9), ..Patch::default() }),
+            content_type: Bytes::new(),
+            payload: Bytes::from_static(b"1"),
+        }),
         any::<bool>().prop_map(move |stale| Event::Aborted { attempt: attempt(stale) }),
         Just(Event::Sweep),
         Just(Event::Delete),
@@ -60,6 +103,13 @@ fn sane_head() -> impl Strategy<Value = Head> {
         } else if head.session.0 == 0 {
             head.session = SessionId(1);
         }
+        let passing = if head.state.is_final() { Flags::INTERIM } else { Flags::HAS_RESULT.with(Flags::RESULT_GONE) };
+        head.flags = head.flags.without(passing);
+        head.deadline = match (head.state, head.reason) {
+            (State::Running, Reason::Accepted) => head.deadline.max(Millis(1)),
+            (State::Running, Reason::Canceling) | (State::Blocked, _) => head.deadline,
+            _ => Millis(0),
+        };
         head
     })
 }
@@ -71,7 +121,7 @@ fn spec_with(max_attempts: u16, callbacks: bool) -> Spec {
             on_success: callback(),
             on_failure: callback(),
             on_retry: callback(),
-            on_progress: None,
+            on_progress: callback(),
             on_terminal: callback(),
         }
     } else {
@@ -85,14 +135,25 @@ fn spec_with(max_attempts: u16, callbacks: bool) -> Spec {
     }
 }
 
+/// One that somebody waits for, with links.
+fn woven(max_attempts: u16, callbacks: bool) -> Spec {
+    Spec {
+        link: vec![draft("after")],
+        link_error: vec![draft("rescue"), draft("mail")],
+        arrives: Some(Arrival { barrier: TaskId::parse("parent").unwrap(), index: 3 }),
+        ..spec_with(max_attempts, callbacks)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn every_transition_is_sound((head, event) in sane_head().prop_flat_map(|h| { let e = any_event(&h); (Just(h), e) }),
                                  now in 0u64..1 << 47, random: u64, max in 1u16..20, callbacks: bool) {
-        let spec = spec_with(max, callbacks);
-        let Ok(transition) = decide(&head, &spec, event.clone(), Millis(now), random) else { return Ok(()) };
+        let spec = woven(max, callbacks);
+        let now = Millis(now);
+        let Ok(transition) = decide(&key(), &head, &spec, event.clone(), now, random) else { return Ok(()) };
         let Some(next) = &transition.head else {
             // Only final records are ever deleted.
             prop_assert!(head.state.is_final());
@@ -103,25 +164,57 @@ proptest! {
         // Attempt numbers only grow, and only a claim makes one.
         let claims = matches!(event, Event::Claim { .. });
         prop_assert_eq!(next.attempt, head.attempt + u32::from(claims));
-        // Order of acceptance, creation and lane belong to the task for ever.
-        prop_assert_eq!((next.seq, next.created, next.lane, next.priority), (head.seq, head.created, head.lane, head.priority));
-        // A final state is never left by itself.
-        if head.state.is_final() { prop_assert_eq!(next.state, head.state); }
+        // Order of acceptance and creation belong to the task for ever, lane and priority until somebody asks for others.
+        prop_assert_eq!((next.seq, next.created), (head.seq, head.created));
+        let replaces = matches!(event, Event::Answered { outcome: Outcome::Replace { .. }, .. }) && !head.flags.has(Flags::CANCEL);
+        let edits = matches!(event, Event::Patch { .. }) || replaces;
+        prop_assert!(edits || (next.lane, next.priority) == (head.lane, head.priority));
+        prop_assert_eq!(transition.lane.is_some(), next.lane != head.lane);
+        prop_assert_eq!(transition.body.is_some(), edits);
+        // A final state is never left by itself; a new generation begins only with a retry or a replacement.
+        let retries = event == Event::Retry;
+        if head.state.is_final() && !retries { prop_assert_eq!(next.state, head.state); }
+        prop_assert_eq!(next.generation, head.generation.saturating_add(u8::from(retries || replaces)));
         // An open attempt has a session, and only an open attempt has one.
         prop_assert_eq!(next.state == State::Running, next.session.0 != 0 || claims && next.state == State::Running);
-        // A task that ends says when, keeps no lease, and tells the terminal callback once; no other change does.
+        // Only what is accepted (or waits for others) has a deadline.
+        prop_assert!(next.deadline.0 == 0 || next.is_accepted() || next.state == State::Blocked);
+        if claims { prop_assert!(!next.is_accepted()); }
+        // A task that ends says when, keeps no lease, tells the terminal callback and whoever waits for it; no other change does.
         let ends = next.state.is_final() && !head.state.is_final();
         prop_assert_eq!(ends && callbacks, transition.notices.contains(&CallbackKind::Terminal));
-        if ends { prop_assert_eq!(next.ended, Millis(now)); }
+        prop_assert_eq!(ends, transition.arrive.is_some());
+        if ends { prop_assert_eq!(next.ended, now); }
+        // What is stored in the place of the result is what the flags say.
+        let shown = Flags::HAS_RESULT.0 | Flags::INTERIM.0;
+        if ends { prop_assert_eq!(next.flags.0 & Flags::INTERIM.0, 0); }
+        match &transition.result {
+            Some(Some(_)) => prop_assert!(next.flags.0 & shown != 0),
+            Some(None) => prop_assert_eq!(next.flags.0 & shown, 0),
+            None => prop_assert!(ends || retries || replaces || next.flags.0 & shown == head.flags.0 & shown),
+        }
         // A retry is told as a retry only if it was an attempt that failed.
-        prop_assert_eq!(transition.notices.contains(&CallbackKind::Retry),
-            callbacks && next.state == State::Retrying && next.reason != Reason::Snoozed);
+        let failed = head.state == State::Running && next.state == State::Retrying && next.reason != Reason::Snoozed;
+        prop_assert_eq!(transition.notices.contains(&CallbackKind::Retry), callbacks && failed);
+        // Who waits for children waits for as many as there are, and only they tell it.
+        let arriving = |task: &NewTask| Spec::decode(&crate::Body::decode(&task.body).unwrap().spec).unwrap().arrives;
+        let indexes: Vec<_> = transition.spawns.iter().filter_map(arriving).map(|arrival| arrival.index).collect();
+        let expected: Vec<u32> = (0..transition.barrier.unwrap_or(0)).collect();
+        prop_assert_eq!(indexes, expected);
+        prop_assert_eq!(transition.barrier.is_some(), next.state == State::Blocked && head.state == State::Running);
+        // New tasks live beside this one, under ids that no other version makes.
+        for task in &transition.spawns {
+            prop_assert_eq!(task.key.slot(), key().slot());
+            prop_assert_eq!(task.root.as_ref(), Some(&key()));
+        }
+        let again = decide(&key(), &head, &spec, event.clone(), now, random).unwrap();
+        prop_assert_eq!(&again, &transition);
         // Somebody looks at every record that is left (I2).
         let place = placement(next);
         prop_assert!(place.lane.is_some() || place.timer.is_some() || place.running || place.done.is_some() || next.state == State::Blocked);
         // The budget never passes the policy, unless it was passed before.
         prop_assert!(next.budget <= max.max(head.budget.saturating_add(1)));
-        if next.state == State::Retrying && head.state == State::Running { prop_assert!(next.due >= Millis(now)); }
+        if next.state == State::Retrying && head.state == State::Running { prop_assert!(next.due >= now); }
     }
 
     #[test]
@@ -133,7 +226,15 @@ proptest! {
             Attempt { generation: head.generation.wrapping_add(1), ..head.open_attempt() },
         ] {
             if attempt == head.open_attempt() { continue; }
-            prop_assert_eq!(decide(&head, &spec, Event::Answered { attempt, outcome: outcome.clone() }, NOW, 0), Err(Refusal::Superseded));
+            for event in [
+                Event::Answered { attempt, outcome: outcome.clone() },
+                Event::Heartbeat { attempt, lease: None },
+                Event::Progress { attempt, value: Bytes::new() },
+                Event::Logs { attempt, lines: vec!["x".into()], room: 9 },
+                Event::Spawned { attempt, tasks: vec![draft("a")] },
+            ] {
+                prop_assert_eq!(ask(&head, &spec, event, NOW), Err(Refusal::Superseded));
+            }
         }
     }
 
@@ -147,10 +248,10 @@ proptest! {
         for _ in 0..u32::from(max) * 3 {
             head = claim(&head, SessionId(1), 1, now).unwrap();
             let event = Event::Answered { attempt: head.open_attempt(), outcome: Outcome::Retry { after: None, error: error() } };
-            head = decide(&head, &spec, event, now, random).unwrap().head.unwrap();
+            head = decide(&key(), &head, &spec, event, now, random).unwrap().head.unwrap();
             if head.state.is_final() { break; }
             now = head.due;
-            head = decide(&head, &spec, Event::Due, now, random).unwrap().head.unwrap();
+            head = decide(&key(), &head, &spec, Event::Due, now, random).unwrap().head.unwrap();
         }
         prop_assert_eq!((head.state, head.reason, head.attempt), (State::Failed, Reason::Exhausted, u32::from(max)));
     }
@@ -166,11 +267,11 @@ fn three_dead_dispatchers_are_poison() {
     let mut head = fresh(&spec);
     for life in 1..=3u64 {
         head = claim(&head, SessionId(life), 1, NOW).unwrap();
-        let transition = decide(&head, &spec, Event::Lost { session: SessionId(life) }, NOW, 0).unwrap();
+        let transition = ask(&head, &spec, Event::Lost { session: SessionId(life) }, NOW).unwrap();
         head = transition.head.unwrap();
         if life < 3 {
             assert_eq!((head.state, head.reason, head.budget), (State::Retrying, Reason::Lost, 0));
-            head = decide(&head, &spec, Event::Due, NOW, 0).unwrap().head.unwrap();
+            head = ask(&head, &spec, Event::Due, NOW).unwrap().head.unwrap();
         } else {
             assert_eq!(transition.notices, [CallbackKind::Failure, CallbackKind::Terminal]);
         }
@@ -182,16 +283,16 @@ fn three_dead_dispatchers_are_poison() {
 fn a_success_before_the_cut_wins_over_a_cancel() {
     let spec = spec_with(10, false);
     let running = claim(&fresh(&spec), SessionId(1), 1, NOW).unwrap();
-    let canceling = decide(&running, &spec, Event::Cancel { hard: false }, NOW, 0).unwrap().head.unwrap();
+    let canceling = ask(&running, &spec, cancel(false), NOW).unwrap().head.unwrap();
     assert_eq!((canceling.state, canceling.reason), (State::Running, Reason::Canceling));
     let success =
         Event::Answered { attempt: canceling.open_attempt(), outcome: Outcome::Success { content_type: None, body: None } };
-    assert_eq!(decide(&canceling, &spec, success, NOW, 0).unwrap().head.unwrap().state, State::Succeeded);
+    assert_eq!(ask(&canceling, &spec, success, NOW).unwrap().head.unwrap().state, State::Succeeded);
     let failure = Event::Answered { attempt: canceling.open_attempt(), outcome: Outcome::Retry { after: None, error: error() } };
-    assert_eq!(decide(&canceling, &spec, failure, NOW, 0).unwrap().head.unwrap().state, State::Canceled);
-    assert!(decide(&canceling, &spec, Event::Cancel { hard: false }, NOW, 0).is_err());
-    let hard = decide(&canceling, &spec, Event::Cancel { hard: true }, NOW, 0).unwrap().head.unwrap();
-    let cut = decide(&hard, &spec, Event::Aborted { attempt: hard.open_attempt() }, NOW, 0).unwrap().head.unwrap();
+    assert_eq!(ask(&canceling, &spec, failure, NOW).unwrap().head.unwrap().state, State::Canceled);
+    assert!(ask(&canceling, &spec, cancel(false), NOW).is_err());
+    let hard = ask(&canceling, &spec, cancel(true), NOW).unwrap().head.unwrap();
+    let cut = ask(&hard, &spec, Event::Aborted { attempt: hard.open_attempt() }, NOW).unwrap().head.unwrap();
     assert_eq!((cut.state, cut.reason), (State::Canceled, Reason::Requested));
 }
 
@@ -203,15 +304,15 @@ fn the_result_goes_first_then_the_record() {
         attempt: running.open_attempt(),
         outcome: Outcome::Success { content_type: None, body: Some(Bytes::from_static(b"1")) },
     };
-    let done = decide(&running, &spec, success, NOW, 0).unwrap().head.unwrap();
+    let done = ask(&running, &spec, success, NOW).unwrap().head.unwrap();
     assert_eq!(done.due, NOW.after(Duration::from_secs(60)));
-    assert_eq!(decide(&done, &spec, Event::Sweep, NOW, 0), Err(Refusal::NotDue));
-    let swept = decide(&done, &spec, Event::Sweep, done.due, 0).unwrap();
+    assert_eq!(ask(&done, &spec, Event::Sweep, NOW), Err(Refusal::NotDue));
+    let swept = ask(&done, &spec, Event::Sweep, done.due).unwrap();
     assert_eq!(swept.result, Some(None));
     let swept = swept.head.unwrap();
     assert!(swept.flags.has(Flags::RESULT_GONE) && !swept.flags.has(Flags::HAS_RESULT));
     assert_eq!(swept.due, NOW.after(Duration::from_secs(3600)));
-    assert_eq!(decide(&swept, &spec, Event::Sweep, swept.due, 0).unwrap().head, None);
+    assert_eq!(ask(&swept, &spec, Event::Sweep, swept.due).unwrap().head, None);
 }
 
 #[test]
@@ -223,11 +324,11 @@ fn throttling_and_endpoint_faults_never_burn_the_budget() {
         (Outcome::Endpoint { error: error() }, Reason::Endpoint),
     ] {
         let event = Event::Answered { attempt: running.open_attempt(), outcome };
-        let next = decide(&running, &spec, event.clone(), NOW, 9).unwrap().head.unwrap();
+        let next = ask(&running, &spec, event.clone(), NOW).unwrap().head.unwrap();
         assert_eq!((next.state, next.reason, next.budget), (State::Retrying, reason, 0));
         // … but the age bounds them.
         let late = NOW.after(Duration::from_secs(25 * 3600));
-        let next = decide(&running, &spec, event, late, 9).unwrap().head.unwrap();
+        let next = ask(&running, &spec, event, late).unwrap().head.unwrap();
         assert_eq!((next.state, next.reason), (State::Failed, Reason::Exhausted));
     }
 }
@@ -240,98 +341,5 @@ fn nothing_starts_at_or_after_its_expiry() {
     let at = head.expires;
     assert!(claim(&head, SessionId(1), 1, Millis(at.0 - 1)).is_ok());
     assert!(claim(&head, SessionId(1), 1, at).is_err());
-    assert_eq!(decide(&head, &spec, Event::Due, at, 0).unwrap().head.unwrap().state, State::Expired);
-}
-
-/// `docs/states.md` says what `decide` does, no more and no less. `LOVAGE_BLESS=1 cargo test -p lovage-core` rewrites it.
-#[test]
-fn the_table_of_states_is_the_truth() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/states.md");
-    let made = states_page();
-    if std::env::var_os("LOVAGE_BLESS").is_some() {
-        std::fs::write(path, &made).unwrap();
-    }
-    let kept = std::fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(kept, made, "docs/states.md differs from decide(); run LOVAGE_BLESS=1 cargo test -p lovage-core");
-}
-
-fn states_page() -> String {
-    let mut rows = BTreeSet::new();
-    for (label, head, event) in samples() {
-        for max in [1, 10] {
-            let Ok(transition) = decide(&head, &spec_with(max, false), event.clone(), NOW, 5) else { continue };
-            let (to, reason) = match &transition.head {
-                Some(next) => (next.state.as_str(), next.reason.as_str()),
-                None => ("deleted", "none"),
-            };
-            rows.insert((head.state, to, reason, label));
-        }
-    }
-    let mut page = String::from(
-        "# States\n\nMade from `decide` by `LOVAGE_BLESS=1 cargo test -p lovage-core`; a test compares. Do not edit.\n\n```mermaid\nstateDiagram-v2\n    [*] --> queued\n    [*] --> scheduled\n",
-    );
-    let edges: BTreeSet<_> = rows
-        .iter()
-        .filter(|(from, to, ..)| from.as_str() != *to && *to != "deleted")
-        .map(|(from, to, ..)| (*from, *to))
-        .collect();
-    for (from, to) in edges {
-        writeln!(page, "    {from} --> {to}").unwrap();
-    }
-    page.push_str("```\n\n| from | event | to | reason |\n|---|---|---|---|\n");
-    for (from, to, reason, label) in rows {
-        writeln!(page, "| {from} | {label} | {to} | {} |", if reason == "none" { "" } else { reason }).unwrap();
-    }
-    page
-}
-
-fn samples() -> Vec<(&'static str, Head, Event)> {
-    let mut out = Vec::new();
-    for state in State::ALL {
-        for canceling in [false, true] {
-            for lost_before in [0, 2] {
-                let mut head = fresh(&spec_with(1, false));
-                head.state = *state;
-                head.lost = lost_before;
-                head.first_started = NOW;
-                if *state == State::Running {
-                    head.session = SessionId(1);
-                    head.attempt = 1;
-                    head.reason = if canceling { Reason::Canceling } else { Reason::Dispatched };
-                    head.flags = if canceling { Flags::CANCEL } else { Flags::default() };
-                } else if canceling {
-                    continue;
-                }
-                if matches!(state, State::Scheduled | State::Retrying) {
-                    head.due = NOW;
-                }
-                head.flags = head.flags.with(Flags::HAS_RESULT);
-                let expired = Head { expires: NOW, ..head.clone() };
-                let swept = Head { ended: NOW, ..head.clone() };
-                let attempt = head.open_attempt();
-                let answer = |outcome| Event::Answered { attempt, outcome };
-                out.extend([
-                    ("claim", head.clone(), Event::Claim { session: SessionId(1), worker: 1 }),
-                    ("answer: success", head.clone(), answer(Outcome::Success { content_type: None, body: None })),
-                    ("answer: retry", head.clone(), answer(Outcome::Retry { after: None, error: error() })),
-                    ("answer: time limit", head.clone(), answer(Outcome::TimedOut { error: error() })),
-                    ("answer: throttled", head.clone(), answer(Outcome::Throttled { after: None, error: error() })),
-                    ("answer: endpoint fault", head.clone(), answer(Outcome::Endpoint { error: error() })),
-                    ("answer: permanent", head.clone(), answer(Outcome::Permanent { error: error() })),
-                    ("answer: snooze", head.clone(), answer(Outcome::Snooze { after: Duration::from_secs(1) })),
-                    ("answer: cancel", head.clone(), answer(Outcome::Cancel)),
-                    ("given back at shutdown", head.clone(), Event::GivenBack { attempt }),
-                    ("dispatcher died", head.clone(), Event::Lost { session: SessionId(1) }),
-                    ("due", head.clone(), Event::Due),
-                    ("due, past its expiry", expired, Event::Due),
-                    ("cancel", head.clone(), Event::Cancel { hard: false }),
-                    ("connection cut after a cancel", head.clone(), Event::Aborted { attempt }),
-                    ("delete", head.clone(), Event::Delete),
-                    ("janitor, result's time over", swept, Event::Sweep),
-                    ("janitor, retention over", head.clone(), Event::Sweep),
-                ]);
-            }
-        }
-    }
-    out
+    assert_eq!(ask(&head, &spec, Event::Due, at).unwrap().head.unwrap().state, State::Expired);
 }

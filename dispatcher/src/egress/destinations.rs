@@ -1,15 +1,13 @@
-//! Lets the gateway ask the egress, so that a destination is judged by the same rules when it is submitted and when it
-//! is called.
+//! The address policy as the rules of signatures ask it, so that a destination is judged in the same way when it is named and
+//! when it is called.
 
 use lovage_core::{Destinations, HeaderRefusal, UrlRefusal};
-use lovage_dispatcher::egress::{AddressPolicy, Target, TargetError, check_user_headers};
 
-/// The egress's policy as the gateway wants to ask it.
-pub(crate) struct EgressRules(pub AddressPolicy);
+use super::{AddressPolicy, Target, TargetError, check_user_headers};
 
-impl Destinations for EgressRules {
+impl Destinations for AddressPolicy {
     fn check_url(&self, url: &str) -> Result<(), UrlRefusal> {
-        match Target::parse(url, &self.0) {
+        match Target::parse(url, self) {
             Ok(_) => Ok(()),
             Err(TargetError::Invalid(why)) => Err(UrlRefusal::Invalid(why.to_owned())),
             Err(TargetError::Forbidden(why)) => Err(UrlRefusal::Forbidden(why.to_string())),

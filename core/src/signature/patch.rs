@@ -1,0 +1,105 @@
+//! Changes of a waiting task from JSON (API: `PATCH /v1/tasks/{id}`). What is not given stays; `null` gives a field its
+//! default again; labels and retry policy are replaced as a whole.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::{Rules, json, labels, retry};
+use crate::event::{Patch, When};
+use crate::fields::{self, Errors};
+use crate::names;
+use crate::problem::Problem;
+use crate::spec::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
+
+const FIELDS: [&str; 8] = ["eta", "delay", "priority", "queue", "expires_at", "expires_in", "labels", "retry"];
+
+impl Rules<'_> {
+    /// Reads and checks the changes.
+    pub fn patch(&self, text: &str) -> Result<Patch, Problem> {
+        let mut errors = Errors::default();
+        let mut patch = Patch::default();
+        for (name, raw) in fields::document(text)? {
+            let (given, at) = (!fields::is_null(raw), format!("/{name}"));
+            match &*name {
+                "eta" | "delay" => instant(&mut patch.due, "eta", "delay", raw, &at, &mut errors),
+                "expires_at" | "expires_in" => {
+                    instant(&mut patch.expires, "expires_at", "expires_in", raw, &at, &mut errors);
+                    if matches!(patch.expires, Some(When::In(wait)) if wait.is_zero()) {
+                        errors.invalid(at, "must be longer than zero");
+                    }
+                }
+                "priority" if given => patch.priority = fields::number(raw, 0, 9, &at, &mut errors).map(|n| n as u8),
+                "priority" => patch.priority = Some(DEFAULT_PRIORITY),
+                "queue" if given => {
+                    patch.queue = fields::string(raw, &at, &mut errors).map(Into::into);
+                    if patch.queue.as_ref().is_some_and(|queue| !names::is_name(queue)) {
+                        errors.invalid(at, names::NAME_RULE);
+                    }
+                }
+                "queue" => patch.queue = Some(DEFAULT_QUEUE.to_owned()),
+                "labels" => {
+                    let all = if given { labels::read(raw, &at, &mut errors) } else { BTreeMap::default() };
+                    labels::check(&all, self.limits, &mut errors);
+                    patch.labels = Some(all);
+                }
+                "retry" if given => patch.retry = Some(retry::read(raw, &at, &mut errors)),
+                "retry" => patch.retry = Some(None),
+                other => errors.unknown("", other, &FIELDS),
+            }
+        }
+        errors.problem().map_or(Ok(patch), Err)
+    }
+}
+
+/// An instant in one of its two forms.
+fn instant(place: &mut Option<When>, at_name: &str, in_name: &str, raw: &RawValue, at: &str, errors: &mut Errors) {
+    let when = if fields::is_null(raw) {
+        Some(When::Never)
+    } else if at == format!("/{at_name}") {
+        json::time(raw, at, errors).map(When::At)
+    } else {
+        fields::value(raw, at, errors).map(When::In)
+    };
+    if place.is_some() {
+        errors.invalid(at, format!("{at_name} and {in_name} cannot be given together"));
+    }
+    *place = when;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::RULES;
+    use super::*;
+    use crate::time::Millis;
+
+    #[test]
+    fn fields_are_set_or_given_their_defaults_again() {
+        let patch = RULES.patch(r#"{"delay":"5s","priority":9,"queue":"mail","expires_at":"2027-01-01T00:00:00Z","labels":{"a":"b"},"retry":{"max_attempts":2}}"#).unwrap();
+        assert_eq!((patch.due, patch.priority), (Some(When::In("5s".parse().unwrap())), Some(9)));
+        assert_eq!(patch.expires, Some(When::At(Millis::parse_rfc3339("2027-01-01T00:00:00Z").unwrap())));
+        assert_eq!(patch.retry.unwrap().unwrap().max_attempts, 2);
+        let patch =
+            RULES.patch(r#"{"eta":null,"priority":null,"queue":null,"expires_in":null,"labels":null,"retry":null}"#).unwrap();
+        assert_eq!((patch.due, patch.expires, patch.retry), (Some(When::Never), Some(When::Never), Some(None)));
+        assert_eq!((patch.priority, patch.queue.as_deref()), (Some(DEFAULT_PRIORITY), Some(DEFAULT_QUEUE)));
+        assert_eq!(RULES.patch("{}").unwrap(), Patch::default());
+    }
+
+    #[test]
+    fn what_is_refused_names_its_place() {
+        for (text, pointer) in [
+            (r#"{"eta":"soon"}"#, "/eta"),
+            (r#"{"eta":"2027-01-01T00:00:00Z","delay":1}"#, "/delay"),
+            (r#"{"expires_in":0}"#, "/expires_in"),
+            (r#"{"priority":10}"#, "/priority"),
+            (r#"{"queue":"no good"}"#, "/queue"),
+            (r#"{"labels":{"a b":"c"}}"#, "/labels/a b"),
+            (r#"{"retry":{"max_attempts":0}}"#, "/retry/max_attempts"),
+            (r#"{"task":"other"}"#, "/task"),
+        ] {
+            assert_eq!(RULES.patch(text).unwrap_err().errors[0].pointer, pointer, "{text}");
+        }
+    }
+}
