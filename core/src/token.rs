@@ -1,0 +1,142 @@
+//! Tokens of attempts: they name one attempt and prove that this system wrote them. Nothing is stored for them.
+//!
+//! Whether the attempt is still the open one is not their business: `decide` fences every event with it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::head::{Attempt, SessionId};
+use crate::id::TaskKey;
+
+/// The form that this version writes.
+const FORM: u8 = 1;
+/// Form, generation, number, session.
+const FIXED: usize = 1 + 1 + 4 + 8;
+/// Bytes of the MAC that are kept: nobody guesses 128 bits, and the URL stays short.
+const MAC: usize = 16;
+/// The longest text that can be a token: fixed part, namespace, tag, an id of 128 bytes, MAC; in Base64.
+const MAX_TEXT: usize = (FIXED + 5 + 128 + MAC).div_ceil(3) * 4;
+
+/// One attempt of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptToken {
+    /// The task.
+    pub key: TaskKey,
+    /// Its attempt.
+    pub attempt: Attempt,
+}
+
+/// Writes and reads tokens with one secret key.
+#[derive(Clone)]
+pub struct TokenKey(Hmac<Sha256>);
+
+impl TokenKey {
+    /// With these 32 secret bytes.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        // HMAC itself fills a short key up with zeros to the hash's block.
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(secret);
+        Self(Hmac::new(&block.into()))
+    }
+
+    /// The token as text for a URL: `A-Z a-z 0-9 - _`.
+    pub fn write(&self, token: &AttemptToken) -> String {
+        let AttemptToken { key, attempt } = token;
+        let key = key.to_bytes();
+        let mut bytes = Vec::with_capacity(FIXED + key.len() + MAC);
+        bytes.push(FORM);
+        bytes.push(attempt.generation);
+        bytes.extend_from_slice(&attempt.number.to_be_bytes());
+        bytes.extend_from_slice(&attempt.session.0.to_be_bytes());
+        bytes.extend_from_slice(&key);
+        let mac = self.0.clone().chain_update(&bytes).finalize().into_bytes();
+        bytes.extend_from_slice(&mac[..MAC]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The token that this key wrote as `text`; `None`: it did not write it. Takes the same time whatever is wrong with the MAC.
+    pub fn read(&self, text: &str) -> Option<AttemptToken> {
+        if text.len() > MAX_TEXT {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
+        self.0.clone().chain_update(said).verify_truncated_left(mac).ok()?;
+        let (fixed, key) = said.split_first_chunk::<FIXED>()?;
+        let [FORM, generation, rest @ ..] = fixed else { return None };
+        let (number, session) = rest.split_first_chunk::<4>()?;
+        let attempt = Attempt {
+            number: u32::from_be_bytes(*number),
+            generation: *generation,
+            session: SessionId(u64::from_be_bytes(session.try_into().ok()?)),
+        };
+        Some(AttemptToken { key: TaskKey::from_bytes(key)?, attempt })
+    }
+}
+
+impl std::fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenKey")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{IdRun, Ns, Slot, TaskId};
+    use crate::time::Millis;
+
+    fn any_token() -> impl Strategy<Value = AttemptToken> {
+        let client = "[A-Za-z0-9._:-]{1,128}".prop_map(|text| TaskId::parse(&text).unwrap());
+        let made = (0u64..1 << 48, 0u16..4096, any::<u64>());
+        let made = made.prop_map(|(now, slot, random)| IdRun::new(Millis(now), Slot::new(slot), random).nth(0));
+        (prop_oneof![client, made], any::<(u32, u32, u8, u64)>()).prop_map(|(id, (ns, number, generation, session))| {
+            AttemptToken { key: TaskKey::new(Ns(ns), id), attempt: Attempt { number, generation, session: SessionId(session) } }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(token in any_token(), secret: [u8; 32]) {
+            let text = TokenKey::new(&secret).write(&token);
+            prop_assert!(text.len() <= MAX_TEXT);
+            prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+            prop_assert_eq!(TokenKey::new(&secret).read(&text), Some(token));
+        }
+
+        #[test]
+        fn another_key_or_a_changed_token_is_nothing(token in any_token(), secret: [u8; 32], other: [u8; 32], at: usize, with in "[A-Za-z0-9_-]") {
+            let key = TokenKey::new(&secret);
+            let text = key.write(&token);
+            if other != secret { prop_assert_eq!(TokenKey::new(&other).read(&text), None); }
+            let at = at % text.len();
+            prop_assert_eq!(key.read(&text[..at]), None);
+            let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
+            if changed != text { prop_assert_eq!(key.read(&changed), None); }
+            prop_assert_eq!(key.read(&format!("{text}{with}")), None);
+        }
+
+        #[test]
+        fn junk_is_nothing(text in ".{0,400}", bytes: Vec<u8>) {
+            let key = TokenKey::new(&[7; 32]);
+            prop_assert_eq!(key.read(&text), None);
+            prop_assert_eq!(key.read(&URL_SAFE_NO_PAD.encode(bytes)), None);
+        }
+    }
+
+    #[test]
+    fn the_form_does_not_change_between_releases() {
+        let token = AttemptToken {
+            key: TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap()),
+            attempt: Attempt { number: 2, generation: 3, session: SessionId(4) },
+        };
+        assert_eq!(TokenKey::new(&[9; 32]).write(&token), GOLDEN);
+    }
+
+    const GOLDEN: &str = "AQMAAAACAAAAAAAAAAQAAAABAW9yZGVyLTFZG_RR-Oxfp2dUOjPNEvNF";
+}
