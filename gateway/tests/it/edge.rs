@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Request, Version};
 use lovage_core::problem::Code;
 use lovage_gateway::{AdminKeys, Auth};
+use tower::ServiceExt;
 
 use crate::harness::{Harness, options};
 
@@ -29,6 +31,25 @@ async fn without_keys_only_this_machine_is_answered() {
     for (name, value) in [("host", "localhost:8275"), ("host", "[::1]"), ("origin", "http://127.0.0.1:3000")] {
         h.call(Method::GET, "/v1/tasks/a", &[(name, value)], "").await.is_problem(Code::TaskUnknown);
     }
+}
+
+#[tokio::test]
+async fn a_request_names_its_host_once() {
+    let h = Harness::new();
+    let twice = h.call(Method::GET, "/healthz", &[("host", "localhost"), ("host", "localhost")], "").await;
+    twice.is_problem(Code::Malformed);
+    for (version, status) in [(Version::HTTP_11, 400), (Version::HTTP_10, 200), (Version::HTTP_2, 200)] {
+        let request = Request::get("/healthz").version(version).body(Body::empty()).unwrap();
+        assert_eq!(h.gateway.router().oneshot(request).await.unwrap().status(), status, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_named() {
+    let h = Harness::new();
+    let refused = h.call("PURGE".parse().unwrap(), "/v1/tasks", &[], "").await;
+    refused.is_problem(Code::MethodNotAllowed);
+    assert_eq!(refused.json()["detail"], "this route has no method PURGE");
 }
 
 #[tokio::test]
