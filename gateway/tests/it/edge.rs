@@ -67,9 +67,13 @@ async fn keys_open_all_but_public_routes() {
     let key = [("authorization", "bearer lvg_secret"), ("host", "anywhere.example")];
     h.call(Method::GET, "/v1/tasks/a", &key, "").await.is_problem(Code::TaskUnknown);
     assert_eq!(h.call(Method::GET, "/metrics", &key, "").await.status, 200);
-    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs/errors/task_unknown"] {
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/errors/task_unknown"] {
         assert_eq!(h.get(path).await.status, 200, "{path}");
     }
+    let page = h.get("/docs").await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
 }
 
 #[tokio::test]
