@@ -35,11 +35,11 @@ impl Millis {
         format!("{stamp:.3}")
     }
 
-    /// Reads an RFC 3339 instant with any offset; `None` if it is not one or lies before 1970.
-    pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let stamp: jiff::Timestamp = text.parse().ok()?;
-        let millis = u64::try_from(stamp.as_millisecond()).ok()?;
-        (millis <= Self::MAX.0).then_some(Self(millis))
+    /// Reads an RFC 3339 instant with any offset. `Err`: what it must be instead, fit for clients.
+    pub fn parse_rfc3339(text: &str) -> Result<Self, &'static str> {
+        let stamp: jiff::Timestamp = text.parse().map_err(|_| "must be a time such as 2026-01-31T12:00:00Z")?;
+        // The parser knows no year after 9999, which is far within the range.
+        u64::try_from(stamp.as_millisecond()).map(Self).map_err(|_| "must be a time from 1970 on")
     }
 }
 
@@ -57,10 +57,11 @@ mod tests {
     fn prints_and_reads_milliseconds() {
         let t = Millis(1_767_225_600_123);
         assert_eq!(t.rfc3339(), "2026-01-01T00:00:00.123Z");
-        assert_eq!(Millis::parse_rfc3339("2026-01-01T01:00:00.123+01:00"), Some(t));
+        assert_eq!(Millis::parse_rfc3339("2026-01-01T01:00:00.123+01:00"), Ok(t));
         assert_eq!(Millis(0).rfc3339(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Millis::parse_rfc3339("1969-12-31T23:59:59Z"), None);
-        assert_eq!(Millis::parse_rfc3339("tomorrow"), None);
+        assert_eq!(Millis::parse_rfc3339("1969-12-31T23:59:59Z"), Err("must be a time from 1970 on"));
+        assert_eq!(Millis::parse_rfc3339("tomorrow"), Err("must be a time such as 2026-01-31T12:00:00Z"));
+        assert!(Millis::parse_rfc3339("9999-12-30T00:00:00Z").is_ok_and(|last| last < Millis::MAX));
     }
 
     #[test]

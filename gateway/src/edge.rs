@@ -10,9 +10,9 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use lovage_core::problem::{Code, Problem};
 use metrics::{counter, gauge, histogram};
 
@@ -92,6 +92,7 @@ pub(crate) async fn edge(State(app): State<Shared>, request: Request, next: Next
 async fn answer(app: &App, id: &RequestId, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let admitted = check_draining(&parts, app)
+        .and_then(|()| check_host(&parts))
         .and_then(|()| check_headers(&parts.headers, app))
         .and_then(|()| app.options.auth.admit(&parts));
     let caller = match admitted {
@@ -122,6 +123,15 @@ fn check_draining(parts: &Parts, app: &App) -> Result<(), Problem> {
     let told = matches!(parts.uri.path(), "/healthz" | "/metrics");
     if app.draining.is_cancelled() && !told {
         return Err(Problem::new(Code::Draining, "the server is shutting down"));
+    }
+    Ok(())
+}
+
+/// HTTP/1.1 wants one host (RFC 9112, section 3.2): a proxy and a server that guess differently are a way around the proxy.
+fn check_host(parts: &Parts) -> Result<(), Problem> {
+    let given = parts.headers.get_all(HOST).iter().count();
+    if given > 1 || (given == 0 && parts.version == Version::HTTP_11) {
+        return Err(Problem::new(Code::Malformed, "a request names its host in one Host header"));
     }
     Ok(())
 }
@@ -172,5 +182,6 @@ pub(crate) async fn no_route(request: Request) -> Refusal {
 
 /// A route that has no such method.
 pub(crate) async fn no_method(request: Request) -> Refusal {
-    Refusal::new(Code::MethodNotAllowed, format!("this route has no method {}", method_label(request.method())))
+    let shown: String = request.method().as_str().chars().take(32).collect();
+    Refusal::new(Code::MethodNotAllowed, format!("this route has no method {shown}"))
 }

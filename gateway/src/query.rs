@@ -91,8 +91,7 @@ impl Query {
     /// An instant in RFC 3339.
     pub(crate) fn time(&mut self, name: &str) -> Result<Option<Millis>, Problem> {
         let Some(text) = self.one(name)? else { return Ok(None) };
-        let time = Millis::parse_rfc3339(&text);
-        time.map(Some).ok_or_else(|| refuse(name, "must be a time such as 2026-01-31T12:00:00Z"))
+        Millis::parse_rfc3339(&text).map(Some).map_err(|why| refuse(name, why))
     }
 
     /// Refuses what nobody took.

@@ -99,11 +99,7 @@ fn priority(text: &str, at: &str, errors: &mut Errors) -> Option<u8> {
 }
 
 fn time(text: &str, at: &str, errors: &mut Errors) -> Option<Millis> {
-    let time = Millis::parse_rfc3339(text);
-    if time.is_none() {
-        errors.invalid(at, "must be a time such as 2026-01-31T12:00:00Z");
-    }
-    time
+    Millis::parse_rfc3339(text).map_err(|why| errors.invalid(at, why)).ok()
 }
 
 fn boolean(text: &str, at: &str, errors: &mut Errors) -> bool {

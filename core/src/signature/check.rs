@@ -1,5 +1,7 @@
 //! The rules of a signature (API: Tasks), and what it becomes.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Draft, Payload, Signature, SignatureLimits, labels};
@@ -154,6 +156,9 @@ impl Rules<'_> {
             let step = if refusal.name.is_empty() { String::new() } else { pointer_step(&refusal.name) };
             errors.invalid(format!("{at}{step}"), refusal.message);
         }
+        for name in differ_in_case(headers.iter().map(|(name, _)| name.as_str())) {
+            errors.invalid(format!("{at}{}", pointer_step(name)), "is there twice: case makes no difference in header names");
+        }
     }
 
     fn times(s: &Signature<'_>, errors: &mut Errors) {
@@ -228,4 +233,10 @@ impl Rules<'_> {
 /// An instant of zero means "none" in a head, so the first one that can be asked for is a millisecond later.
 fn at_least_one(time: Millis) -> Millis {
     Millis(time.0.max(1))
+}
+
+/// Those of these names that are, but for upper and lower case, a name before them.
+pub(super) fn differ_in_case<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(name.to_ascii_lowercase())).collect()
 }

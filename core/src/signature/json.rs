@@ -73,11 +73,7 @@ fn call_part<'a>(raw: &'a RawValue, first: char, at: &str, message: &str, errors
 
 pub(super) fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
     let text = fields::string(raw, at, errors)?;
-    let time = Millis::parse_rfc3339(&text);
-    if time.is_none() {
-        errors.invalid(at, "must be a time such as \"2026-01-31T12:00:00Z\"");
-    }
-    time
+    Millis::parse_rfc3339(&text).map_err(|why| errors.invalid(at, why)).ok()
 }
 
 /// The most pointers of `redact`, and the longest in bytes.

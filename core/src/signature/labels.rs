@@ -6,6 +6,7 @@ use crate::problem::pointer_step;
 use serde_json::value::RawValue;
 
 use super::SignatureLimits;
+use super::check::differ_in_case;
 use crate::fields::{self, Errors};
 
 pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> BTreeMap<String, String> {
@@ -22,6 +23,10 @@ pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> BTreeMap<St
 pub(super) fn check(labels: &BTreeMap<String, String>, limits: &SignatureLimits, errors: &mut Errors) {
     if labels.len() > limits.labels {
         errors.invalid("/labels", format!("may have {} labels", limits.labels));
+    }
+    for key in differ_in_case(labels.keys().map(String::as_str)) {
+        let at = format!("/labels{}", pointer_step(key));
+        errors.invalid(at, "is there twice: labels are sent as headers, where case makes no difference");
     }
     for (key, value) in labels {
         let at = || format!("/labels{}", pointer_step(key));

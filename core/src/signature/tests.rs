@@ -105,6 +105,13 @@ fn what_is_refused_names_its_place() {
         (r#"{"task":"a","batch":{"key":"k","max":1001}}"#, "/batch/max"),
         (r#"{"task":"a","batch":{"key":"k","max_wait":"11m"}}"#, "/batch/max_wait"),
         (r#"{"task":"a","batch":{"key":"k"},"headers":{"X-A":"1"}}"#, "/batch"),
+        (r#"{"task":"a","headers":{"X-A":"1","x-a":"2"}}"#, "/headers/x-a"),
+        (
+            r#"{"task":"a","callbacks":{"on_success":{"url":"http://a","headers":{"B":"","b":""}}}}"#,
+            "/callbacks/on_success/headers/b",
+        ),
+        (r#"{"task":"a","labels":{"Team":"1","b":"2","team":"1"}}"#, "/labels/team"),
+        (r#"{"task":"a","eta":"1969-12-31T23:59:59Z"}"#, "/eta"),
         (r#"{"task":"a","link":3}"#, "/link"),
         (r#"{"task":"a","link":{}}"#, "/link"),
         (r#"{"task":"a","link":[{"task":"b"},{"task":"c","queue":"no good"}]}"#, "/link/1/queue"),

@@ -2,6 +2,7 @@
 
 mod ops;
 mod queues;
+mod reference;
 mod signing_keys;
 mod tasks;
 mod workers;

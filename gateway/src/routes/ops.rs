@@ -10,6 +10,7 @@ use lovage_core::problem::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::reference;
 use crate::app::Shared;
 use crate::path::PathOf;
 use crate::problem::{Refusal, store_problem};
@@ -24,6 +25,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(readyz))
         .routes(routes!(metrics))
         .routes(routes!(openapi))
+        .routes(routes!(reference::reference))
         .routes(routes!(error_page))
         .routes(routes!(start_page))
 }
@@ -81,7 +83,8 @@ async fn start_page(State(app): State<Shared>) -> Response {
     let base = app.options.public_url.as_deref().unwrap_or_default().trim_end_matches('/');
     let page = format!(
         "Lovage, a task queue for HTTP, version {}.\n\n\
-         {base}/openapi.json   the API\n\
+         {base}/docs           the API, to read\n\
+         {base}/openapi.json   the API, for programs\n\
          {base}/v1/tasks       tasks\n\
          {base}/v1/workers     workers\n\
          {base}/v1/queues      queues\n\

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Request, Version};
 use lovage_core::problem::Code;
 use lovage_gateway::{AdminKeys, Auth};
+use tower::ServiceExt;
 
 use crate::harness::{Harness, options};
 
@@ -32,6 +34,25 @@ async fn without_keys_only_this_machine_is_answered() {
 }
 
 #[tokio::test]
+async fn a_request_names_its_host_once() {
+    let h = Harness::new();
+    let twice = h.call(Method::GET, "/healthz", &[("host", "localhost"), ("host", "localhost")], "").await;
+    twice.is_problem(Code::Malformed);
+    for (version, status) in [(Version::HTTP_11, 400), (Version::HTTP_10, 200), (Version::HTTP_2, 200)] {
+        let request = Request::get("/healthz").version(version).body(Body::empty()).unwrap();
+        assert_eq!(h.gateway.router().oneshot(request).await.unwrap().status(), status, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_named() {
+    let h = Harness::new();
+    let refused = h.call("PURGE".parse().unwrap(), "/v1/tasks", &[], "").await;
+    refused.is_problem(Code::MethodNotAllowed);
+    assert_eq!(refused.json()["detail"], "this route has no method PURGE");
+}
+
+#[tokio::test]
 async fn keys_open_all_but_public_routes() {
     let mut options = options();
     options.auth = Auth::Keys(Arc::new(AdminKeys::new(["lvg_secret"])));
@@ -46,9 +67,13 @@ async fn keys_open_all_but_public_routes() {
     let key = [("authorization", "bearer lvg_secret"), ("host", "anywhere.example")];
     h.call(Method::GET, "/v1/tasks/a", &key, "").await.is_problem(Code::TaskUnknown);
     assert_eq!(h.call(Method::GET, "/metrics", &key, "").await.status, 200);
-    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs/errors/task_unknown"] {
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/errors/task_unknown"] {
         assert_eq!(h.get(path).await.status, 200, "{path}");
     }
+    let page = h.get("/docs").await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
 }
 
 #[tokio::test]

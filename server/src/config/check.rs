@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail, ensure};
 use lovage_dispatcher::egress::{AddressPolicy, Cidr};
+use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{Config, Loaded};
@@ -18,6 +19,9 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
     if let Some(url) = &config.public_url {
         let parsed = Url::parse(url).with_context(|| format!("public_url: `{url}` is not a URL"))?;
         ensure!(matches!(parsed.scheme(), "http" | "https"), "public_url: `{url}` must begin with http:// or https://");
+    }
+    if EnvFilter::try_new(&config.log).is_err() {
+        bail!("log (from {}): `{}` is not a level or filter", loaded.source("log"), config.log);
     }
     ensure!(config.partitions > 0, "partitions: at least 1 is needed");
     networks(config)?;

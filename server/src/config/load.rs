@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -181,5 +182,8 @@ fn readable(error: &figment::Error, keys: &[Key]) -> anyhow::Error {
         (DEFAULT, _) => format!("`{path}`"),
         (file, _) => format!("{file}: `{path}`"),
     };
-    anyhow::anyhow!("{place}: {}", error.kind)
+    match &error.kind {
+        Kind::UnknownVariant(found, known) => anyhow::anyhow!("{place}: `{found}` is none of `{}`", known.join("`, `")),
+        kind => anyhow::anyhow!("{place}: {kind}"),
+    }
 }

@@ -101,6 +101,8 @@ fn wrong_values_are_refused_with_their_place() {
         ("", &[("LOVAGE_PARTITIONS", "many")][..], &[][..], "LOVAGE_PARTITIONS: `many` is not a whole number"),
         ("", &[("LOVAGE_PARTITIONS", "70000")][..], &[][..], "LOVAGE_PARTITIONS: "),
         ("", &[][..], &[("durability", "lax")][..], "--durability: "),
+        ("", &[][..], &[("durability", "lax")][..], "--durability: `lax` is none of `strict`, `relaxed`"),
+        ("", &[][..], &[("log", "loud=very")][..], "log (from --log): `loud=very` is not a level or filter"),
         ("", &[][..], &[("allow_network", "10.0.0.1/8")][..], "allow_network"),
         ("", &[][..], &[("dispatcher.close_after", "20s")][..], "renew_every"),
         ("", &[][..], &[("runtime.gateway_threads", "0")][..], "--runtime.gateway-threads"),

@@ -101,6 +101,7 @@ async fn every_route_of_the_contract_is_documented(store: Store) {
         ("/readyz", vec!["get"]),
         ("/metrics", vec!["get"]),
         ("/openapi.json", vec!["get"]),
+        ("/docs", vec!["get"]),
     ];
     for (path, methods) in expected {
         for method in methods {

@@ -119,6 +119,8 @@ async fn wrong_settings_end_the_start_with_a_reason() {
     let wrong = Lovage::dev().env("LOVAGE_GRAC", "1s").run_to_end().await;
     assert_eq!(wrong.status.code(), Some(2));
     assert!(super::stderr(&wrong).contains("did you mean `LOVAGE_GRACE`?"), "{}", super::stderr(&wrong));
+    let wrong = Lovage::dev().option("--log", "loud=very").run_to_end().await;
+    assert_eq!(wrong.status.code(), Some(2), "{}", super::stderr(&wrong));
 }
 
 #[tokio::test]
