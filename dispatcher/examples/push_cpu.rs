@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderMap, HeaderValue, Method};
-use lovage_dispatcher::egress::{AddressPolicy, EgressOptions, HttpTransport, PushRequest, Target, Transport};
+use http::{HeaderName, Method};
+use lovage_dispatcher::egress::{AddressPolicy, EgressOptions, HeaderLines, HttpTransport, PushRequest, Target, Transport};
 use lovage_dispatcher::signing::{Signer, secret_from};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -53,8 +53,8 @@ async fn measure(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 /// About what the dispatcher sends with every task.
-fn headers() -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(12);
+fn headers() -> HeaderLines {
+    let mut headers = HeaderLines::with_capacity(512);
     for (name, value) in [
         ("content-type", "application/json"),
         ("webhook-id", "01J8ZQ6T0V3Y4M5N6P7Q8R9S0T"),
@@ -64,7 +64,7 @@ fn headers() -> HeaderMap {
         ("lovage-queue", "mail"),
         ("lovage-attempt", "1"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.push(&HeaderName::from_static(name), value.as_bytes());
     }
     headers
 }

@@ -3,16 +3,29 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::spec::delivered;
 use lovage_core::{Answer, AnswerHeaders, Fault, Head, Millis, Spec, TaskKey};
 
-use crate::egress::{FaultKind, PushRequest, Pushed, Target, check_user_headers};
+use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, check_user_headers};
 use crate::options::Options;
 use crate::registry::Worker;
 
 const LABEL_PREFIX: &str = "lovage-label-";
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TASK: HeaderName = HeaderName::from_static("lovage-task");
+const QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
+const ATTEMPT: HeaderName = HeaderName::from_static("lovage-attempt");
+const MAX_ATTEMPTS: HeaderName = HeaderName::from_static("lovage-max-attempts");
+const DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
+const ROOT: HeaderName = HeaderName::from_static("lovage-root");
+const PARENT: HeaderName = HeaderName::from_static("lovage-parent");
+const ETA: HeaderName = HeaderName::from_static("lovage-eta");
 
 /// Everything one attempt needs.
 pub struct Attempt<'a> {
@@ -36,25 +49,24 @@ pub struct Attempt<'a> {
 
 /// Header values that many attempts share: made once instead of once a push.
 pub struct Common {
-    user_agent: HeaderValue,
-    deadline: (Millis, HeaderValue),
+    user_agent: String,
+    deadline: (Millis, String),
 }
 
 impl Common {
     /// With this `User-Agent`.
     pub fn new(user_agent: &str) -> Self {
-        let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("Lovage"));
-        Self { user_agent, deadline: (Millis(0), HeaderValue::from_static("1970-01-01T00:00:00.000Z")) }
+        let fits = HeaderValue::from_str(user_agent).is_ok();
+        let user_agent = if fits { user_agent } else { "Lovage" };
+        Self { user_agent: user_agent.to_owned(), deadline: (Millis(0), Millis(0).rfc3339()) }
     }
 
     /// The tasks of a claim started together: most have the deadline of the one before.
-    fn deadline(&mut self, at: Millis) -> HeaderValue {
-        if self.deadline.0 != at
-            && let Ok(value) = HeaderValue::try_from(at.rfc3339())
-        {
-            self.deadline = (at, value);
+    fn deadline(&mut self, at: Millis) -> &str {
+        if self.deadline.0 != at {
+            self.deadline = (at, at.rfc3339());
         }
-        self.deadline.1.clone()
+        &self.deadline.1
     }
 }
 
@@ -71,59 +83,71 @@ impl Attempt<'_> {
         request
     }
 
-    fn headers(&mut self, body: &Bytes) -> HeaderMap {
+    fn headers(&mut self, body: &Bytes) -> HeaderLines {
         let (head, spec) = (self.head, self.spec);
-        let mut headers = HeaderMap::with_capacity(20 + spec.labels.len() + spec.headers.len());
-        headers.extend(self.worker.headers.clone());
-        if !spec.headers.is_empty() {
-            // Judged at submit; judged again because rules may have become stricter since.
-            let given = spec.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-            headers.extend(check_user_headers(given).unwrap_or_default());
+        let mut lines = HeaderLines::with_capacity(1024);
+        self.given(&mut lines);
+        // Bytes that cannot be sent are none of a media type.
+        if self.content_type.is_empty() || !lines.push(&CONTENT_TYPE, self.content_type) {
+            lines.push(&CONTENT_TYPE, b"application/json");
         }
-        let content_type = HeaderValue::from_bytes(self.content_type).ok().filter(|v| !v.is_empty());
-        headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/json")));
-        headers.insert(USER_AGENT, self.common.user_agent.clone());
+        lines.push(&USER_AGENT, self.common.user_agent.as_bytes());
         let id = self.key.id.to_string();
-        let seconds = (head.started.0 / 1000) as i64;
-        // An id is made of characters that every header takes.
-        let id_value = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""));
-        headers.insert(HeaderName::from_static("webhook-id"), id_value.clone());
-        headers.insert(HeaderName::from_static("webhook-timestamp"), seconds.into());
+        let seconds = head.started.0 / 1000;
+        lines.push(&WEBHOOK_ID, id.as_bytes());
+        lines.push_number(&WEBHOOK_TIMESTAMP, seconds);
         if let Some(signer) = &self.worker.signer {
-            headers.insert(HeaderName::from_static("webhook-signature"), signer.sign(&id, seconds, body));
+            lines.push(&WEBHOOK_SIGNATURE, signer.sign(&id, seconds as i64, body).as_bytes());
         }
-        headers.insert(HeaderName::from_static("idempotency-key"), id_value);
+        lines.push(&IDEMPOTENCY_KEY, id.as_bytes());
         if let Some(task) = &spec.task {
-            set(&mut headers, HeaderName::from_static("lovage-task"), task);
+            set(&mut lines, &TASK, task);
         }
-        set(&mut headers, HeaderName::from_static("lovage-queue"), spec.queue());
-        headers.insert(HeaderName::from_static("lovage-attempt"), head.attempt.into());
-        headers.insert(HeaderName::from_static("lovage-max-attempts"), spec.max_attempts().into());
+        set(&mut lines, &QUEUE, spec.queue());
+        lines.push_number(&ATTEMPT, head.attempt.into());
+        lines.push_number(&MAX_ATTEMPTS, spec.max_attempts().into());
         let deadline = self.common.deadline(head.started.after(spec.time_limit().get()));
-        headers.insert(HeaderName::from_static("lovage-deadline"), deadline);
+        lines.push(&DEADLINE, deadline.as_bytes());
         if let Some(root) = &spec.root {
-            set(&mut headers, HeaderName::from_static("lovage-root"), &root.to_string());
+            set(&mut lines, &ROOT, &root.to_string());
         }
         if let Some(parent) = &spec.parent {
-            set(&mut headers, HeaderName::from_static("lovage-parent"), &parent.to_string());
+            set(&mut lines, &PARENT, &parent.to_string());
         }
         if let Some(eta) = spec.eta {
-            set(&mut headers, HeaderName::from_static("lovage-eta"), &eta.rfc3339());
+            set(&mut lines, &ETA, &eta.rfc3339());
         }
         for (name, value) in &spec.labels {
             // A label that cannot be a header is only missing there; the record has it.
             if let Ok(name) = HeaderName::try_from(format!("{LABEL_PREFIX}{name}")) {
-                set(&mut headers, name, value);
+                set(&mut lines, &name, value);
             }
         }
-        headers
+        lines
+    }
+
+    /// The headers that the worker's document and the task ask for; the task's go before the document's.
+    fn given(&self, lines: &mut HeaderLines) {
+        if self.worker.headers.is_empty() && self.spec.headers.is_empty() {
+            return;
+        }
+        let mut given = self.worker.headers.clone();
+        // Judged at submit; judged again because rules may have become stricter since.
+        let own = self.spec.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        given.extend(check_user_headers(own).unwrap_or_default());
+        // These two are always ours.
+        given.remove(CONTENT_TYPE);
+        given.remove(USER_AGENT);
+        for (name, value) in &given {
+            lines.push(name, value.as_bytes());
+        }
     }
 }
 
 /// Sets a header; a text that cannot be a header value is left out (a name in another script, say).
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
+    if value.is_ascii() {
+        lines.push(name, value.as_bytes());
     }
 }
 

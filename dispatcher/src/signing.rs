@@ -6,7 +6,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderValue;
 use sha2::Sha256;
 use std::fmt;
 
@@ -50,19 +49,19 @@ impl Signer {
 
     /// The value of the `Webhook-Signature` header for a request with this `Webhook-Id`, `Webhook-Timestamp` (Unix
     /// seconds) and body.
-    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> HeaderValue {
+    pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mut text = String::with_capacity(self.keys.len() * (SIGNATURE_CHARS + 1));
-        let timestamp = timestamp.to_string();
+        let mut digits = itoa::Buffer::new();
+        let timestamp = digits.format(timestamp);
         for key in &self.keys {
             if !text.is_empty() {
                 text.push(' ');
             }
             text.push_str("v1,");
-            let tag = feed(key.clone(), id, &timestamp, body).finalize().into_bytes();
+            let tag = feed(key.clone(), id, timestamp, body).finalize().into_bytes();
             STANDARD.encode_string(tag, &mut text);
         }
-        // Base64, commas and spaces are all fine in a header, so the fallback is never taken.
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        text
     }
 
     /// Whether `header` holds a `v1` signature by one of the secrets. Takes the same time wherever a signature
@@ -142,12 +141,11 @@ mod tests {
         let new = secret_from([7; 32]);
         let both = Signer::new(&[new.as_str(), SECRET]).unwrap();
         let header = both.sign(ID, AT, BODY);
-        let header = header.to_str().unwrap();
         assert_eq!(header.split(' ').count(), 2);
         assert!(header.ends_with(SIGNATURE));
-        assert!(Signer::new(&[SECRET]).unwrap().verify(ID, AT, BODY, header));
-        assert!(Signer::new(&[&new]).unwrap().verify(ID, AT, BODY, header));
-        assert!(!Signer::new(&[secret_from([8; 32])]).unwrap().verify(ID, AT, BODY, header));
+        assert!(Signer::new(&[SECRET]).unwrap().verify(ID, AT, BODY, &header));
+        assert!(Signer::new(&[&new]).unwrap().verify(ID, AT, BODY, &header));
+        assert!(!Signer::new(&[secret_from([8; 32])]).unwrap().verify(ID, AT, BODY, &header));
     }
 
     #[test]

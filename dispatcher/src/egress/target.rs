@@ -89,6 +89,8 @@ pub struct Target {
     origin: Arc<Origin>,
     host_header: HeaderValue,
     path: Uri,
+    /// The path or the query holds `{task}`.
+    is_template: bool,
 }
 
 /// Why a URL cannot be a target. The messages are fit for tenants.
@@ -149,22 +151,28 @@ impl Target {
             None => url.path().to_owned(),
             Some(query) => format!("{}?{query}", url.path()),
         };
-        Ok(Self { origin: Arc::new(origin), host_header, path: origin_form(path)? })
+        let is_template = path.contains("%7Btask%7D") || path.contains("{task}");
+        Ok(Self { origin: Arc::new(origin), host_header, path: origin_form(path)?, is_template })
     }
 
     /// The same target with each `{task}` in path and query replaced by `name`, percent-encoded. The host is out
     /// of reach of the replacement, so no judgement changes.
     pub fn with_task(&self, name: &str) -> Result<Self, TargetError> {
-        let path = self.path.to_string();
-        if !path.contains("%7Btask%7D") && !path.contains("{task}") {
+        if !self.is_template {
             return Ok(self.clone());
         }
+        let path = self.path.to_string();
         if matches!(name, "" | "." | "..") {
             return Err(TargetError::Invalid("the task's name would change the URL's path"));
         }
         let name = percent_encode(name);
         let path = path.replace("%7Btask%7D", &name).replace("{task}", &name);
-        Ok(Self { path: origin_form(path)?, ..self.clone() })
+        Ok(Self { path: origin_form(path)?, is_template: false, ..self.clone() })
+    }
+
+    /// Whether [`Target::with_task`] changes anything.
+    pub fn is_template(&self) -> bool {
+        self.is_template
     }
 
     /// Scheme, host and port.

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::fault::PushFault;
+use super::lines::HeaderLines;
 use super::target::Target;
 
 /// Sends requests to workers. The dispatcher knows this trait alone; simulations bring their own.
@@ -26,7 +27,7 @@ pub struct PushRequest {
     /// The method; `CONNECT` is refused.
     pub method: Method,
     /// All headers but `Host`, `Content-Length` and (unless given) `User-Agent`, which the transport sets.
-    pub headers: HeaderMap,
+    pub headers: HeaderLines,
     /// The body; may be empty.
     pub body: Bytes,
     /// The time from the name lookup to the last byte of the answer.
@@ -41,7 +42,7 @@ pub struct PushRequest {
 
 impl PushRequest {
     /// A request with the default limits: 30 s in all, 5 s to connect, 1 MiB of answer, no sink.
-    pub fn new(target: Arc<Target>, method: Method, headers: HeaderMap, body: Bytes) -> Self {
+    pub fn new(target: Arc<Target>, method: Method, headers: HeaderLines, body: Bytes) -> Self {
         Self {
             target,
             method,

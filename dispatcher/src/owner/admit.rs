@@ -60,7 +60,7 @@ impl Owner {
         }
         self.claim_calls += 1;
         self.meters.claim_batch.record(plans.len() as f64);
-        let items = plans.iter().map(item).collect();
+        let items = plans.iter().map(|plan| item(plan)).collect();
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move {
             let outcome = shared.store.claim(p, &token, shared.session, items).await;
@@ -72,10 +72,10 @@ impl Owner {
     }
 
     /// Takes tasks from the lanes in turn while slots are free.
-    fn plan(&mut self) -> Vec<Plan> {
+    fn plan(&mut self) -> Vec<Box<Plan>> {
         let now = self.now();
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
-        let mut plans: Vec<Plan> = Vec::new();
+        let mut plans: Vec<Box<Plan>> = Vec::new();
         // The lanes of a batch are few: the route of the last one is kept.
         let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
         while plans.len() < most {
@@ -101,7 +101,7 @@ impl Owner {
                         Ok(head) => {
                             let claiming = Claiming { version: task.head.version, newer: None };
                             self.claiming.insert(task.key.clone(), claiming);
-                            plans.push(Plan { task, head, queue, worker, instance, slot, room });
+                            plans.push(Box::new(Plan { task, head, queue, worker, instance, slot, room }));
                         }
                         // Past its expiry: its timer ends it.
                         Err(_) => self.timers.add(now, &task.key),
@@ -148,7 +148,7 @@ impl Owner {
         }
     }
 
-    pub(super) fn on_claimed(&mut self, plans: Vec<Plan>, outcome: Result<Vec<Claimed>>) {
+    pub(super) fn on_claimed(&mut self, plans: Vec<Box<Plan>>, outcome: Result<Vec<Claimed>>) {
         self.claim_calls -= 1;
         let void = std::mem::take(&mut self.claims_void);
         let claimed = match outcome {
@@ -165,7 +165,7 @@ impl Owner {
         }
     }
 
-    fn claim_failed(&mut self, plans: Vec<Plan>, error: &Error) {
+    fn claim_failed(&mut self, plans: Vec<Box<Plan>>, error: &Error) {
         if matches!(error, Error::Fenced) {
             // Another owner: the view is worthless.
             tracing::warn!(partition = self.partition.0, "lost the partition");
@@ -186,7 +186,7 @@ impl Owner {
 
     /// Claims whose outcome was unknown: some are ours after all. What still waits is offered again, because nothing
     /// changed that the feed could tell.
-    pub(super) fn on_found(&mut self, plans: Vec<Plan>, found: Vec<Option<Stored>>) {
+    pub(super) fn on_found(&mut self, plans: Vec<Box<Plan>>, found: Vec<Option<Stored>>) {
         let mut claimed = Vec::with_capacity(plans.len());
         for (plan, stored) in plans.iter().zip(found) {
             claimed.push(match stored {
@@ -206,8 +206,8 @@ impl Owner {
     }
 
     /// Pushes a claimed task; if the claim is `void`, the task is given back instead.
-    fn start(&mut self, plan: Plan, newer: Option<Head>, body: &bytes::Bytes, void: bool) {
-        let Plan { task, head, queue, worker, instance, slot, room } = plan;
+    fn start(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) {
+        let Plan { task, head, queue, worker, instance, slot, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -217,6 +217,7 @@ impl Owner {
         };
         let target = match (&spec.url, &instance.target) {
             (Some(url), _) => self.shared.registry.target(url),
+            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
             (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
             (None, None) => None,
         };
@@ -268,7 +269,7 @@ fn item(plan: &Plan) -> Claim {
 }
 
 /// Nobody knows whether a claim was carried out: look until the store can tell.
-async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Plan>) -> Done {
+async fn settle_unknown(shared: &Shared, p: lovage_core::Partition, plans: Vec<Box<Plan>>) -> Done {
     let keys: Vec<TaskKey> = plans.iter().map(|plan| plan.task.key.clone()).collect();
     let started = (shared.uptime)();
     loop {

@@ -29,14 +29,14 @@ pub(super) enum Done {
     Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
     /// There is room for one more attempt.
     Room(Option<OwnedSemaphorePermit>),
-    Claimed(Vec<Plan>, Result<Vec<Claimed>>),
+    Claimed(Vec<Box<Plan>>, Result<Vec<Claimed>>),
     /// The outcome of a claim was unknown; this is what is stored.
-    Found(Vec<Plan>, Vec<Option<Stored>>),
+    Found(Vec<Box<Plan>>, Vec<Option<Stored>>),
     /// The heads of what runs here.
     Running(Vec<FeedRow>),
     /// Attempts of this session as stored.
     Audited(Result<Vec<(TaskKey, Head)>>),
-    Settled(Vec<Settlement>, Result<Vec<Committed>>),
+    Settled(Vec<Box<Settlement>>, Result<Vec<Committed>>),
     Due,
     /// Whether there is more to delete.
     Swept(bool),

@@ -124,7 +124,7 @@ pub(crate) struct Owner {
     freed: usize,
     /// A lane that waits for a slot may find one.
     slots_freed: bool,
-    settling: Vec<Settlement>,
+    settling: Vec<Box<Settlement>>,
     settling_since: Instant,
     settle_calls: usize,
     /// After a fault of the store: no new calls before this.

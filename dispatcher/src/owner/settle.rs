@@ -89,7 +89,7 @@ impl Owner {
                 return;
             }
         };
-        let settlement = Settlement {
+        let settlement = Box::new(Settlement {
             key: key.clone(),
             was: running.head.clone(),
             event,
@@ -98,11 +98,11 @@ impl Owner {
             queue: Arc::clone(&running.queue),
             worker: (running.worker.mark != 0).then(|| Arc::clone(&running.worker.name)),
             note,
-        };
+        });
         self.settle(settlement);
     }
 
-    fn settle(&mut self, settlement: Settlement) {
+    fn settle(&mut self, settlement: Box<Settlement>) {
         if self.settling.is_empty() {
             self.settling_since = Instant::now();
         }
@@ -130,7 +130,7 @@ impl Owner {
         }
     }
 
-    fn send(&mut self, items: Vec<Settlement>) {
+    fn send(&mut self, items: Vec<Box<Settlement>>) {
         self.settle_calls += 1;
         self.meters.settle_batch.record(items.len() as f64);
         let commits = items.iter().map(|item| commit(&self.shared, item)).collect();
@@ -141,7 +141,7 @@ impl Owner {
         }));
     }
 
-    pub(super) fn on_settled(&mut self, items: Vec<Settlement>, outcome: Result<Vec<Committed>>) {
+    pub(super) fn on_settled(&mut self, items: Vec<Box<Settlement>>, outcome: Result<Vec<Committed>>) {
         self.settle_calls -= 1;
         let committed = match outcome {
             Ok(committed) => committed,
@@ -173,7 +173,7 @@ impl Owner {
     }
 
     /// One of these makes the store refuse them all: the halves are sent apart, until it is found and given up.
-    fn settle_apart(&mut self, mut items: Vec<Settlement>, error: &Error) {
+    fn settle_apart(&mut self, mut items: Vec<Box<Settlement>>, error: &Error) {
         if let [bad] = &items[..] {
             self.shared.give_up(&bad.key, error);
             return self.forget(bad);
@@ -191,7 +191,7 @@ impl Owner {
     }
 
     /// The record changed meanwhile: a cancel leaves the attempt open, anything else has fenced it.
-    fn settle_again(&mut self, item: Settlement, head: Head) {
+    fn settle_again(&mut self, mut item: Box<Settlement>, head: Head) {
         let (now, random) = (self.now(), (self.shared.random)());
         // Not every event names its attempt: a later one of this session must not be ended by it.
         let same = head.open_attempt() == item.was.open_attempt();
@@ -202,7 +202,9 @@ impl Owner {
         if let Some(running) = self.running.get_mut(&item.key) {
             running.head = head.clone();
         }
-        self.settle(Settlement { was: head, transition, ..item });
+        item.was = head;
+        item.transition = transition;
+        self.settle(item);
     }
 }
 

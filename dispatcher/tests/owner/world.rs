@@ -67,12 +67,13 @@ impl Drop for Closing<'_> {
 impl Transport for Scripted {
     fn push(&self, request: PushRequest) -> BoxFuture<'_, Pushed> {
         Box::pin(async move {
-            let text = |name: &str| request.headers.get(name).unwrap().to_str().unwrap().to_owned();
+            let headers = request.headers.to_map();
+            let text = |name: &str| headers[name].to_str().unwrap().to_owned();
             let seen = Seen {
                 id: text("webhook-id"),
                 attempt: text("lovage-attempt").parse().unwrap(),
                 session_order: self.order.fetch_add(1, Ordering::Relaxed),
-                headers: request.headers.clone(),
+                headers: headers.clone(),
                 body: request.body.clone(),
                 start: Instant::now(),
                 end: None,

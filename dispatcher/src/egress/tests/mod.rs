@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{AddressPolicy, EgressOptions, HttpTransport, PushRequest, Pushed, Resolve, Target, Transport};
+use super::{AddressPolicy, EgressOptions, HeaderLines, HttpTransport, PushRequest, Pushed, Resolve, Target, Transport};
 
 /// No wait in these tests is longer, or something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -180,7 +180,7 @@ fn transport() -> HttpTransport {
 
 fn request(transport: &HttpTransport, url: &str) -> PushRequest {
     let target = Arc::new(Target::parse(url, transport.policy()).unwrap());
-    PushRequest::new(target, Method::POST, HeaderMap::new(), Bytes::from_static(b"{}"))
+    PushRequest::new(target, Method::POST, HeaderLines::default(), Bytes::from_static(b"{}"))
 }
 
 async fn push(transport: &HttpTransport, url: &str) -> Pushed {
