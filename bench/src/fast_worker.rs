@@ -6,15 +6,13 @@
 //! Routes: `GET /stats[?nth=N]`, `GET /receipts` (a line `ID NANOSECONDS` each, if recording), and
 //! `POST /reset[?record=true][&delay_ms=N]`.
 
-use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
 
 use crate::client::read_more;
 use crate::clock::{monotonic_ns, own_cpu_seconds};
@@ -49,15 +47,15 @@ struct Record {
 /// Serves until the process ends, on the calling thread. `started` is told the address once connections are accepted.
 pub fn run(listen: &str, delay: Duration, started: impl FnOnce(std::net::SocketAddr)) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         started(listener.local_addr()?);
-        let record = Rc::new(RefCell::new(Record { delay, ..Record::default() }));
+        let record = Arc::new(Mutex::new(Record { delay, ..Record::default() }));
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let record = Rc::clone(&record);
-            tokio::task::spawn_local(async move {
+            let record = Arc::clone(&record);
+            tokio::spawn(async move {
                 // A peer that goes away, or does not speak HTTP, ends its own connection and nothing else.
                 let _ = serve_connection(stream, &record).await;
             });
@@ -65,7 +63,12 @@ pub fn run(listen: &str, delay: Duration, started: impl FnOnce(std::net::SocketA
     })
 }
 
-async fn serve_connection(mut stream: TcpStream, record: &RefCell<Record>) -> io::Result<()> {
+/// One thread serves all connections, so there is never anybody to wait for.
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve_connection(mut stream: TcpStream, record: &Mutex<Record>) -> io::Result<()> {
     let mut input = Vec::new();
     loop {
         let Some(head) = parse_head(&input) else {
@@ -89,16 +92,16 @@ async fn serve_connection(mut stream: TcpStream, record: &RefCell<Record>) -> io
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         match (method, path) {
             ("GET", "/stats") => {
-                let stats = record.borrow().stats(number(query, "nth"));
+                let stats = lock(record).stats(number(query, "nth"));
                 let body = serde_json::to_vec(&stats)?;
                 write_answer(&mut stream, "application/json", &body).await?;
             }
             ("GET", "/receipts") => {
-                let body = record.borrow().receipt_lines();
+                let body = lock(record).receipt_lines();
                 write_answer(&mut stream, "text/plain", &body).await?;
             }
             ("POST", "/reset") => {
-                *record.borrow_mut() = Record {
+                *lock(record) = Record {
                     receipts: parameter(query, "record").map(|_| Vec::new()),
                     delay: Duration::from_millis(number(query, "delay_ms") as u64),
                     ..Record::default()
@@ -106,7 +109,7 @@ async fn serve_connection(mut stream: TcpStream, record: &RefCell<Record>) -> io
                 stream.write_all(DONE).await?;
             }
             ("POST", _) => {
-                let delay = record.borrow_mut().note(head.webhook_id);
+                let delay = lock(record).note(head.webhook_id);
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }

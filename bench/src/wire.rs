@@ -40,7 +40,7 @@ pub fn parse_head(bytes: &[u8]) -> Option<Head<'_>> {
     let mut head = Head { first_line: &[], length: 0, content_length: None, chunked: false, close: false, webhook_id: None };
     let mut rest = bytes;
     loop {
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let end = memchr::memchr(b'\n', rest)?;
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
         rest = &rest[end + 1..];
         if head.first_line.is_empty() {
@@ -56,7 +56,7 @@ pub fn parse_head(bytes: &[u8]) -> Option<Head<'_>> {
 
 fn note_field<'a>(head: &mut Head<'a>, line: &'a [u8]) {
     // Only four names matter; their lengths rule out nearly every other line before any comparison.
-    let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+    let Some(colon) = memchr::memchr(b':', line) else {
         return;
     };
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
