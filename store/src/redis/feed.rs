@@ -155,6 +155,9 @@ impl Hub {
             let lost = match dialer.dial(None).await {
                 Ok((connection, ended)) => {
                     let start = Instant::now();
+                    // A place that was looked up before this connection was there may be of a server that has lost its
+                    // data since: only from now on would the loss end the connection.
+                    self.reset();
                     let error = self.serve(connection, ended, &link).await;
                     if start.elapsed() > BLOCK {
                         pause = None;
