@@ -46,6 +46,24 @@ fn halves<T>(shared: &Shared, mut items: Vec<T>, key: impl Fn(&T) -> &TaskKey, e
     vec![rest, items]
 }
 
+/// The first records of an index, and whether there are more. A store may have sorted out all of a page as out of date: then
+/// what comes first is further on.
+pub(super) async fn first(
+    shared: &Shared,
+    p: Partition,
+    index: &Index,
+    limit: usize,
+) -> Result<(Vec<(TaskKey, Head)>, bool), Error> {
+    let mut from = Cursor::default();
+    loop {
+        let page = shared.store.scan(p, index, from, limit).await?;
+        match page.next {
+            Some(next) if page.items.is_empty() => from = next,
+            next => return Ok((page.items, next.is_some())),
+        }
+    }
+}
+
 /// Declares the attempts of a dead session lost, until this uptime: later it may be alive and own the partition again. True:
 /// none are left.
 pub(super) async fn recover(shared: &Shared, p: Partition, session: SessionId, until: Duration) -> bool {
@@ -139,14 +157,15 @@ pub(super) async fn sweep(shared: &Shared, p: Partition) -> bool {
     for _ in 0..SWEEPS {
         let step = async {
             let until = shared.store.clock().now();
-            let page = shared.store.scan(p, &Index::Done { until }, Cursor::default(), BATCH).await?;
-            let size = page.items.len();
+            let (found, more) = first(shared, p, &Index::Done { until }, BATCH).await?;
+            let size = found.len();
+            let done = change(shared, p, found, |_| Event::Sweep).await?;
             // What cannot be deleted comes again with the next page.
-            change(shared, p, page.items, |_| Event::Sweep).await.map(|done| size - done.given_up)
+            Ok::<_, Error>(more && done.given_up < size)
         };
         match step.await {
-            Ok(size) if size == BATCH => {}
-            Ok(_) => return false,
+            Ok(true) => {}
+            Ok(false) => return false,
             Err(error) => {
                 error.log("delete old tasks");
                 return false;

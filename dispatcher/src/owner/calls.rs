@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
 use lovage_store::{
-    Claimed, Committed, Cursor, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
+    Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -233,11 +233,10 @@ impl Owner {
             let (shared, p) = (Arc::clone(&self.shared), self.partition);
             let window = shared.options.lane_window / 2;
             self.calls.push(Box::pin(async move {
-                let page = shared.store.scan(p, &Index::Lane { lane, after }, Cursor::default(), window).await;
-                match page {
-                    Ok(page) => {
-                        let tasks = page.items.into_iter().map(|(key, head)| Waiting { key, head }).collect();
-                        Done::Window(life, lane, Some((tasks, page.next.is_some())))
+                match background::first(&shared, p, &Index::Lane { lane, after }, window).await {
+                    Ok((found, more)) => {
+                        let tasks = found.into_iter().map(|(key, head)| Waiting { key, head }).collect();
+                        Done::Window(life, lane, Some((tasks, more)))
                     }
                     Err(error) => {
                         error.log("read a lane");
@@ -281,12 +280,10 @@ impl Owner {
         {
             let (shared, p, life) = (Arc::clone(&self.shared), self.partition, self.timers.life());
             self.calls.push(Box::pin(async move {
-                let page = shared.store.scan(p, &Index::Timer { until }, Cursor::default(), timers::PAGE).await;
-                match page {
-                    Ok(page) => {
-                        let timer = |(key, head): (TaskKey, lovage_core::Head)| Some((lovage_core::placement(&head).timer?, key));
-                        let timers = page.items.into_iter().filter_map(timer).collect();
-                        Done::Timers(life, until, Some((timers, page.next.is_some())))
+                match background::first(&shared, p, &Index::Timer { until }, timers::PAGE).await {
+                    Ok((found, more)) => {
+                        let timer = |(key, head): (TaskKey, Head)| Some((lovage_core::placement(&head).timer?, key));
+                        Done::Timers(life, until, Some((found.into_iter().filter_map(timer).collect(), more)))
                     }
                     Err(error) => {
                         error.log("read the timers");

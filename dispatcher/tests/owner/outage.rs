@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lovage_core::State;
+use lovage_core::units::Dur;
+use lovage_core::{Spec, State};
 use lovage_dispatcher::{Options, Uptime};
-use lovage_store::Store;
 use lovage_store::wrap::{Fault, Faulty, Verb};
+use lovage_store::{Parts, Store};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{Reply, World, call, memory, memory_with};
@@ -262,6 +263,30 @@ async fn a_record_that_the_store_cannot_handle_does_not_keep_the_others() {
     let node = world.start();
     for key in [ends, waits] {
         assert_eq!(world.until_final(&key).await.state, State::Succeeded);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_page_is_not_the_end_of_an_index() {
+    let world = World::new(|_| Reply::Status(200, ""));
+    world.worker("w", "*", 5).await;
+    let due = Some(world.store.clock().now().after(Duration::from_secs(30)));
+    let short = Spec { retention: Some(Dur::from_secs(60)), result_ttl: Some(Dur::from_secs(60)), ..call("t") };
+    let waits = world.submit_with(short.clone(), 4, None, None).await;
+    let later = world.submit_with(short, 4, due, None).await;
+    let (faults, store) = faulty(&world);
+    faults.set_thin();
+    let start = Instant::now();
+    let node = world.start_over(store);
+    world.until_final(&waits).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    world.until_final(&later).await;
+    assert!(start.elapsed() < Duration::from_secs(31), "{:?}", start.elapsed());
+    sleep(Duration::from_secs(120)).await;
+    for key in [waits, later] {
+        let stored = world.store.get(world.partition(&key), &key, Parts::default()).await.unwrap();
+        assert!(stored.is_none(), "it is deleted when its time is over");
     }
     node.stop().await;
 }

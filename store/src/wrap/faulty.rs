@@ -48,6 +48,7 @@ struct Plan {
     random: Option<Random>,
     damaged: BTreeSet<TaskKey>,
     away: bool,
+    thin: bool,
 }
 
 struct Random {
@@ -76,6 +77,11 @@ impl Faulty {
     /// From now on calls that read or change this record by its key fail as a whole: [`Error::Corrupt`].
     pub fn damage(&self, key: &TaskKey) {
         self.plan.lock().damaged.insert(key.clone());
+    }
+
+    /// From now on the first page of each index is empty, as if all of it had been out of date.
+    pub fn set_thin(&self) {
+        self.plan.lock().thin = true;
     }
 
     fn check<'a>(&self, keys: impl IntoIterator<Item = &'a TaskKey>) -> Result<()> {
@@ -202,6 +208,11 @@ impl Store for Faulty {
     }
 
     async fn scan(&self, p: Partition, index: &Index, from: Cursor, limit: usize) -> Result<Page> {
+        let begin = Cursor(b"begin".to_vec());
+        if self.plan.lock().thin && from == Cursor::default() {
+            return Ok(Page { items: Vec::new(), next: Some(begin) });
+        }
+        let from = if from == begin { Cursor::default() } else { from };
         self.call(Verb::Scan, self.inner.scan(p, index, from, limit)).await
     }
 

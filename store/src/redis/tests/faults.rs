@@ -92,6 +92,41 @@ async fn a_restart_keeps_tasks_owners_and_feeds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_feed_does_not_hold_up_the_others() {
+    let fixture = OnRedis::new(2);
+    let store = RedisStore::open(fixture.options.clone()).await.unwrap();
+    let kit = kit(&fixture, &store);
+    let other = Partition(1 - kit.p.0);
+    let (failed, mut failures) = tokio::sync::watch::channel(0);
+    // As an owner does: it tries again and again.
+    let reading = store.clone();
+    let trying = tokio::spawn(async move {
+        loop {
+            if reading.feed(other, FeedPos::default(), PATIENCE).await.is_err() {
+                failed.send_modify(|count| *count += 1);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    eventually("the feed is read", PATIENCE, async || {
+        fixture.server.command(&["CLIENT", "LIST"]).unwrap().contains("xread").then_some(())
+    })
+    .await;
+    fixture.server.command(&["SET", &format!("{}{{p{:02}}}f", fixture.options.prefix, other.0), "no stream"]).unwrap();
+    tokio::time::timeout(PATIENCE, failures.wait_for(|count| *count > 2)).await.unwrap().unwrap();
+    let start = Instant::now();
+    for _ in 0..20 {
+        let tail = store.tail(kit.p).await.unwrap();
+        let (told, _) = tokio::join!(store.feed(kit.p, tail, PATIENCE), kit.put(kit.task()));
+        let FeedBatch::Entries { entries, .. } = told.unwrap() else { panic!("nothing was lost") };
+        assert_eq!(entries.len(), 1);
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(!trying.is_finished(), "nothing ends with an error either");
+    trying.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hung_server_answers_nothing_and_loses_nothing() {
     let server = Redis::start();
     let store = open(&server).await;
