@@ -145,7 +145,10 @@ async fn lines_are_answered_while_a_compressed_stream_is_sent() {
         let piece = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(piece), receiver))
     });
-    let request = Request::post("/v1/tasks:batch").header(NDJSON.0, NDJSON.1).header("content-encoding", "gzip");
+    let request = Request::post("/v1/tasks:batch")
+        .header("host", "localhost")
+        .header(NDJSON.0, NDJSON.1)
+        .header("content-encoding", "gzip");
     // Wanting compressed answers does not hold them back.
     let request = request.header("accept-encoding", "gzip").body(Body::from_stream(body)).unwrap();
     let response = h.gateway.router().oneshot(request).await.unwrap();
@@ -171,7 +174,10 @@ async fn compressed_streams_are_counted() {
     options.limits.compressed_streams = 1;
     let h = Harness::with(options, |_| ());
     let open = || {
-        let request = Request::post("/v1/tasks:batch").header(NDJSON.0, NDJSON.1).header("content-encoding", "br");
+        let request = Request::post("/v1/tasks:batch")
+            .header("host", "localhost")
+            .header(NDJSON.0, NDJSON.1)
+            .header("content-encoding", "br");
         h.gateway
             .router()
             .oneshot(request.body(Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>())).unwrap())
