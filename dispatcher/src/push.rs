@@ -14,18 +14,18 @@ use crate::registry::Worker;
 
 const LABEL_PREFIX: &str = "lovage-label-";
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TASK: HeaderName = HeaderName::from_static("lovage-task");
-const QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
-const ATTEMPT: HeaderName = HeaderName::from_static("lovage-attempt");
-const MAX_ATTEMPTS: HeaderName = HeaderName::from_static("lovage-max-attempts");
-const DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
-const ROOT: HeaderName = HeaderName::from_static("lovage-root");
-const PARENT: HeaderName = HeaderName::from_static("lovage-parent");
-const ETA: HeaderName = HeaderName::from_static("lovage-eta");
+static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+static TASK: HeaderName = HeaderName::from_static("lovage-task");
+static QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
+static ATTEMPT: HeaderName = HeaderName::from_static("lovage-attempt");
+static MAX_ATTEMPTS: HeaderName = HeaderName::from_static("lovage-max-attempts");
+static DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
+static ROOT: HeaderName = HeaderName::from_static("lovage-root");
+static PARENT: HeaderName = HeaderName::from_static("lovage-parent");
+static ETA: HeaderName = HeaderName::from_static("lovage-eta");
 
 /// Everything one attempt needs.
 pub struct Attempt<'a> {

@@ -21,9 +21,10 @@ impl HeaderLines {
     /// Adds a line. Whether it was: a value that cannot be sent is left out, and so are the headers that frame the message and
     /// name the host, which are the transport's alone. The name has to be one in small letters.
     pub fn push(&mut self, name: &HeaderName, value: &[u8]) -> bool {
-        let framing = [TRANSFER_ENCODING, CONTENT_LENGTH, HOST].contains(name);
-        let sendable = value.iter().all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t');
-        if framing || !sendable {
+        let framing = *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH || *name == HOST;
+        // Counted rather than looked for: a loop without a way out is compiled to look at many bytes at a time.
+        let broken = value.iter().filter(|byte| byte.is_ascii_control() && **byte != b'\t').count() > 0;
+        if framing || broken {
             return false;
         }
         self.has_agent |= *name == USER_AGENT;
