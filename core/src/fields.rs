@@ -18,6 +18,8 @@ use smallvec::SmallVec;
 pub struct Errors {
     list: Vec<FieldError>,
     unknown: bool,
+    /// How many of them are arguments that do not fit a schema.
+    arguments: usize,
     forbidden: Option<String>,
 }
 
@@ -47,6 +49,12 @@ impl Errors {
         self.list.push(FieldError::new(pointer, message));
     }
 
+    /// An argument that does not fit the schema of its task type.
+    pub fn argument(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.arguments += 1;
+        self.list.push(FieldError::new(pointer, message));
+    }
+
     /// A refusal that was made elsewhere.
     pub fn push(&mut self, error: FieldError) {
         self.list.push(error);
@@ -56,6 +64,7 @@ impl Errors {
     pub fn join(&mut self, other: Self) {
         self.list.extend(other.list);
         self.unknown |= other.unknown;
+        self.arguments += other.arguments;
         self.forbidden = self.forbidden.take().or(other.forbidden);
     }
 
@@ -78,6 +87,7 @@ impl Errors {
         let code = match (&self.forbidden, self.unknown) {
             (Some(_), _) if self.list.len() == 1 => Code::DestinationForbidden,
             (_, true) => Code::UnknownField,
+            (_, false) if self.arguments == self.list.len() => Code::ArgumentsRefused,
             (_, false) => Code::InvalidField,
         };
         let mut problem = Problem::new(code, detail);

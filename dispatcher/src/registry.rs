@@ -9,8 +9,9 @@ use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use lovage_core::classify::{Preset, StatusMap};
+use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{Millis, Ns, worker_mark};
+use lovage_core::{Millis, Ns, TaskTypes, worker_mark};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -107,6 +108,7 @@ impl Worker {
 struct Snapshot {
     workers: AHashMap<Ns, Vec<Arc<Worker>>>,
     signers: AHashMap<Ns, Signer>,
+    types: Library,
 }
 
 #[derive(Default)]
@@ -174,6 +176,11 @@ impl Registry {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
+    }
+
+    /// The task types of a namespace, for the signatures that its workers answer.
+    pub fn types(&self, ns: Ns) -> Option<Arc<TaskTypes>> {
+        self.snapshot.load().types.of(ns).cloned()
     }
 
     /// The stand-in for a worker of an origin of bare URLs.
@@ -248,7 +255,17 @@ impl Registry {
             let (Some((worker, _)), Some(config)) = (doc.name.split_once('/'), read::<InstanceConfig>(&doc)) else { continue };
             instances.entry((doc.ns, worker.to_owned())).or_default().push(config);
         }
-        let mut snapshot = Snapshot::default();
+        let types = all(store, DocKind::TaskType).await?;
+        let stored = types.iter().map(|doc| StoredType {
+            ns: doc.ns,
+            pattern: &doc.name,
+            version: doc.version,
+            bytes: doc.bytes.as_deref().unwrap_or_default(),
+        });
+        let types = self.snapshot.load().types.next(stored, |doc, problem| {
+            tracing::error!(namespace = doc.ns.0, pattern = doc.pattern, %problem, "a stored task type cannot be used");
+        });
+        let mut snapshot = Snapshot { types, ..Snapshot::default() };
         let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
 use crate::options::GatewayOptions;
+use crate::types::TypeCache;
 
 pub(crate) type Shared = Arc<App>;
 
@@ -22,6 +23,7 @@ pub(crate) struct App {
     pub signature_limits: SignatureLimits,
     pub hub: Arc<FeedHub>,
     pub directory: Directory,
+    pub types: TypeCache,
     /// Cancelled when the server shuts down: waits end, `/readyz` says so.
     pub draining: CancellationToken,
     /// Requests that are being answered.
@@ -43,6 +45,7 @@ impl App {
             options,
             hub,
             directory: Directory::default(),
+            types: TypeCache::default(),
             draining,
             open: TaskTracker::new(),
             inflaters,

@@ -14,6 +14,7 @@ use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
 
 use crate::app::App;
+use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
@@ -70,20 +71,21 @@ impl Directory {
     }
 
     /// Follows the documents for ever.
-    pub(crate) async fn watch(&self, store: &dyn Store) {
+    pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache) {
         let mut seen = 0;
         loop {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
                     self.load(store).await?;
+                    types.load(store).await?;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
             match step.await {
                 Ok(version) => seen = version,
                 Err(error) => {
-                    error.log("read queues and workers");
+                    error.log("read queues, workers and task types");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

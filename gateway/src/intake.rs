@@ -12,22 +12,23 @@ use crate::app::App;
 use crate::body::too_large;
 use crate::problem::store_problem;
 use crate::raw;
+use crate::types::Types;
 
 impl App {
     /// What signatures, and addresses and headers in other documents, are checked against.
     pub(crate) fn rules(&self) -> Rules<'_> {
-        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations }
+        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations, types: None }
     }
 
     /// The task that a JSON signature asks for.
-    pub(crate) fn read_signature(&self, text: &[u8]) -> Result<Draft, Problem> {
+    pub(crate) fn read_signature(&self, types: &Types, text: &[u8]) -> Result<Draft, Problem> {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
         let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
-        let mut draft = self.rules().check(signature, errors)?;
+        let mut draft = Rules { types: types.as_deref(), ..self.rules() }.check(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }
@@ -35,11 +36,11 @@ impl App {
     }
 
     /// The task that headers beside a raw body ask for.
-    pub(crate) fn read_raw(&self, headers: &HeaderMap, body: Bytes) -> Result<Draft, Problem> {
+    pub(crate) fn read_raw(&self, types: &Types, headers: &HeaderMap, body: Bytes) -> Result<Draft, Problem> {
         let mut errors = Errors::default();
         let hash = short_hash(&[&raw::fingerprint(headers), &body]);
         let signature = raw::read(headers, body, &mut errors);
-        let mut draft = self.rules().check(signature, errors)?;
+        let mut draft = Rules { types: types.as_deref(), ..self.rules() }.check(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(hash);
         }

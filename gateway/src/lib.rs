@@ -30,6 +30,7 @@ mod routes;
 mod schema;
 mod secrets;
 mod serve;
+mod types;
 mod view;
 
 use std::sync::Arc;
@@ -61,7 +62,7 @@ impl Gateway {
             tokio::spawn(readers.clone().run_until_cancelled_owned(read));
         }
         let watcher = app.clone();
-        let watch = async move { watcher.directory.watch(&*watcher.store).await };
+        let watch = async move { watcher.directory.watch(&*watcher.store, &watcher.types).await };
         tokio::spawn(readers.clone().run_until_cancelled_owned(watch));
         Self { app, readers }
     }

@@ -46,6 +46,8 @@ pub struct Limits {
     pub expansion: usize,
     /// Records that one call of a list looks at, whatever its filters leave of them.
     pub list_scan: usize,
+    /// Task types of a namespace.
+    pub task_types: usize,
 }
 
 impl Default for Limits {
@@ -68,6 +70,7 @@ impl Default for Limits {
             compressed_streams: 64,
             expansion: 200,
             list_scan: 2_000,
+            task_types: 500,
         }
     }
 }
@@ -86,7 +89,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 17] = [
+        let rows: [(&'static str, usize); 18] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -104,6 +107,7 @@ impl Limits {
             ("compressed_streams", self.compressed_streams),
             ("expansion", self.expansion),
             ("list_scan", self.list_scan),
+            ("task_types", self.task_types),
         ];
         for (name, value) in rows {
             gauge!("lovage_http_limit", "limit" => name).set(value as f64);

@@ -102,13 +102,13 @@ fn time(text: &str, at: &str, errors: &mut Errors) -> Option<Millis> {
     Millis::parse_rfc3339(text).map_err(|why| errors.invalid(at, why)).ok()
 }
 
-fn boolean(text: &str, at: &str, errors: &mut Errors) -> bool {
+fn boolean(text: &str, at: &str, errors: &mut Errors) -> Option<bool> {
     match text {
-        "true" | "1" => true,
-        "false" | "0" => false,
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
         _ => {
             errors.invalid(at, "must be true or false");
-            false
+            None
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Named documents: queues, workers, keys, settings. Small, versioned, read by every node.
+//! Named documents: queues, workers, task types, keys, settings. Small, versioned, read by every node.
 
 use bytes::Bytes;
 use lovage_core::{Ns, Version};
@@ -15,13 +15,15 @@ pub enum DocKind {
     Instance = b'n',
     /// A signing key of a namespace.
     SigningKey = b's',
+    /// Defaults and a schema for the tasks of a pattern.
+    TaskType = b't',
     /// Facts about the store itself.
     Meta = b'm',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::Meta];
+    pub const ALL: [Self; 6] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::Meta];
 }
 
 /// A document as stored.

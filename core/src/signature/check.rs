@@ -1,9 +1,11 @@
 //! The rules of a signature (API: Tasks), and what it becomes.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::nest::{LINK_DEFAULTS, Nest};
 use super::{Draft, Payload, Signature, SignatureLimits, labels};
 use crate::destinations::{Destinations, UrlRefusal};
 use crate::fields::Errors;
@@ -11,6 +13,7 @@ use crate::id::TaskId;
 use crate::names;
 use crate::problem::{Problem, pointer_step};
 use crate::spec::{self, Form, Spec};
+use crate::task_type::{Missing, TaskType, TaskTypes};
 use crate::time::Millis;
 use crate::units::Dur;
 use crate::view::is_json;
@@ -24,27 +27,45 @@ pub struct Rules<'a> {
     pub limits: &'a SignatureLimits,
     /// Which addresses and headers they may name.
     pub destinations: &'a dyn Destinations,
+    /// The task types of the namespace, for what they leave out and for their arguments.
+    pub types: Option<&'a TaskTypes>,
 }
 
 impl Rules<'_> {
     /// Applies the rules; all that is refused, here and before, makes one problem.
     pub fn check(&self, signature: Signature<'_>, mut errors: Errors) -> Result<Draft, Problem> {
-        match self.draft(signature, 0, &mut errors) {
+        let left = Cell::new(LINK_DEFAULTS);
+        match self.draft(signature, Nest::outer(false, &left), &mut errors) {
             Some(draft) => Ok(draft),
             None => Err(errors.problem().unwrap_or_else(|| Problem::invalid("", "is not valid"))),
         }
     }
 
-    /// The draft of a signature at this depth of links; `None` if anything was refused.
-    pub(super) fn draft(&self, s: Signature<'_>, depth: usize, errors: &mut Errors) -> Option<Draft> {
+    /// The draft of a signature at this place; `None` if anything was refused.
+    pub(super) fn draft<'s>(&'s self, mut s: Signature<'s>, nest: Nest<'_>, errors: &mut Errors) -> Option<Draft> {
+        let task_type = self.types.and_then(|types| types.of(s.task.as_deref()?));
+        if let Some(task_type) = task_type {
+            if nest.take(task_type.default_bytes()) {
+                // Links that a type gives are not continued by types, so that types cannot lead in a circle.
+                task_type.fill(&mut s, Missing { keys: !nest.child, links: !nest.is_link() }, errors);
+            } else {
+                errors.invalid("", format!("with it, task types give the links more than {LINK_DEFAULTS} bytes of defaults"));
+            }
+        }
         let id = Self::identity(&s, errors);
         self.delivery(&s, errors);
         labels::check(&s.labels, self.limits, errors);
         Self::times(&s, errors);
         Self::keys(&s, errors);
-        let link = self.links(s.link, "/link", depth, errors);
-        let link_error = self.links(s.link_error, "/link_error", depth, errors);
+        let link = self.links(s.link, "/link", nest, errors);
+        let link_error = self.links(s.link_error, "/link_error", nest, errors);
+        // What runs before a link is put in front of its arguments, so they are not known yet.
+        let complete = !nest.is_link() || s.immutable == Some(true) || !s.payload.is_call();
+        let arguments = task_type.and_then(TaskType::schema).filter(|_| complete).map(|schema| (schema, s.payload.clone()));
         let (form, content_type, payload) = self.payload(s.payload, errors);
+        if let Some((schema, payload)) = arguments.filter(|_| errors.is_empty()) {
+            schema.check(&payload, errors);
+        }
         if !errors.is_empty() {
             return None;
         }
@@ -67,9 +88,9 @@ impl Rules<'_> {
             batch: s.batch,
             link,
             link_error,
-            immutable: s.immutable,
+            immutable: s.immutable.unwrap_or_default(),
             callbacks: s.callbacks,
-            ignore_result: s.ignore_result,
+            ignore_result: s.ignore_result.unwrap_or_default(),
             result_ttl: s.result_ttl,
             retention: s.retention,
             labels: s.labels,

@@ -1,10 +1,13 @@
 //! Signatures inside others: links, and what a worker spawns. Their tasks live beside the one that starts them, so they
 //! have no id, unique key or debounce key of their own, which could belong elsewhere.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::check::Rules;
+use super::nest::{LINK_DEFAULTS, Nest};
 use super::{Draft, json};
 use crate::answer::{BAD_OUTCOME, TaskError};
 use crate::fields::Errors;
@@ -20,14 +23,14 @@ const OWN_KEYS: &str = "cannot be given for a task that another task starts";
 
 impl Rules<'_> {
     /// `link` or `link_error`: one signature or a list.
-    pub(super) fn links(&self, raw: Option<&RawValue>, at: &str, depth: usize, errors: &mut Errors) -> Vec<Draft> {
+    pub(super) fn links(&self, raw: Option<&RawValue>, at: &str, nest: Nest<'_>, errors: &mut Errors) -> Vec<Draft> {
         let Some(raw) = raw else { return Vec::new() };
-        if depth >= MAX_LINK_DEPTH {
+        if nest.depth >= MAX_LINK_DEPTH {
             errors.invalid(at, format!("is nested deeper than {MAX_LINK_DEPTH} levels"));
             return Vec::new();
         }
         if !raw.get().starts_with('[') {
-            return self.child(raw.get(), at, depth + 1, errors).into_iter().collect();
+            return self.child(raw.get(), at, nest.link(), errors).into_iter().collect();
         }
         let list: Vec<&RawValue> = match serde_json::from_str(raw.get()) {
             Ok(list) => list,
@@ -40,11 +43,11 @@ impl Rules<'_> {
             errors.invalid(at, format!("may have {MAX_LINKS} signatures"));
             return Vec::new();
         }
-        list.iter().enumerate().filter_map(|(n, raw)| self.child(raw.get(), &format!("{at}/{n}"), depth + 1, errors)).collect()
+        list.iter().enumerate().filter_map(|(n, raw)| self.child(raw.get(), &format!("{at}/{n}"), nest.link(), errors)).collect()
     }
 
     /// A signature of a task that another one starts.
-    fn child(&self, text: &str, at: &str, depth: usize, errors: &mut Errors) -> Option<Draft> {
+    fn child(&self, text: &str, at: &str, nest: Nest<'_>, errors: &mut Errors) -> Option<Draft> {
         let mut mine = Errors::default();
         let draft = match json::read(text, &mut mine) {
             Ok(signature) => {
@@ -54,7 +57,7 @@ impl Rules<'_> {
                         mine.invalid(pointer, OWN_KEYS);
                     }
                 }
-                self.draft(signature, depth, &mut mine)
+                self.draft(signature, nest, &mut mine)
             }
             Err(problem) => {
                 problem.errors.into_iter().for_each(|error| mine.push(error));
@@ -88,7 +91,7 @@ impl Rules<'_> {
 
     fn raw_child(&self, raw: &Bytes, at: &str, errors: &mut Errors) -> Option<Draft> {
         if let Ok(text) = std::str::from_utf8(raw) {
-            return self.child(text, at, 0, errors);
+            return self.child(text, at, Nest::outer(true, &Cell::new(LINK_DEFAULTS)), errors);
         }
         errors.invalid(at, "is not UTF-8");
         None

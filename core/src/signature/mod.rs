@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod labels;
 mod links;
+mod nest;
 mod patch;
 mod retry;
 #[cfg(test)]
@@ -94,7 +95,7 @@ impl Default for SignatureLimits {
 }
 
 /// What is delivered.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Payload<'a> {
     /// Nothing was given: a call without arguments.
     #[default]
@@ -115,6 +116,13 @@ pub enum Payload<'a> {
         /// As received.
         bytes: Bytes,
     },
+}
+
+impl Payload<'_> {
+    /// Whether it is delivered as a call with arguments.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self, Self::None | Self::Call { .. })
+    }
 }
 
 /// The fields of a signature; `None` where it was not given or refused.
@@ -145,9 +153,9 @@ pub struct Signature<'a> {
     pub link: Option<&'a RawValue>,
     /// Read when the rules are applied.
     pub link_error: Option<&'a RawValue>,
-    pub immutable: bool,
+    pub immutable: Option<bool>,
     pub callbacks: Callbacks,
-    pub ignore_result: bool,
+    pub ignore_result: Option<bool>,
     pub result_ttl: Option<Dur>,
     pub retention: Option<Dur>,
     pub labels: BTreeMap<String, String>,

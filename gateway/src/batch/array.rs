@@ -14,6 +14,7 @@ use super::atomic::Whole;
 use super::insert::Item;
 use crate::app::App;
 use crate::intake::Idempotency;
+use crate::problem::store_problem;
 use lovage_core::fields::json_problem;
 
 const TARGET: &str = "POST /v1/tasks:batch";
@@ -36,9 +37,10 @@ impl App {
         let now = self.now();
         let target = if atomic { "POST /v1/tasks:batch?atomic=true" } else { TARGET };
         let idempotency = Idempotency::of(headers, target, bytes)?;
+        let types = self.types(ns).await.map_err(|error| store_problem(&error))?;
         let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
             .into_iter()
-            .map(|text| self.read_signature(text.get().as_bytes()))
+            .map(|text| self.read_signature(&types, text.get().as_bytes()))
             .collect();
         match (atomic, idempotency) {
             (true, idempotency) => {

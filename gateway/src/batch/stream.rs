@@ -14,6 +14,7 @@ use super::Answer;
 use super::lines::{Line, Lines};
 use crate::app::{App, Shared};
 use crate::body::{Pieces, too_large};
+use crate::problem::store_problem;
 
 /// Lines of one chunk.
 const CHUNK_LINES: usize = 256;
@@ -58,8 +59,9 @@ pub(crate) fn answers(
 
 async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes {
     let now = app.now();
+    let types = app.types(ns).await.map_err(|error| store_problem(&error));
     let read = |line: Line| match line {
-        Line::Text(text) => app.read_signature(&text),
+        Line::Text(text) => types.as_ref().map_err(Clone::clone).and_then(|types| app.read_signature(types, &text)),
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
     let items = chunk.lines.into_iter().map(read).collect();

@@ -4,6 +4,7 @@ mod ops;
 mod queues;
 mod reference;
 mod signing_keys;
+mod task_types;
 mod tasks;
 mod workers;
 
@@ -23,6 +24,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
         .merge(tasks::router())
         .merge(workers::router())
         .merge(queues::router())
+        .merge(task_types::router())
         .merge(signing_keys::router())
         .merge(ops::router())
         .split_for_parts();

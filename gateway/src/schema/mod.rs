@@ -6,10 +6,12 @@
 
 mod requests;
 mod signature;
+mod task_types;
 mod tasks;
 mod workers;
 
 pub(crate) use requests::*;
 pub(crate) use signature::*;
+pub(crate) use task_types::*;
 pub(crate) use tasks::*;
 pub(crate) use workers::*;

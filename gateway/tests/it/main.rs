@@ -10,6 +10,7 @@ mod harness;
 mod malformed;
 mod openapi;
 mod serve;
+mod task_types;
 mod tasks;
 mod wait;
 mod workers;

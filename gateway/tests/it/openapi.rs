@@ -58,6 +58,7 @@ async fn openapi_signature_has_the_fields_that_are_read() {
     for (schema, path, method, rest) in [
         ("Signature", "/v1/tasks", "POST", r#""task":"a""#),
         ("RetryPolicy", "/v1/tasks", "POST", "retry"),
+        ("TaskTypeIn", "/v1/task-types/a", "PUT", r#""queue":"a""#),
         ("WorkerIn", "/v1/workers/w", "PUT", r#""tasks":["a"]"#),
     ] {
         let names: Vec<&String> = document["components"]["schemas"][schema]["properties"].as_object().unwrap().keys().collect();

@@ -53,6 +53,7 @@ pub(crate) struct LimitsSection {
     pub compressed_streams: usize,
     pub expansion: usize,
     pub list_scan: usize,
+    pub task_types: usize,
 }
 
 impl Default for LimitsSection {
@@ -76,6 +77,7 @@ impl Default for LimitsSection {
             compressed_streams: it.compressed_streams,
             expansion: it.expansion,
             list_scan: it.list_scan,
+            task_types: it.task_types,
         }
     }
 }
@@ -101,6 +103,7 @@ impl LimitsSection {
             compressed_streams: self.compressed_streams,
             expansion: self.expansion,
             list_scan: self.list_scan,
+            task_types: self.task_types,
         }
     }
 }

@@ -27,6 +27,12 @@ async fn the_page_of_the_examples_is_true() {
     assert_eq!(repeat("examples/README.md", &lovage), 10);
 }
 
+#[tokio::test]
+async fn the_page_of_the_task_types_is_true() {
+    let lovage = Lovage::dev().start().await;
+    assert_eq!(repeat("docs/task-types.md", &lovage), 6);
+}
+
 #[test]
 fn a_line_is_compared_piece_by_piece() {
     assert!(is_like("a…c", "abc") && is_like("…", "") && is_like("a…", "a") && is_like("a…b…c", "a b b c"));

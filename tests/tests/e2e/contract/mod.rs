@@ -44,6 +44,7 @@ mod signing;
 mod site;
 mod slow;
 mod stream;
+mod task_types;
 mod time;
 mod timing;
 mod wait;

@@ -1,0 +1,148 @@
+//! Task types: what tasks of a name get when their signature does not say it, and what their arguments must look like.
+//!
+//! A type is a signature with fewer fields, kept as the text that was given, beside a compiled JSON Schema. The most
+//! specific pattern wins. A type is applied where a signature becomes a draft ([`crate::Rules`]), whoever made it: a client,
+//! a link, or a worker that spawns. What a signature says always beats its type.
+
+mod document;
+mod fill;
+mod library;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod weight;
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use crate::fields::Errors;
+use crate::problem::Problem;
+use crate::signature::{self, Rules, Signature};
+use crate::worker::closeness;
+
+pub use document::{FIELDS, merge};
+pub use library::{Library, StoredType};
+pub use schema::{MAX_SCHEMA_BYTES, Schema};
+
+/// The most bytes of a type's defaults, without the schema.
+pub const MAX_DEFAULT_BYTES: usize = 16 << 10;
+
+/// Defaults for the tasks that a pattern names.
+#[derive(Debug)]
+pub struct TaskType {
+    pattern: Box<str>,
+    /// A signature as JSON; empty if there are no defaults.
+    defaults: Box<str>,
+    schema: Option<Schema>,
+}
+
+/// Which of the missing fields a type may fill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Missing {
+    /// `unique` and `debounce`, which only submitted tasks have.
+    pub keys: bool,
+    /// `link` and `link_error`.
+    pub links: bool,
+}
+
+impl TaskType {
+    /// Reads a stored document, as [`merge`] makes it, and compiles its schema.
+    pub fn read(pattern: &str, text: &str) -> Result<Self, Problem> {
+        let (defaults, schema) = document::split(text)?;
+        let mut errors = Errors::default();
+        if defaults.len() > MAX_DEFAULT_BYTES {
+            errors.invalid("", format!("may have {MAX_DEFAULT_BYTES} bytes beside args_schema"));
+        }
+        let schema = schema.and_then(|raw| Schema::compile(raw, "/args_schema", &mut errors));
+        if !defaults.is_empty() {
+            signature::read(&defaults, &mut errors)?;
+        }
+        match errors.problem() {
+            Some(problem) => Err(problem),
+            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema }),
+        }
+    }
+
+    /// Applies the rules of signatures to the defaults.
+    pub fn check(&self, rules: &Rules<'_>) -> Result<(), Problem> {
+        let mut errors = Errors::default();
+        let mut signature = self.signature(&mut errors);
+        // Any name will do: a type has none of its own.
+        signature.task = Some("task".into());
+        Rules { types: None, ..*rules }.check(signature, errors).map(|_| ())
+    }
+
+    /// The names that it is for.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// What the arguments of its tasks must look like.
+    pub fn schema(&self) -> Option<&Schema> {
+        self.schema.as_ref()
+    }
+
+    /// How much it can add to a signature.
+    pub(crate) fn default_bytes(&self) -> usize {
+        self.defaults.len()
+    }
+
+    /// Gives a signature what it leaves out.
+    pub(crate) fn fill<'a>(&'a self, signature: &mut Signature<'a>, missing: Missing, errors: &mut Errors) {
+        if !self.defaults.is_empty() {
+            fill::fill(signature, self.signature(errors), missing);
+        }
+    }
+
+    fn signature(&self, errors: &mut Errors) -> Signature<'_> {
+        if self.defaults.is_empty() {
+            return Signature::default();
+        }
+        // It was read before, so nothing is refused.
+        signature::read(&self.defaults, errors).unwrap_or_default()
+    }
+}
+
+/// The task types of a namespace.
+#[derive(Debug, Default)]
+pub struct TaskTypes {
+    exact: AHashMap<Box<str>, Arc<TaskType>>,
+    /// The closest first.
+    patterns: Vec<Arc<TaskType>>,
+}
+
+impl TaskTypes {
+    /// A table of these types.
+    pub fn new(types: impl IntoIterator<Item = Arc<TaskType>>) -> Self {
+        let mut table = Self::default();
+        for one in types {
+            if one.pattern.contains('*') {
+                table.patterns.push(one);
+            } else {
+                table.exact.insert(one.pattern.clone(), one);
+            }
+        }
+        // How closely a pattern names a task does not depend on the task.
+        let literal = |pattern: &str| pattern.bytes().filter(|byte| *byte != b'*').count();
+        table.patterns.sort_by(|a, b| literal(&b.pattern).cmp(&literal(&a.pattern)).then_with(|| a.pattern.cmp(&b.pattern)));
+        table
+    }
+
+    /// The type of a task: the exact name, then the pattern with most characters other than `*`, then the first in
+    /// alphabetical order.
+    pub fn of(&self, task: &str) -> Option<&TaskType> {
+        let exact = self.exact.get(task);
+        exact.or_else(|| self.patterns.iter().find(|one| closeness(&one.pattern, task).is_some())).map(|one| &**one)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.exact.len() + self.patterns.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,63 @@
+//! The task types as this gateway knows them, kept fresh by the store's document version.
+//!
+//! A submit reads them with one atomic load. Before they were read for the first time nobody knows that there are none, so
+//! the first submit after a start waits for them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use lovage_core::task_type::{Library, StoredType};
+use lovage_core::{Ns, TaskTypes};
+use lovage_store::{DocKind, Result, Store};
+use tokio::sync::Mutex;
+
+use crate::app::App;
+use crate::directory::all_docs;
+
+/// The task types of a namespace, if it has any.
+pub(crate) type Types = Option<Arc<TaskTypes>>;
+
+/// All task types, as last read.
+#[derive(Default)]
+pub(crate) struct TypeCache {
+    /// `None`: not read yet.
+    library: ArcSwapOption<Library>,
+    /// Held while reading, so that no reader undoes a later one.
+    reading: Mutex<()>,
+}
+
+impl TypeCache {
+    /// Reads them anew.
+    pub(crate) async fn load(&self, store: &dyn Store) -> Result<()> {
+        let _reading = self.reading.lock().await;
+        let documents = all_docs(store, DocKind::TaskType, None).await?;
+        let stored = documents.iter().map(|document| StoredType {
+            ns: document.ns,
+            pattern: &document.name,
+            version: document.version,
+            bytes: document.bytes.as_deref().unwrap_or_default(),
+        });
+        let known = self.library.load_full().unwrap_or_default();
+        let now = known.next(stored, |document, problem| {
+            tracing::error!(
+                namespace = document.ns.0,
+                pattern = document.pattern,
+                %problem,
+                "a stored task type cannot be used"
+            );
+        });
+        self.library.store(Some(Arc::new(now)));
+        Ok(())
+    }
+}
+
+impl App {
+    /// The task types of a namespace.
+    pub(crate) async fn types(&self, ns: Ns) -> Result<Types> {
+        if let Some(library) = &*self.types.library.load() {
+            return Ok(library.of(ns).cloned());
+        }
+        self.types.load(&*self.store).await?;
+        Ok(self.types.library.load().as_ref().and_then(|library| library.of(ns).cloned()))
+    }
+}
