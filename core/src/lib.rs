@@ -52,5 +52,5 @@ pub use spec::{Arrival, Form, Spec};
 pub use state::{Reason, State};
 pub use submit::NewTask;
 pub use time::Millis;
-pub use token::{AttemptToken, TokenKey};
+pub use token::{AttemptToken, AttemptUrls, TokenKey};
 pub use view::Record;

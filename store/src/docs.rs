@@ -15,13 +15,15 @@ pub enum DocKind {
     Instance = b'n',
     /// A signing key of a namespace.
     SigningKey = b's',
+    /// The key that the tokens of attempts are made with; one for the whole store.
+    AttemptKey = b'a',
     /// Facts about the store itself.
     Meta = b'm',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::Meta];
+    pub const ALL: [Self; 6] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::AttemptKey, Self::Meta];
 }
 
 /// A document as stored.
