@@ -11,6 +11,7 @@ mod options;
 mod owner;
 mod push;
 mod registry;
+mod resume;
 mod service;
 pub mod signing;
 mod timers;

@@ -88,6 +88,8 @@ struct Running {
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
     ending: bool,
+    /// The store says that the attempt is over: a report ended it. Its connection may end by itself, for a moment.
+    over: bool,
 }
 
 /// A task whose claim is on its way.
@@ -153,6 +155,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Batches of due tasks handled at the same time.
 const DUE_CALLS: usize = 4;
 const FEED_WAIT: Duration = Duration::from_secs(10);
+/// How long the connection of an attempt that a report has ended may stay open: a worker may complete and then answer.
+const AFTER_REPORT: Duration = Duration::from_secs(2);
 /// How often attempts of this session are looked for that nobody here knows.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long after the grace of a stop a store that stays away is waited for.
@@ -352,6 +356,7 @@ impl Owner {
 
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
         let Some(head) = &row.head else { return };
+        self.look_if_over(&row.key, head);
         if head.is_accepted() {
             self.timers.add(head.deadline, &row.key);
         }
@@ -390,6 +395,16 @@ impl Owner {
         }
     }
 
+    /// A report ended the attempt whose connection is open here.
+    fn look_if_over(&mut self, key: &TaskKey, head: &Head) {
+        let Some(running) = self.running.get_mut(key).filter(|running| !running.ending && !running.over) else { return };
+        let open = head.state == State::Running && head.open_attempt() == running.head.open_attempt() && !head.is_accepted();
+        if !open && head.version > running.head.version {
+            running.over = true;
+            self.graces.insert((Instant::now() + AFTER_REPORT, key.clone()), running.head.attempt);
+        }
+    }
+
     /// A cancel of an open attempt: hard at once, soft after the worker's grace.
     fn on_cancel_wish(&mut self, key: &TaskKey) {
         let Some(running) = self.running.get(key) else { return };
@@ -408,9 +423,20 @@ impl Owner {
         {
             let Some(((_, key), number)) = self.graces.pop_first() else { break };
             let Some(running) = self.running.get(&key).filter(|r| r.head.attempt == number && !r.ending) else { continue };
+            if running.over {
+                self.drop_over(&key);
+                continue;
+            }
             let attempt = running.head.open_attempt();
             self.end_attempt(&key, Event::Aborted { attempt }, None);
         }
+    }
+
+    /// Lets go of an attempt that a report has ended.
+    fn drop_over(&mut self, key: &TaskKey) {
+        self.running.remove(key);
+        self.freed += 1;
+        self.slots_freed = true;
     }
 
     fn begin_stop(&mut self, grace: Duration) {

@@ -46,6 +46,10 @@ impl Owner {
         let Some(running) = self.running.get_mut(&end.key).filter(|r| r.head.open_attempt() == end.attempt && !r.ending) else {
             return;
         };
+        if running.over {
+            // What it says was reported before, or came too late.
+            return self.drop_over(&end.key);
+        }
         running.push = None;
         running.slot = None;
         self.freed += 1;
@@ -75,6 +79,9 @@ impl Owner {
     /// The attempt is over: close its connection, give back its slot, and send its end to the store.
     pub(super) fn end_attempt(&mut self, key: &TaskKey, event: Event, note: Option<Note>) {
         let (now, random) = (self.now(), (self.shared.random)());
+        if self.running.get(key).is_some_and(|running| running.over) {
+            return self.drop_over(key);
+        }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
         if running.slot.take().is_some() {

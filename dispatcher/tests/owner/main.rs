@@ -3,5 +3,6 @@
 
 mod life;
 mod outage;
+mod protocol;
 mod simulation;
 mod world;
