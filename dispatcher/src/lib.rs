@@ -14,6 +14,7 @@ mod registry;
 mod resume;
 mod service;
 pub mod signing;
+mod stream;
 mod timers;
 
 pub use options::Options;

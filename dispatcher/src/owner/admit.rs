@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Done;
-use super::settle::PushEnd;
+use super::settle::{PushEnd, Told};
 use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::Pushed;
 use crate::gate::Slot;
@@ -19,6 +19,7 @@ use crate::lanes::{Closed, Waiting};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::resume;
+use crate::stream::{self, Sink};
 
 /// A task on its way to running, with everything its push needs.
 pub(super) struct Plan {
@@ -225,8 +226,18 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
-        let running =
-            Running { head, spec, queue, worker, push: None, slot: Some(slot), _room: room, ending: false, over: false };
+        let running = Running {
+            head,
+            spec,
+            queue,
+            worker,
+            push: None,
+            slot: Some(slot),
+            _room: room,
+            ending: false,
+            over: false,
+            streaming: None,
+        };
         // One that a report has ended may still have its connection open.
         self.slots_freed |= self.running.insert(key.clone(), running).is_some();
         if void {
@@ -244,6 +255,16 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
             return;
         };
+        let limits = stream::Limits {
+            silence: running.spec.time_limit().get(),
+            until: running.spec.max_run.map(|max_run| Instant::now() + max_run.get()),
+            max_line: self.shared.options.max_answer,
+        };
+        let (sink_key, news) = (key.clone(), self.ends_in.clone());
+        let sink = Sink::new(limits, move |stream| {
+            // As with ends: if the owner is gone nobody wants it.
+            let _ = news.send(Told::News { key: sink_key.clone(), attempt, stream });
+        });
         let end = PushTo { key: key.clone(), attempt, instance: instance.url, ends: self.ends_in.clone() };
         let transport = Arc::clone(&self.shared.transport);
         let task = if running.head.flags.has(Flags::RESUMED) {
@@ -251,7 +272,7 @@ impl Owner {
             let (head, spec, worker) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             tokio::spawn(async move {
                 let children = background::children(&shared, p, &key).await;
-                let request = Attempt {
+                let mut request = Attempt {
                     key: &key,
                     head: &head,
                     spec: &spec,
@@ -263,10 +284,11 @@ impl Owner {
                 }
                 .request(&shared.options);
                 drop(children);
+                request.sink = Some(Box::new(sink));
                 end.send(transport.push(request).await);
             })
         } else {
-            let request = Attempt {
+            let mut request = Attempt {
                 key: &key,
                 head: &running.head,
                 spec: &running.spec,
@@ -277,6 +299,7 @@ impl Owner {
                 common: &mut self.common,
             }
             .request(&self.shared.options);
+            request.sink = Some(Box::new(sink));
             tokio::spawn(async move { end.send(transport.push(request).await) })
         };
         running.push = Some(AbortOnDropHandle::new(task));
@@ -291,14 +314,14 @@ struct PushTo {
     key: TaskKey,
     attempt: lovage_core::Attempt,
     instance: Arc<str>,
-    ends: mpsc::UnboundedSender<PushEnd>,
+    ends: mpsc::UnboundedSender<Told>,
 }
 
 impl PushTo {
     fn send(self, pushed: Pushed) {
         let Self { key, attempt, instance, ends } = self;
         // The owner outlives its pushes; if it is gone nobody wants the answer.
-        let _ = ends.send(PushEnd { key, attempt, instance, pushed });
+        let _ = ends.send(Told::End(PushEnd { key, attempt, instance, pushed }));
     }
 }
 

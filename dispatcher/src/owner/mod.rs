@@ -9,8 +9,9 @@ mod background;
 mod calls;
 mod meters;
 mod settle;
+mod updates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ use tokio_util::task::AbortOnDropHandle;
 use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
-use self::settle::{PushEnd, Settlement};
+use self::settle::{Settlement, Told};
+use self::updates::Streaming;
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
@@ -90,6 +92,8 @@ struct Running {
     ending: bool,
     /// The store says that the attempt is over: a report ended it. Its connection may end by itself, for a moment.
     over: bool,
+    /// Its answer comes line by line.
+    streaming: Option<Box<Streaming>>,
 }
 
 /// A task whose claim is on its way.
@@ -142,11 +146,13 @@ pub(crate) struct Owner {
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
     graces: BTreeMap<(Instant, TaskKey), u32>,
+    /// When what a worker said is stored.
+    updates: BTreeSet<(Instant, TaskKey)>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
     common: Common,
     meters: Meters,
-    ends: mpsc::UnboundedReceiver<PushEnd>,
-    ends_in: mpsc::UnboundedSender<PushEnd>,
+    ends: mpsc::UnboundedReceiver<Told>,
+    ends_in: mpsc::UnboundedSender<Told>,
     stopping: Option<Instant>,
 }
 
@@ -205,6 +211,7 @@ impl Owner {
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
+            updates: BTreeSet::new(),
             calls: FuturesUnordered::new(),
             common,
             meters: Meters::new(partition),
@@ -235,9 +242,9 @@ impl Owner {
                 // Before all that may come without end: a busy owner renews in time.
                 _ = tick.tick() => self.on_tick(),
                 Some(end) = self.ends.recv() => {
-                    self.on_push_end(end);
+                    self.on_told(end);
                     while let Ok(end) = self.ends.try_recv() {
-                        self.on_push_end(end);
+                        self.on_told(end);
                     }
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
@@ -258,6 +265,7 @@ impl Owner {
             self.admit();
             self.load_windows();
             self.flush();
+            self.send_updates();
         }
     }
 
@@ -286,6 +294,9 @@ impl Owner {
         }
         if let Some(((grace, _), _)) = self.graces.first_key_value() {
             wake = wake.min(*grace);
+        }
+        if let Some((update, _)) = self.updates.first() {
+            wake = wake.min(*update);
         }
         if let Some(stop) = self.stopping {
             wake = wake.min(if stop > now { stop } else { stop + HOPELESS });

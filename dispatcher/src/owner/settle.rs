@@ -1,9 +1,11 @@
 //! From the end of an attempt to the store: answer → event → `decide` → one guarded commit per batch.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use lovage_core::attempt::LOG_BYTES;
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
+use lovage_core::{Answer, Attempt, Event, Flags, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
@@ -11,6 +13,15 @@ use super::calls::Done;
 use super::{Owner, Shared};
 use crate::egress::Pushed;
 use crate::push;
+use crate::stream::{self, Stream};
+
+/// What a push tells its owner.
+pub(super) enum Told {
+    /// It streams, and perhaps there are news.
+    News { key: TaskKey, attempt: Attempt, stream: Arc<Stream> },
+    /// It came back.
+    End(PushEnd),
+}
 
 /// A push that came back.
 pub(super) struct PushEnd {
@@ -31,6 +42,8 @@ pub(super) struct Settlement {
     /// The worker's name; a bare URL has none.
     worker: Option<Arc<str>>,
     note: Option<Note>,
+    /// Log lines that are not stored yet.
+    logs: Vec<String>,
 }
 
 /// What the attempt's entry says beyond the rules.
@@ -42,7 +55,14 @@ pub(super) struct Note {
 }
 
 impl Owner {
-    pub(super) fn on_push_end(&mut self, end: PushEnd) {
+    pub(super) fn on_told(&mut self, told: Told) {
+        match told {
+            Told::News { key, attempt, stream } => self.on_news(&key, attempt, stream),
+            Told::End(end) => self.on_push_end(end),
+        }
+    }
+
+    fn on_push_end(&mut self, end: PushEnd) {
         let Some(running) = self.running.get_mut(&end.key).filter(|r| r.head.open_attempt() == end.attempt && !r.ending) else {
             return;
         };
@@ -56,10 +76,16 @@ impl Owner {
         self.slots_freed = true;
         let now = self.shared.store.clock().now();
         let elapsed = end.pushed.elapsed;
+        let complete = end.pushed.outcome.is_ok();
+        let streamed = match &running.streaming {
+            Some(streaming) => streaming.stream().end(complete),
+            None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
+        };
         let answer = push::answer(end.pushed);
         let worker = &running.worker;
         let rules = Rules { limits: &self.shared.options.signatures, destinations: self.shared.registry.policy() };
-        let mut outcome = classify(&answer, &worker.status_map, worker.config.accepts, now.0).read(&rules);
+        let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
+        let mut outcome = judged.read(&rules);
         match &mut outcome {
             Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
             Outcome::Endpoint { .. } => {}
@@ -88,7 +114,9 @@ impl Owner {
             self.slots_freed = true;
         }
         running.ending = true;
-        let transition = match decide(key, &running.head, &running.spec, event.clone(), now, random) {
+        let logs = running.streaming.take().map(|streaming| streaming.stream().take().logs).unwrap_or_default();
+        let head = with_entry(&running.head, &logs);
+        let transition = match decide(key, &head, &running.spec, event.clone(), now, random) {
             Ok(transition) => transition,
             Err(refusal) => {
                 tracing::error!(%refusal, task.id = %key.id, "the end of an attempt was refused");
@@ -105,6 +133,7 @@ impl Owner {
             queue: Arc::clone(&running.queue),
             worker: (running.worker.mark != 0).then(|| Arc::clone(&running.worker.name)),
             note,
+            logs,
         });
         self.settle(settlement);
     }
@@ -202,7 +231,9 @@ impl Owner {
         let (now, random) = (self.now(), (self.shared.random)());
         // Not every event names its attempt: a later one of this session must not be ended by it.
         let same = head.open_attempt() == item.was.open_attempt();
-        let Some(transition) = decide(&item.key, &head, &item.spec, item.event.clone(), now, random).ok().filter(|_| same) else {
+        let Some(transition) =
+            decide(&item.key, &with_entry(&head, &item.logs), &item.spec, item.event.clone(), now, random).ok().filter(|_| same)
+        else {
             self.meters.answers_fenced.increment(1);
             return self.forget(&item);
         };
@@ -215,12 +246,25 @@ impl Owner {
     }
 }
 
+/// The head to decide on: log lines need an entry, also of an attempt that has none otherwise.
+fn with_entry<'h>(head: &'h Head, logs: &[String]) -> Cow<'h, Head> {
+    if logs.is_empty() {
+        return Cow::Borrowed(head);
+    }
+    Cow::Owned(Head { flags: head.flags.with(Flags::HAS_ATTEMPTS), ..head.clone() })
+}
+
 fn commit(shared: &Shared, item: &Settlement) -> Commit {
     let mut transition = item.transition.clone();
     if let (Some(entry), Some(note)) = (&mut transition.attempt, &item.note) {
         entry.instance = Some(note.instance.to_string());
         entry.status = note.status.or(entry.status);
         entry.excerpt.clone_from(&note.excerpt);
+    }
+    if !item.logs.is_empty()
+        && let Some(entry) = transition.attempt.take()
+    {
+        transition.attempt = Some(entry.with_logs(item.logs.clone(), LOG_BYTES));
     }
     let (queue, now) = (Arc::clone(&item.queue), shared.store.clock().now());
     Commit::of(&item.key, item.was.clone(), transition, &item.spec, queue, item.worker.as_deref(), now, &*shared.random)

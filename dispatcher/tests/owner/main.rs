@@ -5,4 +5,5 @@ mod life;
 mod outage;
 mod protocol;
 mod simulation;
+mod streams;
 mod world;

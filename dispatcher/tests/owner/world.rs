@@ -12,7 +12,9 @@ use lovage_core::worker::WorkerConfig;
 use lovage_core::{
     Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
 };
-use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
+use lovage_dispatcher::egress::{
+    AddressPolicy, AnswerSink, FaultKind, PushFault, PushRequest, Pushed, Response, SinkVerdict, Transport,
+};
 use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
 use lovage_store::{
     Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
@@ -33,6 +35,8 @@ pub enum Reply {
     /// 200 with a document of this content type.
     Document(&'static str, String),
     Fault(FaultKind),
+    /// 200 with these pieces of NDJSON, each after its pause; then the end, or this fault.
+    Stream(Vec<(Duration, String)>, Option<FaultKind>),
     /// Answers 200 only after this long.
     Slow(Duration),
 }
@@ -67,7 +71,7 @@ impl Drop for Closing<'_> {
 }
 
 impl Transport for Scripted {
-    fn push(&self, request: PushRequest) -> BoxFuture<'_, Pushed> {
+    fn push(&self, mut request: PushRequest) -> BoxFuture<'_, Pushed> {
         Box::pin(async move {
             let headers = request.headers.to_map();
             let text = |name: &str| headers[name].to_str().unwrap().to_owned();
@@ -99,6 +103,12 @@ impl Transport for Scripted {
                     Ok((200, body))
                 }
                 Reply::Fault(kind) => Err(PushFault::new(kind)),
+                Reply::Stream(pieces, fault) => {
+                    headers.insert("content-type", "application/x-ndjson".parse().unwrap());
+                    let mut sink = request.sink.take().unwrap();
+                    assert!(sink.head(StatusCode::OK, &headers));
+                    stream(&mut *sink, pieces, fault, request.timeout).await.map(|()| (200, String::new()))
+                }
                 Reply::Slow(time) => {
                     if tokio::time::timeout(request.timeout, tokio::time::sleep(time)).await.is_ok() {
                         Ok((200, "\"slow\"".to_owned()))
@@ -116,6 +126,27 @@ impl Transport for Scripted {
             Pushed { outcome, sent: 0, received: 0, reused: false, elapsed: Duration::ZERO }
         })
     }
+}
+
+/// Hands the pieces to the sink, within the time limit that it moves.
+async fn stream(
+    sink: &mut dyn AnswerSink,
+    pieces: Vec<(Duration, String)>,
+    fault: Option<FaultKind>,
+    timeout: Duration,
+) -> Result<(), PushFault> {
+    let mut deadline = Instant::now() + timeout;
+    for (pause, piece) in pieces {
+        if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
+            return Err(PushFault::new(FaultKind::TimedOut));
+        }
+        match sink.chunk(piece.into()) {
+            SinkVerdict::Continue => {}
+            SinkVerdict::Extend(by) => deadline = Instant::now() + by,
+            SinkVerdict::Stop => return Ok(()),
+        }
+    }
+    fault.map_or(Ok(()), |kind| Err(PushFault::new(kind)))
 }
 
 pub struct World {
