@@ -136,6 +136,7 @@ mod tests {
         TaskId::parse(text).unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // the field it goes into is an option
     fn value(content_type: &str, bytes: &'static str) -> Option<ResultValue> {
         Some(ResultValue::Value { content_type: content_type.into(), bytes: Bytes::from_static(bytes.as_bytes()) })
     }
