@@ -4,6 +4,7 @@
 //! what comes due; `registry` and `gate` know the workers; `push` builds the request; `egress` is the only code that
 //! opens outgoing connections.
 
+mod breaker;
 pub mod egress;
 mod gate;
 mod lanes;

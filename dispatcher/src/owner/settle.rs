@@ -71,7 +71,8 @@ impl Owner {
             return self.drop_over(&end.key);
         }
         running.push = None;
-        running.slot = None;
+        // Free when the breaker knows what came of it.
+        let slot = running.slot.take();
         self.freed += 1;
         self.slots_freed = true;
         let now = self.shared.store.clock().now();
@@ -88,9 +89,13 @@ impl Owner {
         let mut outcome = judged.read(&rules);
         match &mut outcome {
             Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
-            Outcome::Endpoint { .. } => {}
-            _ => running.worker.gate.recovered(),
+            Outcome::Endpoint { .. } => worker.gate.fault(now, worker.config.breaker()),
+            _ => worker.gate.recovered(),
         }
+        if !matches!(outcome, Outcome::Endpoint { .. }) {
+            worker.gate.works();
+        }
+        drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         self.meters.attempt(&outcome);
         let (status, excerpt) = match &answer {

@@ -312,6 +312,36 @@ async fn the_request_says_where_to_report_and_until_when() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_fails_is_left_alone_and_then_tried_once() {
+    let works_at = Instant::now() + Duration::from_secs(25);
+    let world = World::new(move |_| {
+        if Instant::now() < works_at {
+            Reply::Fault(lovage_dispatcher::egress::FaultKind::Refused)
+        } else {
+            Reply::Status(200, "1")
+        }
+    });
+    world.worker("w", "*", 10).await;
+    let node = world.start();
+    let mut keys = Vec::new();
+    for _ in 0..20 {
+        keys.push(world.submit(call("t")).await);
+    }
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    let starts: Vec<u64> =
+        world.transport.seen.lock().iter().map(|s| (s.start + Duration::from_secs(25) - works_at).as_secs()).collect();
+    let at = |second: u64| starts.iter().filter(|start| **start == second).count();
+    // Those that were open together, a trial after ten seconds, and the one after twenty more, which works.
+    assert!((5..=10).contains(&at(0)), "{starts:?}");
+    assert_eq!((at(10), starts.iter().filter(|start| (1..30).contains(*start)).count()), (1, 1), "{starts:?}");
+    assert_eq!(starts.iter().filter(|start| **start >= 30).count(), 20, "{starts:?}");
+    assert!(starts.iter().all(|start| *start < 32), "{starts:?}");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_accepted_task_is_canceled_after_its_grace_or_at_once() {
     let world = World::new(|_| Reply::Header(202, "lovage-lease", "1h"));
     world.worker("w", "*", 4).await;
