@@ -5,6 +5,7 @@
 //! opens outgoing connections.
 
 mod breaker;
+mod control;
 pub mod egress;
 mod gate;
 mod lanes;

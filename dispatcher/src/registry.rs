@@ -189,6 +189,11 @@ impl Registry {
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
     }
 
+    /// The worker with this mark.
+    pub fn marked(&self, ns: Ns, mark: u32) -> Option<Arc<Worker>> {
+        self.snapshot.load().workers.get(&ns)?.iter().find(|worker| worker.mark == mark).cloned()
+    }
+
     /// The stand-in for a worker of an origin of bare URLs.
     pub fn origin(&self, ns: Ns, origin: &str, now: Millis) -> Arc<Worker> {
         let mut origins = self.origins.lock();

@@ -237,6 +237,7 @@ impl Owner {
             ending: false,
             over: false,
             streaming: None,
+            told_cancel: false,
         };
         // One that a report has ended may still have its connection open.
         self.slots_freed |= self.running.insert(key.clone(), running).is_some();
@@ -255,6 +256,11 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
             return;
         };
+        if running.spec.soft_time_limit.is_some() {
+            let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
+            self.note_soft_limit(&key, &started, &given, &called);
+        }
+        let Some(running) = self.running.get_mut(&key) else { return };
         let limits = stream::Limits {
             silence: running.spec.time_limit().get(),
             until: running.spec.max_run.map(|max_run| Instant::now() + max_run.get()),

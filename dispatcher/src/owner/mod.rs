@@ -8,6 +8,7 @@ mod admit;
 mod background;
 mod calls;
 mod meters;
+mod orders;
 mod settle;
 mod updates;
 
@@ -30,8 +31,10 @@ use tokio_util::task::AbortOnDropHandle;
 use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
+use self::orders::Soft;
 use self::settle::{Settlement, Told};
 use self::updates::Streaming;
+use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
@@ -50,6 +53,7 @@ pub type Uptime = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     pub transport: Arc<dyn Transport>,
+    pub control: Control,
     pub registry: Arc<Registry>,
     pub options: Options,
     pub random: Random,
@@ -94,6 +98,8 @@ struct Running {
     over: bool,
     /// Its answer comes line by line.
     streaming: Option<Box<Streaming>>,
+    /// Its worker was told of a cancel.
+    told_cancel: bool,
 }
 
 /// A task whose claim is on its way.
@@ -146,6 +152,8 @@ pub(crate) struct Owner {
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
     graces: BTreeMap<(Instant, TaskKey), u32>,
+    /// When workers are told of soft time limits.
+    softs: BTreeMap<(Instant, TaskKey), Soft>,
     /// When what a worker said is stored.
     updates: BTreeSet<(Instant, TaskKey)>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -211,6 +219,7 @@ impl Owner {
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
+            softs: BTreeMap::new(),
             updates: BTreeSet::new(),
             calls: FuturesUnordered::new(),
             common,
@@ -260,6 +269,7 @@ impl Owner {
     fn work(&mut self) {
         self.check_lease();
         self.close_overdue();
+        self.tell_soft_limits();
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
             self.admit();
@@ -294,6 +304,9 @@ impl Owner {
         }
         if let Some(((grace, _), _)) = self.graces.first_key_value() {
             wake = wake.min(*grace);
+        }
+        if let Some(((soft, _), _)) = self.softs.first_key_value() {
+            wake = wake.min(*soft);
         }
         if let Some((update, _)) = self.updates.first() {
             wake = wake.min(*update);
@@ -370,6 +383,9 @@ impl Owner {
         self.look_if_over(&row.key, head);
         if head.is_accepted() {
             self.timers.add(head.deadline, &row.key);
+            if source != self.shared.session {
+                self.tell_accepted_cancel(&row.key, head);
+            }
         }
         if head.state == State::Running {
             if source == self.shared.session {
@@ -418,12 +434,18 @@ impl Owner {
 
     /// A cancel of an open attempt: hard at once, soft after the worker's grace.
     fn on_cancel_wish(&mut self, key: &TaskKey) {
-        let Some(running) = self.running.get(key) else { return };
+        let now = self.now();
+        let Some(running) = self.running.get_mut(key) else { return };
         if !running.head.flags.has(Flags::CANCEL) || running.ending {
             return;
         }
         let grace = if running.head.flags.has(Flags::HARD) { Duration::ZERO } else { running.worker.config.cancel_grace() };
         self.graces.insert((Instant::now() + grace, key.clone()), running.head.attempt);
+        if !std::mem::replace(&mut running.told_cancel, true) {
+            let about = About { key: key.clone(), attempt: running.head.attempt, deadline: now.after(grace) };
+            let worker = Arc::clone(&running.worker);
+            self.tell(&worker, Order::Cancel, &about);
+        }
     }
 
     /// Closes connections whose cancel has waited long enough.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::calls::Done;
 use super::{Owner, Shared};
+use crate::control::{About, Order};
 use crate::egress::Pushed;
 use crate::push;
 use crate::stream::{self, Stream};
@@ -103,6 +104,11 @@ impl Owner {
             Answer::Response { status, .. } if matches!(outcome, Outcome::Success { .. }) => (Some(*status), None),
             other => push::excerpt(other),
         };
+        if matches!(outcome, Outcome::TimedOut { .. }) {
+            let worker = Arc::clone(&running.worker);
+            let about = About { key: end.key.clone(), attempt: end.attempt.number, deadline: now };
+            self.tell(&worker, Order::HardTimeout, &about);
+        }
         let note = Note { instance: end.instance, status, excerpt };
         self.end_attempt(&end.key, Event::Answered { attempt: end.attempt, outcome }, Some(note));
     }

@@ -312,6 +312,61 @@ async fn the_request_says_where_to_report_and_until_when() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_is_told_of_cancels_and_time_limits() {
+    let world = World::new(|seen| {
+        if seen.headers.contains_key("lovage-task") {
+            if seen.headers["lovage-task"] == "accepts" {
+                return Reply::Header(202, "lovage-lease", "1h");
+            }
+            return Reply::Slow(Duration::from_secs(3_600));
+        }
+        Reply::Status(204, "")
+    });
+    let config = lovage_core::worker::WorkerConfig {
+        urls: vec!["http://127.0.0.1:9/".into()],
+        tasks: vec!["*".into()],
+        control_url: Some("http://127.0.0.1:9/control".into()),
+        ..Default::default()
+    };
+    world.put(lovage_store::DocKind::Worker, "w", &config).await;
+    let node = world.start();
+    let once = || Some(lovage_core::retry::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let limits = |task: &str| Spec {
+        soft_time_limit: Some("20s".parse().unwrap()),
+        time_limit: Some("30s".parse().unwrap()),
+        retry: once(),
+        ..call(task)
+    };
+    let [slow, accepts] = [world.submit(limits("slow")).await, world.submit(limits("accepts")).await];
+    let [stopped, called_off] = [world.submit(call("slow")).await, world.submit(call("accepts")).await];
+    world.until_state(&stopped, State::Running).await;
+    world.until(&called_off, "accepted", accepted).await;
+    world.cancel(&stopped, true).await;
+    world.cancel(&called_off, false).await;
+    for key in [&slow, &stopped, &called_off] {
+        world.until_final(key).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut told = Vec::new();
+    for seen in world.transport.seen.lock().iter().filter(|seen| !seen.headers.contains_key("lovage-task")) {
+        let body: Value = serde_json::from_slice(&seen.body).unwrap();
+        assert_eq!((&body["attempt"], seen.attempt), (&json!(1), 1));
+        told.push((body["type"].as_str().unwrap().to_owned(), body["id"].as_str().unwrap().to_owned()));
+    }
+    told.sort();
+    let mut expected = vec![
+        ("task.cancel".to_owned(), stopped.id.to_string()),
+        ("task.cancel".to_owned(), called_off.id.to_string()),
+        ("task.soft_timeout".to_owned(), slow.id.to_string()),
+        ("task.soft_timeout".to_owned(), accepts.id.to_string()),
+        ("task.hard_timeout".to_owned(), slow.id.to_string()),
+    ];
+    expected.sort();
+    assert_eq!(told, expected);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_is_left_alone_and_then_tried_once() {
     let works_at = Instant::now() + Duration::from_secs(25);
     let world = World::new(move |_| {
