@@ -54,5 +54,5 @@ pub use state::{Reason, State};
 pub use submit::NewTask;
 pub use task_type::{TaskType, TaskTypes};
 pub use time::Millis;
-pub use token::{AttemptToken, TokenKey};
+pub use token::{AttemptToken, AttemptUrls, TokenKey};
 pub use view::Record;

@@ -76,6 +76,30 @@ impl TokenKey {
     }
 }
 
+/// Where the workers of a server report: makes the URL of an attempt and reads its token again.
+#[derive(Clone, Debug)]
+pub struct AttemptUrls {
+    base: std::sync::Arc<str>,
+    key: TokenKey,
+}
+
+impl AttemptUrls {
+    /// For a server that others reach at `public_url`.
+    pub fn new(public_url: &str, key: TokenKey) -> Self {
+        Self { base: format!("{}/v1/attempts/", public_url.trim_end_matches('/')).into(), key }
+    }
+
+    /// The URL of this attempt; the verbs of a report go behind it.
+    pub fn write(&self, token: &AttemptToken) -> String {
+        format!("{}{}", self.base, self.key.write(token))
+    }
+
+    /// What [`TokenKey::read`] makes of the token in such a URL.
+    pub fn read(&self, token: &str) -> Option<AttemptToken> {
+        self.key.read(token)
+    }
+}
+
 impl std::fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TokenKey")
@@ -126,6 +150,18 @@ mod tests {
             let key = TokenKey::new(&[7; 32]);
             prop_assert_eq!(key.read(&text), None);
             prop_assert_eq!(key.read(&URL_SAFE_NO_PAD.encode(bytes)), None);
+        }
+    }
+
+    #[test]
+    fn the_url_of_an_attempt_ends_with_its_token() {
+        let key = TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap());
+        let token = AttemptToken { key, attempt: Attempt { number: 2, generation: 3, session: SessionId(4) } };
+        for base in ["https://lovage.example.com/queue", "https://lovage.example.com/queue/"] {
+            let urls = AttemptUrls::new(base, TokenKey::new(&[9; 32]));
+            let url = urls.write(&token);
+            let text = url.strip_prefix("https://lovage.example.com/queue/v1/attempts/").unwrap();
+            assert_eq!(urls.read(text), Some(token.clone()));
         }
     }
 

@@ -35,6 +35,12 @@ pub struct WorkerConfig {
     /// Headers added to every delivery; their values are never shown.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Where it is told of cancels and time limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_url: Option<String>,
+    /// When it is left alone because its endpoint fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// Every 202 it answers is an acceptance: it will report to the attempt URL.
     #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
     pub accepts: bool,
@@ -43,6 +49,22 @@ pub struct WorkerConfig {
     pub status_map: Option<StatusMap>,
     /// Its signing secrets, newest first.
     pub signing: Vec<SigningSecret>,
+}
+
+/// When a worker is left alone because its endpoint fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// After so many faults of the endpoint in a row.
+    pub failures: u32,
+    /// For so long at first; then one attempt is tried.
+    pub open_for: Dur,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open_for: Dur::from_secs(10) }
+    }
 }
 
 /// A secret with which deliveries are signed.
@@ -86,6 +108,11 @@ impl WorkerConfig {
     /// How long a running attempt may go on after a soft cancel.
     pub fn cancel_grace(&self) -> Duration {
         self.cancel_grace.map_or(DEFAULT_CANCEL_GRACE, Into::into)
+    }
+
+    /// When it is left alone because its endpoint fails.
+    pub fn breaker(&self) -> Breaker {
+        self.breaker.unwrap_or_default()
     }
 
     /// How closely it names this task; `None`: it does not serve it.

@@ -8,7 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lovage_core::Millis;
+use lovage_core::worker::Breaker as Settings;
+use metrics::counter;
+use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::breaker::{Breaker, Way};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -24,12 +29,20 @@ pub struct Gate {
     paused_until: AtomicU64,
     /// Consecutive "not now" answers without a time of their own.
     throttled: AtomicU32,
+    breaker: Mutex<Breaker>,
 }
 
 impl Gate {
     /// A gate that raises `freed` when a slot that somebody waits for is free.
     pub fn new(number: u64, freed: watch::Sender<u64>) -> Self {
-        Self { number, wanted: AtomicBool::new(false), freed, paused_until: AtomicU64::new(0), throttled: AtomicU32::new(0) }
+        Self {
+            number,
+            wanted: AtomicBool::new(false),
+            freed,
+            paused_until: AtomicU64::new(0),
+            throttled: AtomicU32::new(0),
+            breaker: Mutex::default(),
+        }
     }
 
     /// Ask to be told when a slot is free; look for one once more afterwards.
@@ -45,7 +58,8 @@ impl Gate {
 
     /// Whether it knows more than a new one: how long the worker wants to be left alone, and how often it said so.
     pub fn remembers(&self, now: Millis) -> bool {
-        Millis(self.paused_until.load(Ordering::Relaxed)).after(LONGEST_PAUSE) > now
+        let paused = Millis(self.paused_until.load(Ordering::Relaxed));
+        paused.max(self.breaker.lock().until()).after(LONGEST_PAUSE) > now
     }
 
     /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers how long it is left alone.
@@ -60,6 +74,37 @@ impl Gate {
             self.throttled.fetch_add(1, Ordering::Relaxed);
         }
         pause
+    }
+
+    /// What the breaker lets through now; a trial is the taker's to end.
+    pub fn way(&self, now: Millis) -> Way {
+        self.breaker.lock().way(now)
+    }
+
+    /// The trial of the breaker is over.
+    pub fn trial_ended(&self) {
+        self.breaker.lock().trial_ended();
+        self.tell();
+    }
+
+    /// The endpoint failed: perhaps it is left alone now.
+    pub fn fault(&self, now: Millis, settings: Settings) {
+        if self.breaker.lock().fault(now, settings).is_some() {
+            counter!("lovage_breakers_opened_total").increment(1);
+        }
+    }
+
+    /// The endpoint answered, whatever it was.
+    pub fn works(&self) {
+        if self.breaker.lock().works() {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        if self.wanted.swap(false, Ordering::SeqCst) {
+            self.freed.send_modify(|n| *n += 1);
+        }
     }
 
     /// The worker answered in earnest: it is not throttled any more.
@@ -92,7 +137,7 @@ impl Slots {
     pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         let grow = |open: u32| (open < limit).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
-        Some(Slot { slots: Arc::clone(self) })
+        Some(Slot { slots: Arc::clone(self), trial: false })
     }
 }
 
@@ -100,9 +145,18 @@ impl Slots {
 #[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
+    /// Of the attempt that the breaker tries.
+    trial: bool,
 }
 
 impl Slot {
+    /// The slot of a trial: it ends when the slot is free.
+    #[must_use]
+    pub fn of_trial(mut self) -> Self {
+        self.trial = true;
+        self
+    }
+
     /// The gate that the slot belongs to.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.slots.gate
@@ -112,8 +166,10 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.open.fetch_sub(1, Ordering::SeqCst);
-        if self.slots.gate.wanted.swap(false, Ordering::SeqCst) {
-            self.slots.gate.freed.send_modify(|n| *n += 1);
+        if self.trial {
+            self.slots.gate.trial_ended();
+        } else {
+            self.slots.gate.tell();
         }
     }
 }

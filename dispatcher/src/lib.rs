@@ -4,6 +4,8 @@
 //! what comes due; `registry` and `gate` know the workers; `push` builds the request; `egress` is the only code that
 //! opens outgoing connections.
 
+mod breaker;
+mod control;
 pub mod egress;
 mod gate;
 mod lanes;
@@ -11,8 +13,10 @@ mod options;
 mod owner;
 mod push;
 mod registry;
+mod resume;
 mod service;
 pub mod signing;
+mod stream;
 mod timers;
 
 pub use options::Options;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovage_core::SignatureLimits;
+use lovage_core::{AttemptUrls, SignatureLimits};
 
 /// How a dispatcher works. Defaults suit one machine.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Options {
     pub max_answer: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
+    /// Where workers report; none: pushes do not say.
+    pub attempt_urls: Option<AttemptUrls>,
     /// What signatures in answers are checked against.
     pub signatures: SignatureLimits,
     /// `User-Agent` of every push.
@@ -49,6 +51,7 @@ impl Default for Options {
             close_after: Duration::from_secs(12),
             max_answer: 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
+            attempt_urls: None,
             signatures: SignatureLimits::default(),
             user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),
         }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
-use lovage_core::spec::delivered;
-use lovage_core::{Answer, AnswerHeaders, Fault, Head, Millis, Spec, TaskKey};
+use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey};
 
 use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, check_user_headers};
 use crate::options::Options;
@@ -23,6 +22,9 @@ static QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
 static ATTEMPT: HeaderName = HeaderName::from_static("lovage-attempt");
 static MAX_ATTEMPTS: HeaderName = HeaderName::from_static("lovage-max-attempts");
 static DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
+static SOFT_DEADLINE: HeaderName = HeaderName::from_static("lovage-soft-deadline");
+static ATTEMPT_URL: HeaderName = HeaderName::from_static("lovage-attempt-url");
+static RESUME: HeaderName = HeaderName::from_static("lovage-resume");
 static ROOT: HeaderName = HeaderName::from_static("lovage-root");
 static PARENT: HeaderName = HeaderName::from_static("lovage-parent");
 static ETA: HeaderName = HeaderName::from_static("lovage-eta");
@@ -37,8 +39,8 @@ pub struct Attempt<'a> {
     pub spec: &'a Spec,
     /// The payload's media type; empty: JSON.
     pub content_type: &'a [u8],
-    /// The payload as stored.
-    pub payload: &'a Bytes,
+    /// The body of the request.
+    pub body: Bytes,
     /// Who gets it.
     pub worker: &'a Worker,
     /// Where.
@@ -73,17 +75,16 @@ impl Common {
 impl Attempt<'_> {
     /// The request of this attempt. Its deadline is the task's time limit from the claim on.
     pub fn request(mut self, options: &Options) -> PushRequest {
-        let body = delivered(self.spec, &self.key.id, self.payload);
         let method = self.spec.method.as_deref().and_then(|m| m.parse().ok()).unwrap_or(http::Method::POST);
-        let headers = self.headers(&body);
-        let mut request = PushRequest::new(Arc::clone(&self.target), method, headers, body);
+        let headers = self.headers(options);
+        let mut request = PushRequest::new(self.target, method, headers, self.body);
         request.timeout = self.spec.time_limit().get();
         request.connect_timeout = options.connect_timeout.min(request.timeout);
         request.max_body = options.max_answer;
         request
     }
 
-    fn headers(&mut self, body: &Bytes) -> HeaderLines {
+    fn headers(&mut self, options: &Options) -> HeaderLines {
         let (head, spec) = (self.head, self.spec);
         let mut lines = HeaderLines::with_capacity(1024);
         self.given(&mut lines);
@@ -97,7 +98,7 @@ impl Attempt<'_> {
         lines.push(&WEBHOOK_ID, id.as_bytes());
         lines.push_number(&WEBHOOK_TIMESTAMP, seconds);
         if let Some(signer) = &self.worker.signer {
-            lines.push(&WEBHOOK_SIGNATURE, signer.sign(&id, seconds as i64, body).as_bytes());
+            lines.push(&WEBHOOK_SIGNATURE, signer.sign(&id, seconds as i64, &self.body).as_bytes());
         }
         lines.push(&IDEMPOTENCY_KEY, id.as_bytes());
         if let Some(task) = &spec.task {
@@ -108,6 +109,17 @@ impl Attempt<'_> {
         lines.push_number(&MAX_ATTEMPTS, spec.max_attempts().into());
         let deadline = self.common.deadline(head.started.after(spec.time_limit().get()));
         lines.push(&DEADLINE, deadline.as_bytes());
+        if let Some(soft) = spec.soft_time_limit {
+            set(&mut lines, &SOFT_DEADLINE, &head.started.after(soft.get()).rfc3339());
+        }
+        // Who gets a callback is no worker: it has nothing to report.
+        if let Some(urls) = options.attempt_urls.as_ref().filter(|_| spec.callback.is_none()) {
+            let token = AttemptToken { key: self.key.clone(), attempt: head.open_attempt() };
+            set(&mut lines, &ATTEMPT_URL, &urls.write(&token));
+        }
+        if head.flags.has(Flags::RESUMED) {
+            lines.push_number(&RESUME, 1);
+        }
         if let Some(root) = &spec.root {
             set(&mut lines, &ROOT, &root.to_string());
         }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Way;
 use crate::egress::{AddressPolicy, Target, check_user_headers};
 use crate::gate::{Gate, Slot, Slots};
 use crate::signing::Signer;
@@ -84,10 +85,22 @@ impl Worker {
             return Admission::NoInstance;
         }
         for asked in [false, true] {
+            let trial = match self.gate.way(now) {
+                Way::Free => false,
+                Way::Trial => true,
+                Way::Until(until) => return Admission::Paused(until),
+                Way::TrialOut => {
+                    self.gate.want();
+                    continue;
+                }
+            };
             let mut free: Vec<&Instance> = live().filter(|i| i.slots.open() < i.capacity).collect();
             free.sort_by_key(|i| i.slots.open());
             if let Some((slot, instance)) = free.iter().find_map(|i| Some((i.slots.take(i.capacity)?, (*i).clone()))) {
-                return Admission::Slot(slot, instance);
+                return Admission::Slot(if trial { slot.of_trial() } else { slot }, instance);
+            }
+            if trial {
+                self.gate.trial_ended();
             }
             // A slot that is freed between looking and asking would be missed: ask, then look once more.
             if !asked {
@@ -181,6 +194,11 @@ impl Registry {
     /// The task types of a namespace, for the signatures that its workers answer.
     pub fn types(&self, ns: Ns) -> Option<Arc<TaskTypes>> {
         self.snapshot.load().types.of(ns).cloned()
+    }
+
+    /// The worker with this mark.
+    pub fn marked(&self, ns: Ns, mark: u32) -> Option<Arc<Worker>> {
+        self.snapshot.load().workers.get(&ns)?.iter().find(|worker| worker.mark == mark).cloned()
     }
 
     /// The stand-in for a worker of an origin of bare URLs.

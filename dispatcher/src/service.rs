@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::control::Control;
 use crate::egress::Transport;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, Uptime};
@@ -35,11 +36,13 @@ impl Dispatcher {
         metrics::gauge!("lovage_attempts_open_limit").set(most as f64);
         let room = Arc::new(Semaphore::new(most));
         let start = Instant::now();
+        let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         Self {
             shared: Arc::new(Shared {
                 store,
                 transport,
+                control,
                 registry,
                 options,
                 random,

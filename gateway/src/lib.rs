@@ -4,6 +4,7 @@
 //! dispatcher only in the store, whose feed wakes those who wait.
 
 mod app;
+mod attempt_key;
 mod auth;
 mod batch;
 mod body;
@@ -39,6 +40,7 @@ use axum::Router;
 use lovage_store::Store;
 use tokio_util::sync::CancellationToken;
 
+pub use attempt_key::ensure_attempt_key;
 pub use auth::{AdminKeys, Auth, Caller, KeyCheck};
 pub use ids::Random;
 pub use options::{GatewayOptions, Limits, RenderMetrics, Times};

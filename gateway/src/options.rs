@@ -7,7 +7,7 @@ use metrics::gauge;
 
 use crate::auth::Auth;
 use crate::ids::Random;
-use lovage_core::{Destinations, SignatureLimits};
+use lovage_core::{AttemptUrls, Destinations, SignatureLimits};
 
 /// Sizes of what is accepted, in bytes or items (API: Conventions).
 #[derive(Clone, Debug)]
@@ -175,6 +175,8 @@ pub struct GatewayOptions {
     pub random: Random,
     /// Where others reach this server, for links on the start page; `None`: relative links only.
     pub public_url: Option<String>,
+    /// Where workers report.
+    pub attempt_urls: AttemptUrls,
     /// The text of `/metrics`; `None`: the route is 404.
     pub metrics: Option<RenderMetrics>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use lovage_core::AttemptUrls;
 use lovage_dispatcher::egress::{AddressPolicy, EgressOptions, HttpTransport};
 use lovage_dispatcher::{Dispatcher, Options, Random, Registry};
 use rustix::time::{ClockId, clock_gettime};
@@ -26,7 +27,13 @@ pub(crate) struct Dispatch {
 
 impl Dispatch {
     /// Reads what the configuration names.
-    pub fn new(config: &Config, policy: AddressPolicy, storage: &Storage, random: Random) -> anyhow::Result<Self> {
+    pub fn new(
+        config: &Config,
+        policy: AddressPolicy,
+        storage: &Storage,
+        attempt_urls: AttemptUrls,
+        random: Random,
+    ) -> anyhow::Result<Self> {
         let extra_ca = match &config.egress.extra_ca_file {
             Some(path) => std::fs::read(path).with_context(|| format!("egress.extra_ca_file: cannot read {}", path.display()))?,
             None => Vec::new(),
@@ -34,7 +41,11 @@ impl Dispatch {
         Ok(Self {
             storage: (Arc::clone(&storage.store), storage.session),
             egress: EgressOptions { policy, extra_ca, ..config.egress.options() },
-            options: Options { signatures: config.limits.options().signature(), ..config.dispatcher.options() },
+            options: Options {
+                attempt_urls: Some(attempt_urls),
+                signatures: config.limits.options().signature(),
+                ..config.dispatcher.options()
+            },
             random,
             threads: config.runtime.dispatcher_threads,
             grace: config.grace.get(),

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
+use lovage_core::AttemptUrls;
 use lovage_gateway::{Auth, Gateway, GatewayOptions};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -73,10 +74,15 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     let storage = Storage::open(&config, data_dir.as_deref()).await?;
     let policy = config.policy(mode == Mode::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
+    let attempt_key = lovage_gateway::ensure_attempt_key(&*storage.store).await.context("cannot make the key of attempt URLs")?;
     let (auth, new_key) = auth(mode, &config, &storage).await?;
     let listener = listen(&config).await?;
     let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
     storage.sign(data_dir.as_deref(), &url);
+    if config.public_url.is_none() && config.listen.ip().is_unspecified() {
+        tracing::warn!("workers are told to report to {url}; if they run elsewhere, set --public-url");
+    }
+    let attempt_urls = AttemptUrls::new(config.public_url.as_deref().unwrap_or(&url), attempt_key);
     let demo = match mode {
         Mode::Dev => Some(demo(&storage, &listener).await?),
         Mode::Serve => None,
@@ -84,7 +90,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
 
     let random = lovage_gateway::Random::from_os().context("no random numbers")?;
     let draw = random.clone();
-    let dispatch = Dispatch::new(&config, policy.clone(), &storage, Arc::new(move || draw.next()))?;
+    let dispatch = Dispatch::new(&config, policy.clone(), &storage, attempt_urls.clone(), Arc::new(move || draw.next()))?;
     let dispatcher = dispatch.start(stop.clone())?;
     let gateway = Gateway::start(
         Arc::clone(&storage.store),
@@ -95,6 +101,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
             times: config.times.options(config.grace),
             random,
             public_url: config.public_url.clone(),
+            attempt_urls,
             metrics: Some(Arc::new(move || metrics.render())),
         },
     );

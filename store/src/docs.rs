@@ -17,13 +17,15 @@ pub enum DocKind {
     SigningKey = b's',
     /// Defaults and a schema for the tasks of a pattern.
     TaskType = b't',
+    /// The key that the tokens of attempts are made with; one for the whole store.
+    AttemptKey = b'a',
     /// Facts about the store itself.
     Meta = b'm',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::Meta];
+    pub const ALL: [Self; 7] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Meta];
 }
 
 /// A document as stored.

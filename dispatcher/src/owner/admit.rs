@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use lovage_core::decide::claim;
+use lovage_core::spec::delivered;
 use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, State, TaskError, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Done;
-use super::settle::PushEnd;
-use super::{Claiming, Owner, Running, STORE_PAUSE, Shared};
+use super::settle::{PushEnd, Told};
+use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
+use crate::egress::Pushed;
 use crate::gate::Slot;
 use crate::lanes::{Closed, Waiting};
-use crate::push::Attempt;
+use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
+use crate::resume;
+use crate::stream::{self, Sink};
 
 /// A task on its way to running, with everything its push needs.
 pub(super) struct Plan {
@@ -222,8 +226,21 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
-        let running = Running { head, spec, queue, worker, push: None, slot: Some(slot), _room: room, ending: false };
-        self.running.insert(key.clone(), running);
+        let running = Running {
+            head,
+            spec,
+            queue,
+            worker,
+            push: None,
+            slot: Some(slot),
+            _room: room,
+            ending: false,
+            over: false,
+            streaming: None,
+            told_cancel: false,
+        };
+        // One that a report has ended may still have its connection open.
+        self.slots_freed |= self.running.insert(key.clone(), running).is_some();
         if void {
             return self.end_attempt(&key, Event::GivenBack { attempt }, None);
         }
@@ -239,28 +256,78 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
             return;
         };
-        let request = Attempt {
-            key: &key,
-            head: &running.head,
-            spec: &running.spec,
-            content_type: &body.content_type,
-            payload: &body.payload,
-            worker: &running.worker,
-            target,
-            common: &mut self.common,
+        if running.spec.soft_time_limit.is_some() {
+            let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
+            self.note_soft_limit(&key, &started, &given, &called);
         }
-        .request(&self.shared.options);
-        let (transport, ends) = (Arc::clone(&self.shared.transport), self.ends_in.clone());
-        let pushed = key.clone();
-        let task = tokio::spawn(async move {
-            let outcome = transport.push(request).await;
-            // The owner outlives its pushes; if it is gone nobody wants the answer.
-            let _ = ends.send(PushEnd { key: pushed, attempt, instance: instance.url, pushed: outcome });
+        let Some(running) = self.running.get_mut(&key) else { return };
+        let limits = stream::Limits {
+            silence: running.spec.time_limit().get(),
+            until: running.spec.max_run.map(|max_run| Instant::now() + max_run.get()),
+            max_line: self.shared.options.max_answer,
+        };
+        let (sink_key, news) = (key.clone(), self.ends_in.clone());
+        let sink = Sink::new(limits, move |stream| {
+            // As with ends: if the owner is gone nobody wants it.
+            let _ = news.send(Told::News { key: sink_key.clone(), attempt, stream });
         });
+        let end = PushTo { key: key.clone(), attempt, instance: instance.url, ends: self.ends_in.clone() };
+        let transport = Arc::clone(&self.shared.transport);
+        let task = if running.head.flags.has(Flags::RESUMED) {
+            let (shared, p, key) = (Arc::clone(&self.shared), self.partition, key.clone());
+            let (head, spec, worker) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
+            tokio::spawn(async move {
+                let children = background::children(&shared, p, &key).await;
+                let mut request = Attempt {
+                    key: &key,
+                    head: &head,
+                    spec: &spec,
+                    content_type: b"",
+                    body: resume::body(&spec, &key.id, &body, &children),
+                    worker: &worker,
+                    target,
+                    common: &mut Common::new(&shared.options.user_agent),
+                }
+                .request(&shared.options);
+                drop(children);
+                request.sink = Some(Box::new(sink));
+                end.send(transport.push(request).await);
+            })
+        } else {
+            let mut request = Attempt {
+                key: &key,
+                head: &running.head,
+                spec: &running.spec,
+                content_type: &body.content_type,
+                body: delivered(&running.spec, &key.id, &body.payload),
+                worker: &running.worker,
+                target,
+                common: &mut self.common,
+            }
+            .request(&self.shared.options);
+            request.sink = Some(Box::new(sink));
+            tokio::spawn(async move { end.send(transport.push(request).await) })
+        };
         running.push = Some(AbortOnDropHandle::new(task));
         if running.head.flags.has(Flags::CANCEL) {
             self.on_cancel_wish(&key);
         }
+    }
+}
+
+/// Where the end of a push is told.
+struct PushTo {
+    key: TaskKey,
+    attempt: lovage_core::Attempt,
+    instance: Arc<str>,
+    ends: mpsc::UnboundedSender<Told>,
+}
+
+impl PushTo {
+    fn send(self, pushed: Pushed) {
+        let Self { key, attempt, instance, ends } = self;
+        // The owner outlives its pushes; if it is gone nobody wants the answer.
+        let _ = ends.send(Told::End(PushEnd { key, attempt, instance, pushed }));
     }
 }
 

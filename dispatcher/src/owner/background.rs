@@ -8,6 +8,7 @@ use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKe
 use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
 
 use super::{STORE_PAUSE, Shared};
+use crate::resume::{self, Child};
 
 /// Records swept or recovered at once.
 const BATCH: usize = 200;
@@ -149,6 +150,19 @@ pub(super) async fn nothing_left(shared: &Shared, p: Partition) -> bool {
     match own_attempts(shared, p).await {
         Ok(found) => found.is_empty() || give_back(shared, p, found).await,
         Err(_) => false,
+    }
+}
+
+/// The children that a parent waited for. Tries until the store has answered; whoever drops this does not want them any more.
+pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> Vec<Child> {
+    loop {
+        match resume::children(&shared.store, p, parent).await {
+            Ok(children) => return children,
+            Err(error) => {
+                error.log("read what became of spawned tasks");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use lovage_store::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::updates::Update;
 use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
 use crate::lanes::Waiting;
 use crate::timers;
@@ -37,6 +38,7 @@ pub(super) enum Done {
     /// Attempts of this session as stored.
     Audited(Result<Vec<(TaskKey, Head)>>),
     Settled(Vec<Box<Settlement>>, Result<Vec<Committed>>),
+    Updated(Vec<Update>, Result<Vec<Committed>>),
     Due,
     /// Whether there is more to delete.
     Swept(bool),
@@ -101,6 +103,7 @@ impl Owner {
                 }
             }
             Done::Settled(items, outcome) => self.on_settled(items, outcome),
+            Done::Updated(items, outcome) => self.on_updated(items, outcome),
             Done::Due => self.due_calls -= 1,
             Done::Swept(more) => {
                 self.sweeping = false;

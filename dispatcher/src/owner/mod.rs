@@ -8,9 +8,11 @@ mod admit;
 mod background;
 mod calls;
 mod meters;
+mod orders;
 mod settle;
+mod updates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +31,10 @@ use tokio_util::task::AbortOnDropHandle;
 use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
-use self::settle::{PushEnd, Settlement};
+use self::orders::Soft;
+use self::settle::{Settlement, Told};
+use self::updates::Streaming;
+use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
@@ -48,6 +53,7 @@ pub type Uptime = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     pub transport: Arc<dyn Transport>,
+    pub control: Control,
     pub registry: Arc<Registry>,
     pub options: Options,
     pub random: Random,
@@ -88,6 +94,12 @@ struct Running {
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
     ending: bool,
+    /// The store says that the attempt is over: a report ended it. Its connection may end by itself, for a moment.
+    over: bool,
+    /// Its answer comes line by line.
+    streaming: Option<Box<Streaming>>,
+    /// Its worker was told of a cancel.
+    told_cancel: bool,
 }
 
 /// A task whose claim is on its way.
@@ -140,11 +152,15 @@ pub(crate) struct Owner {
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
     graces: BTreeMap<(Instant, TaskKey), u32>,
+    /// When workers are told of soft time limits.
+    softs: BTreeMap<(Instant, TaskKey), Soft>,
+    /// When what a worker said is stored.
+    updates: BTreeSet<(Instant, TaskKey)>,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
     common: Common,
     meters: Meters,
-    ends: mpsc::UnboundedReceiver<PushEnd>,
-    ends_in: mpsc::UnboundedSender<PushEnd>,
+    ends: mpsc::UnboundedReceiver<Told>,
+    ends_in: mpsc::UnboundedSender<Told>,
     stopping: Option<Instant>,
 }
 
@@ -153,6 +169,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Batches of due tasks handled at the same time.
 const DUE_CALLS: usize = 4;
 const FEED_WAIT: Duration = Duration::from_secs(10);
+/// How long the connection of an attempt that a report has ended may stay open: a worker may complete and then answer.
+const AFTER_REPORT: Duration = Duration::from_secs(2);
 /// How often attempts of this session are looked for that nobody here knows.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long after the grace of a stop a store that stays away is waited for.
@@ -201,6 +219,8 @@ impl Owner {
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
+            softs: BTreeMap::new(),
+            updates: BTreeSet::new(),
             calls: FuturesUnordered::new(),
             common,
             meters: Meters::new(partition),
@@ -231,9 +251,9 @@ impl Owner {
                 // Before all that may come without end: a busy owner renews in time.
                 _ = tick.tick() => self.on_tick(),
                 Some(end) = self.ends.recv() => {
-                    self.on_push_end(end);
+                    self.on_told(end);
                     while let Ok(end) = self.ends.try_recv() {
-                        self.on_push_end(end);
+                        self.on_told(end);
                     }
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
@@ -249,11 +269,13 @@ impl Owner {
     fn work(&mut self) {
         self.check_lease();
         self.close_overdue();
+        self.tell_soft_limits();
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
             self.admit();
             self.load_windows();
             self.flush();
+            self.send_updates();
         }
     }
 
@@ -282,6 +304,12 @@ impl Owner {
         }
         if let Some(((grace, _), _)) = self.graces.first_key_value() {
             wake = wake.min(*grace);
+        }
+        if let Some(((soft, _), _)) = self.softs.first_key_value() {
+            wake = wake.min(*soft);
+        }
+        if let Some((update, _)) = self.updates.first() {
+            wake = wake.min(*update);
         }
         if let Some(stop) = self.stopping {
             wake = wake.min(if stop > now { stop } else { stop + HOPELESS });
@@ -352,8 +380,12 @@ impl Owner {
 
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
         let Some(head) = &row.head else { return };
+        self.look_if_over(&row.key, head);
         if head.is_accepted() {
             self.timers.add(head.deadline, &row.key);
+            if source != self.shared.session {
+                self.tell_accepted_cancel(&row.key, head);
+            }
         }
         if head.state == State::Running {
             if source == self.shared.session {
@@ -390,14 +422,30 @@ impl Owner {
         }
     }
 
+    /// A report ended the attempt whose connection is open here.
+    fn look_if_over(&mut self, key: &TaskKey, head: &Head) {
+        let Some(running) = self.running.get_mut(key).filter(|running| !running.ending && !running.over) else { return };
+        let open = head.state == State::Running && head.open_attempt() == running.head.open_attempt() && !head.is_accepted();
+        if !open && head.version > running.head.version {
+            running.over = true;
+            self.graces.insert((Instant::now() + AFTER_REPORT, key.clone()), running.head.attempt);
+        }
+    }
+
     /// A cancel of an open attempt: hard at once, soft after the worker's grace.
     fn on_cancel_wish(&mut self, key: &TaskKey) {
-        let Some(running) = self.running.get(key) else { return };
+        let now = self.now();
+        let Some(running) = self.running.get_mut(key) else { return };
         if !running.head.flags.has(Flags::CANCEL) || running.ending {
             return;
         }
         let grace = if running.head.flags.has(Flags::HARD) { Duration::ZERO } else { running.worker.config.cancel_grace() };
         self.graces.insert((Instant::now() + grace, key.clone()), running.head.attempt);
+        if !std::mem::replace(&mut running.told_cancel, true) {
+            let about = About { key: key.clone(), attempt: running.head.attempt, deadline: now.after(grace) };
+            let worker = Arc::clone(&running.worker);
+            self.tell(&worker, Order::Cancel, &about);
+        }
     }
 
     /// Closes connections whose cancel has waited long enough.
@@ -408,9 +456,20 @@ impl Owner {
         {
             let Some(((_, key), number)) = self.graces.pop_first() else { break };
             let Some(running) = self.running.get(&key).filter(|r| r.head.attempt == number && !r.ending) else { continue };
+            if running.over {
+                self.drop_over(&key);
+                continue;
+            }
             let attempt = running.head.open_attempt();
             self.end_attempt(&key, Event::Aborted { attempt }, None);
         }
+    }
+
+    /// Lets go of an attempt that a report has ended.
+    fn drop_over(&mut self, key: &TaskKey) {
+        self.running.remove(key);
+        self.freed += 1;
+        self.slots_freed = true;
     }
 
     fn begin_stop(&mut self, grace: Duration) {

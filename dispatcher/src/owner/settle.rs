@@ -1,16 +1,28 @@
 //! From the end of an attempt to the store: answer → event → `decide` → one guarded commit per batch.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use lovage_core::attempt::LOG_BYTES;
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
+use lovage_core::{Answer, Attempt, Event, Flags, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
 use super::calls::Done;
 use super::{Owner, Shared};
+use crate::control::{About, Order};
 use crate::egress::Pushed;
 use crate::push;
+use crate::stream::{self, Stream};
+
+/// What a push tells its owner.
+pub(super) enum Told {
+    /// It streams, and perhaps there are news.
+    News { key: TaskKey, attempt: Attempt, stream: Arc<Stream> },
+    /// It came back.
+    End(PushEnd),
+}
 
 /// A push that came back.
 pub(super) struct PushEnd {
@@ -31,6 +43,8 @@ pub(super) struct Settlement {
     /// The worker's name; a bare URL has none.
     worker: Option<Arc<str>>,
     note: Option<Note>,
+    /// Log lines that are not stored yet.
+    logs: Vec<String>,
 }
 
 /// What the attempt's entry says beyond the rules.
@@ -42,27 +56,49 @@ pub(super) struct Note {
 }
 
 impl Owner {
-    pub(super) fn on_push_end(&mut self, end: PushEnd) {
+    pub(super) fn on_told(&mut self, told: Told) {
+        match told {
+            Told::News { key, attempt, stream } => self.on_news(&key, attempt, stream),
+            Told::End(end) => self.on_push_end(end),
+        }
+    }
+
+    fn on_push_end(&mut self, end: PushEnd) {
         let Some(running) = self.running.get_mut(&end.key).filter(|r| r.head.open_attempt() == end.attempt && !r.ending) else {
             return;
         };
+        if running.over {
+            // What it says was reported before, or came too late.
+            return self.drop_over(&end.key);
+        }
         running.push = None;
-        running.slot = None;
+        // Free when the breaker knows what came of it.
+        let slot = running.slot.take();
         self.freed += 1;
         self.slots_freed = true;
         let now = self.shared.store.clock().now();
         let elapsed = end.pushed.elapsed;
+        let complete = end.pushed.outcome.is_ok();
+        let streamed = match &running.streaming {
+            Some(streaming) => streaming.stream().end(complete),
+            None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
+        };
         let answer = push::answer(end.pushed);
         let worker = &running.worker;
         let registry = &self.shared.registry;
         let types = registry.types(end.key.ns);
         let rules = Rules { limits: &self.shared.options.signatures, destinations: registry.policy(), types: types.as_deref() };
-        let mut outcome = classify(&answer, &worker.status_map, worker.config.accepts, now.0).read(&rules);
+        let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
+        let mut outcome = judged.read(&rules);
         match &mut outcome {
             Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
-            Outcome::Endpoint { .. } => {}
-            _ => running.worker.gate.recovered(),
+            Outcome::Endpoint { .. } => worker.gate.fault(now, worker.config.breaker()),
+            _ => worker.gate.recovered(),
         }
+        if !matches!(outcome, Outcome::Endpoint { .. }) {
+            worker.gate.works();
+        }
+        drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         self.meters.attempt(&outcome);
         let (status, excerpt) = match &answer {
@@ -70,6 +106,11 @@ impl Owner {
             Answer::Response { status, .. } if matches!(outcome, Outcome::Success { .. }) => (Some(*status), None),
             other => push::excerpt(other),
         };
+        if matches!(outcome, Outcome::TimedOut { .. }) {
+            let worker = Arc::clone(&running.worker);
+            let about = About { key: end.key.clone(), attempt: end.attempt.number, deadline: now };
+            self.tell(&worker, Order::HardTimeout, &about);
+        }
         let note = Note { instance: end.instance, status, excerpt };
         self.end_attempt(&end.key, Event::Answered { attempt: end.attempt, outcome }, Some(note));
     }
@@ -77,13 +118,18 @@ impl Owner {
     /// The attempt is over: close its connection, give back its slot, and send its end to the store.
     pub(super) fn end_attempt(&mut self, key: &TaskKey, event: Event, note: Option<Note>) {
         let (now, random) = (self.now(), (self.shared.random)());
+        if self.running.get(key).is_some_and(|running| running.over) {
+            return self.drop_over(key);
+        }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
         if running.slot.take().is_some() {
             self.slots_freed = true;
         }
         running.ending = true;
-        let transition = match decide(key, &running.head, &running.spec, event.clone(), now, random) {
+        let logs = running.streaming.take().map(|streaming| streaming.stream().take().logs).unwrap_or_default();
+        let head = with_entry(&running.head, &logs);
+        let transition = match decide(key, &head, &running.spec, event.clone(), now, random) {
             Ok(transition) => transition,
             Err(refusal) => {
                 tracing::error!(%refusal, task.id = %key.id, "the end of an attempt was refused");
@@ -100,6 +146,7 @@ impl Owner {
             queue: Arc::clone(&running.queue),
             worker: (running.worker.mark != 0).then(|| Arc::clone(&running.worker.name)),
             note,
+            logs,
         });
         self.settle(settlement);
     }
@@ -197,7 +244,9 @@ impl Owner {
         let (now, random) = (self.now(), (self.shared.random)());
         // Not every event names its attempt: a later one of this session must not be ended by it.
         let same = head.open_attempt() == item.was.open_attempt();
-        let Some(transition) = decide(&item.key, &head, &item.spec, item.event.clone(), now, random).ok().filter(|_| same) else {
+        let Some(transition) =
+            decide(&item.key, &with_entry(&head, &item.logs), &item.spec, item.event.clone(), now, random).ok().filter(|_| same)
+        else {
             self.meters.answers_fenced.increment(1);
             return self.forget(&item);
         };
@@ -210,12 +259,25 @@ impl Owner {
     }
 }
 
+/// The head to decide on: log lines need an entry, also of an attempt that has none otherwise.
+fn with_entry<'h>(head: &'h Head, logs: &[String]) -> Cow<'h, Head> {
+    if logs.is_empty() {
+        return Cow::Borrowed(head);
+    }
+    Cow::Owned(Head { flags: head.flags.with(Flags::HAS_ATTEMPTS), ..head.clone() })
+}
+
 fn commit(shared: &Shared, item: &Settlement) -> Commit {
     let mut transition = item.transition.clone();
     if let (Some(entry), Some(note)) = (&mut transition.attempt, &item.note) {
         entry.instance = Some(note.instance.to_string());
         entry.status = note.status.or(entry.status);
         entry.excerpt.clone_from(&note.excerpt);
+    }
+    if !item.logs.is_empty()
+        && let Some(entry) = transition.attempt.take()
+    {
+        transition.attempt = Some(entry.with_logs(item.logs.clone(), LOG_BYTES));
     }
     let (queue, now) = (Arc::clone(&item.queue), shared.store.clock().now());
     Commit::of(&item.key, item.was.clone(), transition, &item.spec, queue, item.worker.as_deref(), now, &*shared.random)

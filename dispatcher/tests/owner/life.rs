@@ -214,7 +214,7 @@ async fn a_running_task_is_canceled_after_its_grace_or_at_once() {
         let key = world.submit(call("t")).await;
         world.until_state(&key, State::Running).await;
         let start = Instant::now();
-        world.cancel(&key, &call("t"), hard).await;
+        world.cancel(&key, hard).await;
         let head = world.until_final(&key).await;
         assert_eq!((head.state, head.reason), (State::Canceled, Reason::Requested));
         let waited = start.elapsed().as_millis();

@@ -3,5 +3,7 @@
 
 mod life;
 mod outage;
+mod protocol;
 mod simulation;
+mod streams;
 mod world;

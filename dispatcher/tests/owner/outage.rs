@@ -148,7 +148,7 @@ async fn a_free_slot_is_not_kept_for_a_lane_that_has_nothing() {
     let waits = world.submit(call("e")).await;
     sleep(Duration::from_secs(1)).await;
     for key in &gone {
-        world.cancel(key, &call("t"), false).await;
+        world.cancel(key, false).await;
     }
     let start = Instant::now();
     world.until_final(&waits).await;
@@ -168,7 +168,7 @@ async fn a_cancel_is_seen_by_an_owner_that_fell_behind() {
     let other = world.submit(call("t")).await;
     world.until_state(&other, State::Running).await;
     let start = Instant::now();
-    world.cancel(&key, &call("t"), true).await;
+    world.cancel(&key, true).await;
     assert_eq!(world.until_final(&key).await.state, State::Canceled);
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     node.stop().await;

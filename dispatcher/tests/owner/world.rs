@@ -12,7 +12,9 @@ use lovage_core::worker::WorkerConfig;
 use lovage_core::{
     Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
 };
-use lovage_dispatcher::egress::{AddressPolicy, FaultKind, PushFault, PushRequest, Pushed, Response, Transport};
+use lovage_dispatcher::egress::{
+    AddressPolicy, AnswerSink, FaultKind, PushFault, PushRequest, Pushed, Response, SinkVerdict, Transport,
+};
 use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
 use lovage_store::{
     Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
@@ -30,7 +32,11 @@ pub const EPOCH: Millis = Millis(1_800_000_000_000);
 pub enum Reply {
     Status(u16, &'static str),
     Header(u16, &'static str, &'static str),
+    /// 200 with a document of this content type.
+    Document(&'static str, String),
     Fault(FaultKind),
+    /// 200 with these pieces of NDJSON, each after its pause; then the end, or this fault.
+    Stream(Vec<(Duration, String)>, Option<FaultKind>),
     /// Answers 200 only after this long.
     Slow(Duration),
 }
@@ -65,7 +71,7 @@ impl Drop for Closing<'_> {
 }
 
 impl Transport for Scripted {
-    fn push(&self, request: PushRequest) -> BoxFuture<'_, Pushed> {
+    fn push(&self, mut request: PushRequest) -> BoxFuture<'_, Pushed> {
         Box::pin(async move {
             let headers = request.headers.to_map();
             let text = |name: &str| headers[name].to_str().unwrap().to_owned();
@@ -87,15 +93,25 @@ impl Transport for Scripted {
             let _closing = Closing(self, index);
             let mut headers = HeaderMap::new();
             let outcome = match reply {
-                Reply::Status(status, body) => Ok((status, body)),
+                Reply::Status(status, body) => Ok((status, body.to_owned())),
                 Reply::Header(status, name, value) => {
                     headers.insert(name, value.parse().unwrap());
-                    Ok((status, ""))
+                    Ok((status, String::new()))
+                }
+                Reply::Document(content_type, body) => {
+                    headers.insert("content-type", content_type.parse().unwrap());
+                    Ok((200, body))
                 }
                 Reply::Fault(kind) => Err(PushFault::new(kind)),
+                Reply::Stream(pieces, fault) => {
+                    headers.insert("content-type", "application/x-ndjson".parse().unwrap());
+                    let mut sink = request.sink.take().unwrap();
+                    assert!(sink.head(StatusCode::OK, &headers));
+                    stream(&mut *sink, pieces, fault, request.timeout).await.map(|()| (200, String::new()))
+                }
                 Reply::Slow(time) => {
                     if tokio::time::timeout(request.timeout, tokio::time::sleep(time)).await.is_ok() {
-                        Ok((200, "\"slow\""))
+                        Ok((200, "\"slow\"".to_owned()))
                     } else {
                         Err(PushFault::new(FaultKind::TimedOut))
                     }
@@ -104,12 +120,33 @@ impl Transport for Scripted {
             let outcome = outcome.map(|(status, body)| Response {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers,
-                body: Bytes::from_static(body.as_bytes()),
+                body: Bytes::from(body),
                 truncated: false,
             });
             Pushed { outcome, sent: 0, received: 0, reused: false, elapsed: Duration::ZERO }
         })
     }
+}
+
+/// Hands the pieces to the sink, within the time limit that it moves.
+async fn stream(
+    sink: &mut dyn AnswerSink,
+    pieces: Vec<(Duration, String)>,
+    fault: Option<FaultKind>,
+    timeout: Duration,
+) -> Result<(), PushFault> {
+    let mut deadline = Instant::now() + timeout;
+    for (pause, piece) in pieces {
+        if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
+            return Err(PushFault::new(FaultKind::TimedOut));
+        }
+        match sink.chunk(piece.into()) {
+            SinkVerdict::Continue => {}
+            SinkVerdict::Extend(by) => deadline = Instant::now() + by,
+            SinkVerdict::Stop => return Ok(()),
+        }
+    }
+    fault.map_or(Ok(()), |kind| Err(PushFault::new(kind)))
 }
 
 pub struct World {
@@ -246,21 +283,20 @@ impl World {
     }
 
     /// Asks for a cancel as a gateway does; what has ended or is being canceled already stays as it is.
-    pub async fn cancel(&self, key: &TaskKey, spec: &Spec, hard: bool) {
+    pub async fn cancel(&self, key: &TaskKey, hard: bool) {
+        self.happen(key, |_| Event::Cancel { hard, reason: Reason::Requested, grace: Duration::from_secs(10) }).await;
+    }
+
+    /// What a gateway makes happen; nothing if the rules refuse it.
+    pub async fn happen(&self, key: &TaskKey, event: impl Fn(&Head) -> Event) {
         loop {
-            let was = self.head(key).await;
+            let stored = self.stored(key).await;
+            let spec = Spec::decode(&Body::decode(&stored.body.unwrap()).unwrap().spec).unwrap();
             let now = self.store.clock().now();
-            let Ok(next) = decide(key, &was, spec, cancel(hard), now, 0) else { return };
-            let commit = Commit {
-                key: key.clone(),
-                was,
-                head: next.head,
-                queue: spec.queue().into(),
-                body: None,
-                result: None,
-                attempt: None,
-                effects: vec![],
-            };
+            let Ok(next) = decide(key, &stored.head, &spec, event(&stored.head), now, 0) else { return };
+            let commit = Commit::of(key, stored.head, next, &spec, spec.queue().into(), None, now, || {
+                (1 << 60) | (self.next_id.fetch_add(1, Ordering::Relaxed) << 20)
+            });
             let p = self.partition(key);
             let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, lovage_store::Sync::Durable).await.unwrap();
             if done == [Committed::Ok] {
@@ -320,11 +356,6 @@ impl World {
 }
 
 /// A call of a task by name.
-/// A request to call a task off.
-fn cancel(hard: bool) -> Event {
-    Event::Cancel { hard, reason: Reason::Requested, grace: Duration::from_secs(10) }
-}
-
 pub fn call(task: &str) -> Spec {
     Spec { task: Some(task.into()), ..Spec::default() }
 }

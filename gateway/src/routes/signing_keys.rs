@@ -37,7 +37,7 @@ pub async fn ensure_signing_key(store: &dyn Store) -> Result<(), EnsureError> {
     Ok(())
 }
 
-/// Why the first signing key could not be made.
+/// Why a key that every store has could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EnsureError {
     /// The system gave no random numbers.

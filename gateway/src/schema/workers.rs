@@ -36,12 +36,29 @@ pub(crate) struct WorkerIn {
     pub concurrency: Option<u32>,
     /// How long a running attempt may go on after a soft cancel (10 s).
     pub cancel_grace: Option<Duration>,
+    /// Every 202 that it answers is an acceptance, with a `Lovage-Lease` or without (false).
+    pub r#async: Option<bool>,
+    /// Where it is told of cancels and time limits, by signed posts.
+    pub control_url: Option<String>,
+    /// When it is left alone because its endpoint fails.
+    pub breaker: Option<Breaker>,
     /// Added to every delivery. Values are never shown; `null` keeps the stored value.
     pub headers: Option<BTreeMap<String, Option<String>>>,
     /// What its statuses mean.
     pub status_map: Option<StatusMap>,
     /// `whsec_…`, made if not given.
     pub signing: Option<String>,
+}
+
+/// When a worker is left alone because its endpoint fails.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Breaker {
+    /// After so many faults of the endpoint in a row (5).
+    #[schema(minimum = 1, maximum = 10_000)]
+    pub failures: Option<u32>,
+    /// For so long at first (10 s; 100 ms to 1 h), then one attempt is tried; twice as long after each that fails, up to eight
+    /// times.
+    pub open_for: Option<Duration>,
 }
 
 /// A preset's name, or a preset with exceptions.
@@ -67,6 +84,15 @@ pub(crate) struct StatusMapObject {
     pub endpoint: Option<Vec<u16>>,
 }
 
+/// When a worker is left alone.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BreakerView {
+    /// After so many faults of the endpoint in a row.
+    pub failures: u32,
+    /// For so long at first.
+    pub open_for: String,
+}
+
 /// A registered worker.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Worker {
@@ -82,6 +108,12 @@ pub(crate) struct Worker {
     pub concurrency: u32,
     /// How long a running attempt may go on after a soft cancel.
     pub cancel_grace: String,
+    /// Whether every 202 that it answers is an acceptance.
+    pub r#async: bool,
+    /// Where it is told of cancels and time limits.
+    pub control_url: Option<String>,
+    /// When it is left alone because its endpoint fails.
+    pub breaker: BreakerView,
     /// Names of the headers added to every delivery.
     pub headers: BTreeMap<String, Option<String>>,
     /// What its statuses mean.

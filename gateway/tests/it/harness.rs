@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use lovage_core::problem::Code;
-use lovage_core::{Destinations, HeaderRefusal, UrlRefusal};
+use lovage_core::{AttemptUrls, Destinations, HeaderRefusal, TokenKey, UrlRefusal};
 use lovage_core::{Event, Ns, Outcome, SessionId, Spec, TaskId, TaskKey, decide};
 use lovage_gateway::{Auth, Gateway, GatewayOptions, Limits, Random, Times};
 use lovage_store::wrap::Faulty;
@@ -80,6 +80,7 @@ pub fn options() -> GatewayOptions {
         times: Times::default(),
         random: Random::seeded(7),
         public_url: None,
+        attempt_urls: AttemptUrls::new("http://localhost", TokenKey::new(&[7; 32])),
         metrics: Some(Arc::new(|| "lovage_up 1\n".to_owned())),
     }
 }

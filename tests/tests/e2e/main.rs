@@ -2,9 +2,11 @@
 // Tests look at the wall clock too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+#[macro_use]
 mod contract;
 mod documents;
 mod examples;
 mod faults;
 mod harness;
+mod protocol;
 mod server;

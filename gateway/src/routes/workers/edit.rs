@@ -1,12 +1,14 @@
 //! Reading the fields of a worker into its stored form. PUT starts from an empty one, PATCH from the stored one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lovage_core::classify::StatusMap;
 use lovage_core::problem;
 use lovage_core::problem::{Code, Problem, pointer_step};
-use lovage_core::worker::WorkerConfig;
+use lovage_core::units::Dur;
+use lovage_core::worker::{Breaker, WorkerConfig};
 use serde_json::value::RawValue;
 
 use crate::app::App;
@@ -14,25 +16,27 @@ use crate::secrets;
 use lovage_core::fields::{self, Errors};
 use lovage_core::{Rules, names};
 
-const FIELDS: [&str; 9] = ["url", "urls", "tasks", "queues", "concurrency", "cancel_grace", "headers", "status_map", "signing"];
-const LATER: [&str; 13] = [
-    "rate",
-    "burst",
-    "balance",
-    "auth",
+const FIELDS: [&str; 12] = [
+    "url",
+    "urls",
+    "tasks",
+    "queues",
+    "concurrency",
+    "cancel_grace",
+    "headers",
     "async",
     "control_url",
-    "health",
     "breaker",
-    "recycle",
-    "batch",
-    "http",
-    "pull",
-    "max_run",
+    "status_map",
+    "signing",
 ];
+const LATER: [&str; 10] = ["rate", "burst", "balance", "auth", "health", "recycle", "batch", "http", "pull", "max_run"];
 const MOST_URLS: usize = 100;
 const MOST_PATTERNS: usize = 100;
 const MOST_CONCURRENCY: u64 = 100_000;
+const MOST_FAILURES: u64 = 10_000;
+const SHORTEST_OPEN: Duration = Duration::from_millis(100);
+const LONGEST_OPEN: Duration = Duration::from_secs(3600);
 
 /// Sets the fields that `bytes` names; `null` gives a field its default again, and a header its value in `kept`. The
 /// secret, if one was given, is returned.
@@ -78,6 +82,13 @@ pub(super) fn apply(
             }
             "cancel_grace" => config.cancel_grace = if given { fields::value(raw, "/cancel_grace", &mut errors) } else { None },
             "headers" => config.headers = headers(raw, kept, &rules, &mut errors),
+            "async" => config.accepts = given && fields::boolean(raw, "/async", &mut errors).unwrap_or_default(),
+            "control_url" => {
+                let url = if given { fields::string(raw, "/control_url", &mut errors) } else { None };
+                config.control_url = url.map(Into::into);
+                check_urls(config.control_url.as_slice(), |_| "/control_url".to_owned(), &rules, &mut errors);
+            }
+            "breaker" => config.breaker = if given { breaker(raw, &mut errors) } else { None },
             "status_map" => config.status_map = if given { status_map(raw, &mut errors) } else { None },
             "signing" if given => {
                 secret = fields::string(raw, "/signing", &mut errors).map(String::from);
@@ -147,6 +158,30 @@ fn headers(raw: &RawValue, kept: &BTreeMap<String, String>, rules: &Rules<'_>, e
     let list: Vec<_> = headers.iter().map(|(name, value): (&String, &String)| (name.clone(), value.clone())).collect();
     rules.headers(&list, "/headers", errors);
     headers
+}
+
+fn breaker(raw: &RawValue, errors: &mut Errors) -> Option<Breaker> {
+    let mut breaker = Breaker::default();
+    for (name, raw) in fields::object(raw, "/breaker", errors)? {
+        if fields::is_null(raw) {
+            continue;
+        }
+        match &*name {
+            "failures" => {
+                let failures = fields::number(raw, 1, MOST_FAILURES, "/breaker/failures", errors);
+                breaker.failures = failures.map_or(breaker.failures, |n| n as u32);
+            }
+            "open_for" => {
+                let open_for: Option<Dur> = fields::value(raw, "/breaker/open_for", errors);
+                if open_for.is_some_and(|time| time.get() < SHORTEST_OPEN || time.get() > LONGEST_OPEN) {
+                    errors.invalid("/breaker/open_for", "must be from 100ms to 1h");
+                }
+                breaker.open_for = open_for.unwrap_or(breaker.open_for);
+            }
+            other => errors.unknown("/breaker", other, &["failures", "open_for"]),
+        }
+    }
+    Some(breaker)
 }
 
 fn status_map(raw: &RawValue, errors: &mut Errors) -> Option<StatusMap> {

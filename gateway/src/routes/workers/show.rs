@@ -8,7 +8,7 @@ use http::StatusCode;
 use lovage_core::Version;
 use lovage_core::classify::StatusMap;
 use lovage_core::units::Dur;
-use lovage_core::worker::WorkerConfig;
+use lovage_core::worker::{Breaker, WorkerConfig};
 use lovage_store::DocKind;
 use serde::Serialize;
 
@@ -37,6 +37,9 @@ struct WorkerView<'a> {
     queues: &'a [String],
     concurrency: u32,
     cancel_grace: String,
+    r#async: bool,
+    control_url: Option<&'a str>,
+    breaker: Breaker,
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
     status_map: StatusMap,
@@ -54,6 +57,9 @@ impl<'a> WorkerView<'a> {
             queues: &config.queues,
             concurrency: config.concurrency(),
             cancel_grace: config.cancel_grace.map_or_else(default_grace, |grace| grace.to_string()),
+            r#async: config.accepts,
+            control_url: config.control_url.as_deref(),
+            breaker: config.breaker(),
             headers: config.headers.keys().map(|name| (name.as_str(), None)).collect(),
             status_map: config.status_map.clone().unwrap_or_default(),
             signing: match secret {

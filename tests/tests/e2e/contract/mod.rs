@@ -41,7 +41,7 @@ mod queues;
 mod raw;
 mod results;
 mod signing;
-mod site;
+pub(crate) mod site;
 mod slow;
 mod stream;
 mod task_types;

@@ -1,0 +1,196 @@
+//! What a parent is called with again: its own call and what became of the tasks that it spawned and waited for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use lovage_core::view::is_json;
+use lovage_core::{AttemptEntry, Body, Flags, Form, Partition, ResultValue, Spec, State, TaskId, TaskKey};
+use lovage_store::{Error, Parts, Store};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Results of up to this size are sent whatever the others are.
+const SMALL: usize = 16 * 1024;
+/// Bytes of results in one body; beyond it only small ones are sent.
+const MOST_RESULTS: usize = 8 * 1024 * 1024;
+/// Children read at the same time.
+const READS: usize = 16;
+
+/// A child as its parent sees it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Child {
+    id: String,
+    /// Null: its record is gone already.
+    state: Option<&'static str>,
+    result: Option<Box<RawValue>>,
+    error: Option<Box<RawValue>>,
+    /// There is a result, but it is too large, or neither JSON nor text, or its time is over.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    result_omitted: bool,
+}
+
+/// The children that `parent` waited for last, in the order in which it spawned them.
+pub(crate) async fn children(store: &Arc<dyn Store>, p: Partition, parent: &TaskKey) -> Result<Vec<Child>, Error> {
+    let parts = Parts { attempts: true, ..Parts::default() };
+    let entries = store.get(p, parent, parts).await?.map(|stored| stored.attempts).unwrap_or_default();
+    let mut entries = entries.iter().rev().filter_map(|bytes| AttemptEntry::decode(bytes));
+    let ids = entries.find(|entry| entry.outcome == "spawned").map(|entry| entry.children).unwrap_or_default();
+    let reads = ids.into_iter().map(|id| {
+        let (store, key) = (Arc::clone(store), TaskKey::new(parent.ns, id));
+        async move { child(&*store, p, &key).await }
+    });
+    let mut reads = stream::iter(reads).buffered(READS);
+    let (mut children, mut total, mut large) = (Vec::new(), 0, true);
+    while let Some(mut child) = reads.try_next().await? {
+        total += child.size();
+        if large && total > MOST_RESULTS {
+            large = false;
+            children.iter_mut().for_each(Child::without_large);
+        }
+        if !large {
+            child.without_large();
+        }
+        children.push(child);
+    }
+    Ok(children)
+}
+
+async fn child(store: &dyn Store, p: Partition, key: &TaskKey) -> Result<Child, Error> {
+    let stored = store.get(p, key, Parts { result: true, ..Parts::default() }).await?;
+    let Some(stored) = stored else { return Ok(Child::new(&key.id, None, None)) };
+    let value = stored.result.as_ref().and_then(ResultValue::decode);
+    let mut child = Child::new(&key.id, Some(stored.head.state), value);
+    child.result_omitted |= stored.head.flags.has(Flags::RESULT_GONE);
+    Ok(child)
+}
+
+impl Child {
+    fn new(id: &TaskId, state: Option<State>, value: Option<ResultValue>) -> Self {
+        let mut child =
+            Self { id: id.to_string(), state: state.map(State::as_str), result: None, error: None, result_omitted: false };
+        match value {
+            Some(ResultValue::Value { content_type, bytes }) => {
+                child.result = as_json(&content_type, &bytes);
+                child.result_omitted = child.result.is_none();
+            }
+            Some(ResultValue::Error(bytes)) => child.error = serde_json::from_slice(&bytes).ok(),
+            Some(ResultValue::Progress(_)) | None => {}
+        }
+        child
+    }
+
+    fn size(&self) -> usize {
+        self.result.as_ref().map_or(0, |result| result.get().len())
+    }
+
+    fn without_large(&mut self) {
+        if self.size() > SMALL {
+            (self.result, self.result_omitted) = (None, true);
+        }
+    }
+}
+
+/// JSON as it is, text as a string; `None`: neither.
+fn as_json(content_type: &str, bytes: &Bytes) -> Option<Box<RawValue>> {
+    if is_json(content_type) {
+        return serde_json::from_slice(bytes).ok();
+    }
+    serde_json::value::to_raw_value(std::str::from_utf8(bytes).ok()?).ok()
+}
+
+/// The body of the call: the usual fields and the children. A payload that is no call is a field of its own: JSON as it is,
+/// text as a string, other bytes as null.
+pub(crate) fn body(spec: &Spec, id: &TaskId, stored: &Body, children: &[Child]) -> Bytes {
+    #[derive(Serialize)]
+    struct Raw<'a> {
+        payload: Option<Box<RawValue>>,
+        children: &'a [Child],
+    }
+    match spec.form {
+        Form::Call => {
+            let call = lovage_core::spec::delivered(spec, id, &stored.payload);
+            let mut out = Vec::with_capacity(call.len() + 1024);
+            out.extend_from_slice(call.strip_suffix(b"}").unwrap_or(&call));
+            out.extend_from_slice(b",\"children\":");
+            // Plain data into a Vec cannot fail.
+            let _ = serde_json::to_writer(&mut out, children);
+            out.push(b'}');
+            out.into()
+        }
+        Form::Verbatim => {
+            let payload = as_json(&String::from_utf8_lossy(&stored.content_type), &stored.payload);
+            serde_json::to_vec(&Raw { payload, children }).unwrap_or_default().into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn id(text: &str) -> TaskId {
+        TaskId::parse(text).unwrap()
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // the field it goes into is an option
+    fn value(content_type: &str, bytes: &'static str) -> Option<ResultValue> {
+        Some(ResultValue::Value { content_type: content_type.into(), bytes: Bytes::from_static(bytes.as_bytes()) })
+    }
+
+    fn stored(content_type: &'static str, payload: &'static [u8]) -> Body {
+        Body { spec: Bytes::new(), content_type: content_type.into(), payload: Bytes::from_static(payload) }
+    }
+
+    #[test]
+    fn every_kind_of_result_is_told() {
+        let error = ResultValue::Error(Bytes::from_static(br#"{"type":"E","message":"m"}"#));
+        let children = [
+            Child::new(&id("a"), Some(State::Succeeded), value("application/json", "[1.50]")),
+            Child::new(&id("b"), Some(State::Succeeded), value("text/plain", "hi")),
+            Child::new(&id("c"), Some(State::Succeeded), None),
+            Child::new(&id("d"), Some(State::Failed), Some(error)),
+            Child::new(&id("e"), None, None),
+            Child::new(&id("f"), Some(State::Succeeded), value("application/json", "{broken")),
+        ];
+        let spec = Spec { task: Some("t".into()), ..Spec::default() };
+        let text = body(&spec, &id("p"), &stored("", br#"{"args":[1],"kwargs":{}}"#), &children);
+        assert!(text.starts_with(
+            br#"{"task":"t","id":"p","args":[1],"kwargs":{},"children":[{"id":"a","state":"succeeded","result":[1.50]"#
+        ));
+        let read: Value = serde_json::from_slice(&text).unwrap();
+        let child = |id: &str, state: Option<&str>, result: Value, error: Value| json!({"id": id, "state": state, "result": result, "error": error});
+        assert_eq!(read["children"][1], child("b", Some("succeeded"), json!("hi"), json!(null)));
+        assert_eq!(read["children"][2], child("c", Some("succeeded"), json!(null), json!(null)));
+        assert_eq!(read["children"][3], child("d", Some("failed"), json!(null), json!({"type": "E", "message": "m"})));
+        assert_eq!(read["children"][4], child("e", None, json!(null), json!(null)));
+        assert_eq!(read["children"][5]["result_omitted"], true);
+    }
+
+    #[test]
+    fn a_payload_that_is_no_call_is_a_field() {
+        let spec = Spec { form: Form::Verbatim, ..Spec::default() };
+        for (content_type, payload, expected) in [
+            ("", &b"[1,2]"[..], json!([1, 2])),
+            ("text/plain", b"x\"y", json!("x\"y")),
+            ("application/octet-stream", b"\xff\xfe", json!(null)),
+        ] {
+            let read: Value = serde_json::from_slice(&body(&spec, &id("p"), &stored(content_type, payload), &[])).unwrap();
+            assert_eq!(read, json!({"payload": expected, "children": []}));
+        }
+    }
+
+    #[test]
+    fn large_results_go_when_all_are_too_large() {
+        let text: &'static str = Box::leak(format!("\"{}\"", "x".repeat(SMALL)).into_boxed_str());
+        let mut child = Child::new(&id("a"), Some(State::Succeeded), value("", text));
+        child.without_large();
+        assert!(child.result_omitted && child.result.is_none());
+        let mut small = Child::new(&id("a"), Some(State::Succeeded), value("", "1"));
+        small.without_large();
+        assert_eq!(small.result.unwrap().get(), "1");
+    }
+}
