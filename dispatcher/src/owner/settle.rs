@@ -54,7 +54,7 @@ impl Owner {
         let elapsed = end.pushed.elapsed;
         let answer = push::answer(end.pushed);
         let worker = &running.worker;
-        let rules = Rules { limits: &self.shared.options.signatures, destinations: self.shared.registry.policy() };
+        let rules = Rules { limits: &self.shared.options.signatures, destinations: self.shared.registry.policy(), source: None };
         let mut outcome = classify(&answer, &worker.status_map, worker.config.accepts, now.0).read(&rules);
         match &mut outcome {
             Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),

@@ -38,7 +38,7 @@ impl App {
         let idempotency = Idempotency::of(headers, target, bytes)?;
         let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
             .into_iter()
-            .map(|text| self.read_signature(text.get().as_bytes()))
+            .map(|text| self.read_signature(text.get().as_bytes(), bytes))
             .collect();
         match (atomic, idempotency) {
             (true, idempotency) => {

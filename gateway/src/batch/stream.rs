@@ -59,7 +59,7 @@ pub(crate) fn answers(
 async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes {
     let now = app.now();
     let read = |line: Line| match line {
-        Line::Text(text) => app.read_signature(&text),
+        Line::Text(text) => app.read_signature(&text, &text),
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
     let items = chunk.lines.into_iter().map(read).collect();
