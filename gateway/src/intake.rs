@@ -17,18 +17,18 @@ use crate::types::Types;
 impl App {
     /// What signatures, and addresses and headers in other documents, are checked against.
     pub(crate) fn rules(&self) -> Rules<'_> {
-        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations, types: None }
+        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations, types: None, source: None }
     }
 
-    /// The task that a JSON signature asks for.
-    pub(crate) fn read_signature(&self, types: &Types, text: &[u8]) -> Result<Draft, Problem> {
+    /// The task that a JSON signature asks for; `text` is a part of `source`, whose bytes its payload shares.
+    pub(crate) fn read_signature(&self, types: &Types, text: &[u8], source: &Bytes) -> Result<Draft, Problem> {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
         let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
-        let mut draft = Rules { types: types.as_deref(), ..self.rules() }.check(signature, errors)?;
+        let mut draft = Rules { types: types.as_deref(), source: Some(source), ..self.rules() }.check(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }

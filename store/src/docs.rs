@@ -25,7 +25,8 @@ pub enum DocKind {
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Meta];
+    pub const ALL: [Self; 7] =
+        [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Meta];
 }
 
 /// A document as stored.

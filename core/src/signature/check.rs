@@ -29,6 +29,9 @@ pub struct Rules<'a> {
     pub destinations: &'a dyn Destinations,
     /// The task types of the namespace, for what they leave out and for their arguments.
     pub types: Option<&'a TaskTypes>,
+    /// What the texts of the signature are parts of, if it is at hand: a payload then shares its bytes instead of copying
+    /// them, and keeps all of them for as long as the draft lives.
+    pub source: Option<&'a Bytes>,
 }
 
 impl Rules<'_> {
@@ -239,7 +242,8 @@ impl Rules<'_> {
             }
             Payload::Json(text) => {
                 check(text, "/payload");
-                (Form::Verbatim, String::new(), Bytes::copy_from_slice(text.as_bytes()))
+                let shared = self.source.and_then(|source| part_of(source, text));
+                (Form::Verbatim, String::new(), shared.unwrap_or_else(|| Bytes::copy_from_slice(text.as_bytes())))
             }
             Payload::Raw { content_type, bytes } => {
                 if content_type.len() > 255 {
@@ -249,6 +253,13 @@ impl Rules<'_> {
             }
         }
     }
+}
+
+/// `text` as a part of `source`, if that is what it is.
+fn part_of(source: &Bytes, text: &str) -> Option<Bytes> {
+    let start = text.as_ptr().addr().checked_sub(source.as_ptr().addr())?;
+    let end = start.checked_add(text.len())?;
+    (end <= source.len()).then(|| source.slice(start..end))
 }
 
 /// An instant of zero means "none" in a head, so the first one that can be asked for is a millisecond later.

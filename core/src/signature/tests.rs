@@ -26,7 +26,7 @@ impl Destinations for Open {
 
 const LIMITS: SignatureLimits =
     SignatureLimits { json_depth: 128, labels: 32, label_bytes: 256, forwarded_headers: 32, forwarded_header_bytes: 8192 };
-pub(crate) const RULES: Rules<'static> = Rules { limits: &LIMITS, destinations: &Open, types: None };
+pub(crate) const RULES: Rules<'static> = Rules { limits: &LIMITS, destinations: &Open, types: None, source: None };
 const NOW: Millis = Millis(1_800_000_000_000);
 
 fn check(text: &str) -> Result<Draft, Problem> {
@@ -54,6 +54,25 @@ fn a_kept_draft_keeps_its_relative_times() {
     assert_eq!(task.head.expires, Millis(later.0 + 60_000));
     let stored = crate::Spec::decode(&crate::Body::decode(&task.body).unwrap().spec).unwrap();
     assert_eq!(stored.eta, Some(task.head.due));
+}
+
+#[test]
+fn a_payload_shares_the_bytes_of_its_request() {
+    let source = Bytes::from(r#"{"task":"a","payload":{"large":[1,2]},"link":{"task":"b","payload":[3]}}"#);
+    let text = std::str::from_utf8(&source).unwrap();
+    let place = |bytes: &Bytes| bytes.as_ptr().addr().wrapping_sub(source.as_ptr().addr());
+    for (rules, shared) in [(Rules { source: Some(&source), ..RULES }, true), (RULES, false)] {
+        let mut errors = Errors::default();
+        let draft = rules.check(read(text, &mut errors).unwrap(), errors).unwrap();
+        assert_eq!((&draft.payload[..], &draft.spec.link[0].payload[..]), (&br#"{"large":[1,2]}"#[..], &b"[3]"[..]));
+        assert_eq!(place(&draft.payload) == 22, shared);
+        assert_eq!(place(&draft.spec.link[0].payload) < source.len(), shared);
+    }
+    // Bytes of another request are of no use.
+    let other = Bytes::from(source.to_vec());
+    let mut errors = Errors::default();
+    let draft = Rules { source: Some(&other), ..RULES }.check(read(text, &mut errors).unwrap(), errors).unwrap();
+    assert_eq!(draft.payload, r#"{"large":[1,2]}"#);
 }
 
 #[test]

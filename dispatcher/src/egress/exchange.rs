@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, HeaderName};
+use http::header::{CONNECTION, CONTENT_ENCODING, HeaderName};
 use http::{HeaderMap, StatusCode, Version};
 use tokio::time::{Instant, Sleep};
 
@@ -55,6 +55,8 @@ pub(crate) async fn exchange(
         Ok(framing) => framing,
         Err(malformed) => return Exchanged::Failed(malformed.into()),
     };
+    // Lines of a compressed stream cannot be read as they come: it is collected and decoded like any other answer.
+    let sink = sink.filter(|_| !head.headers.contains_key(CONTENT_ENCODING));
     let sink = sink.and_then(|sink| sink.head(head.status, &head.headers).then_some(sink));
     let mut body = Body::new(framing);
     let read = match sink {

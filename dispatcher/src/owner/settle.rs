@@ -87,7 +87,8 @@ impl Owner {
         let worker = &running.worker;
         let registry = &self.shared.registry;
         let types = registry.types(end.key.ns);
-        let rules = Rules { limits: &self.shared.options.signatures, destinations: registry.policy(), types: types.as_deref() };
+        let limits = &self.shared.options.signatures;
+        let rules = Rules { limits, destinations: registry.policy(), types: types.as_deref(), source: None };
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
         match &mut outcome {

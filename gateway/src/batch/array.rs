@@ -40,7 +40,7 @@ impl App {
         let types = self.types(ns).await.map_err(|error| store_problem(&error))?;
         let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
             .into_iter()
-            .map(|text| self.read_signature(&types, text.get().as_bytes()))
+            .map(|text| self.read_signature(&types, text.get().as_bytes(), bytes))
             .collect();
         match (atomic, idempotency) {
             (true, idempotency) => {

@@ -61,7 +61,7 @@ async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes
     let now = app.now();
     let types = app.types(ns).await.map_err(|error| store_problem(&error));
     let read = |line: Line| match line {
-        Line::Text(text) => types.as_ref().map_err(Clone::clone).and_then(|types| app.read_signature(types, &text)),
+        Line::Text(text) => types.as_ref().map_err(Clone::clone).and_then(|types| app.read_signature(types, &text, &text)),
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
     let items = chunk.lines.into_iter().map(read).collect();

@@ -210,3 +210,26 @@ async fn a_sink_takes_a_stream_and_may_extend_the_time_limit() {
     assert_eq!(pushed.outcome.unwrap_err().kind(), FaultKind::TimedOut);
     assert!(taken.is_empty());
 }
+
+#[tokio::test]
+async fn a_compressed_stream_is_collected_and_decoded() {
+    let packed = lovage_coding::encode(lovage_coding::Coding::Gzip, b"{}\n{}\n").unwrap();
+    let server = Server::start(move |mut peer| {
+        let packed = packed.clone();
+        async move {
+            peer.request().await;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncontent-encoding: gzip\r\n";
+            peer.write(format!("{head}content-length: {}\r\n\r\n", packed.len())).await;
+            peer.write(&packed).await;
+            peer.gone().await;
+        }
+    })
+    .await;
+    let transport = transport();
+    let mut request = request(&transport, &server.url());
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    request.sink = Some(Box::new(Lines { taken: Arc::clone(&taken), verdict: SinkVerdict::Continue }));
+    let response = timeout(PATIENCE, transport.push(request)).await.unwrap().outcome.unwrap();
+    assert_eq!(response.body, "{}\n{}\n");
+    assert!(taken.lock().is_empty());
+}
