@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::egress::Transport;
 use crate::options::Options;
-use crate::owner::{Owner, Random, Shared, Uptime};
+use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::registry::Registry;
 
 /// See the module.
@@ -45,6 +45,7 @@ impl Dispatcher {
                 random,
                 session,
                 room,
+                turns: Arc::new(Semaphore::new(TURNS)),
                 uptime,
                 given_up: Mutex::default(),
             }),
