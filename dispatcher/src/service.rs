@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::options::Options;
-use crate::owner::{Owner, Random, Shared, Uptime};
+use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::registry::Registry;
 
 /// See the module.
@@ -48,6 +48,7 @@ impl Dispatcher {
                 random,
                 session,
                 room,
+                turns: Arc::new(Semaphore::new(TURNS)),
                 uptime,
                 given_up: Mutex::default(),
             }),

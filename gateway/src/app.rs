@@ -1,7 +1,7 @@
 //! What all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lovage_core::{Millis, Ns, Partition, SignatureLimits, Slot, TaskKey};
 use lovage_store::Store;
@@ -15,6 +15,10 @@ use crate::options::GatewayOptions;
 use crate::types::TypeCache;
 
 pub(crate) type Shared = Arc<App>;
+
+/// New tasks that go to one partition before the next one has its turn: what arrives together is stored, claimed and
+/// settled together, which is what a task costs a store behind a network.
+const STAY: u64 = 1_000;
 
 pub(crate) struct App {
     pub store: Arc<dyn Store>,
@@ -32,13 +36,16 @@ pub(crate) struct App {
     pub inflaters: Arc<Semaphore>,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
-    turn: AtomicU16,
+    /// New tasks so far.
+    turn: AtomicU64,
 }
 
 impl App {
     pub(crate) fn new(store: Arc<dyn Store>, options: GatewayOptions, draining: CancellationToken) -> Self {
         let inflaters = Arc::new(Semaphore::new(options.limits.compressed_streams));
         let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters));
+        // Gateways of one store do not go from partition to partition in step.
+        let turn = AtomicU64::new(options.random.next() >> 32);
         Self {
             store,
             signature_limits: options.limits.signature(),
@@ -50,7 +57,7 @@ impl App {
             open: TaskTracker::new(),
             inflaters,
             openapi: std::sync::OnceLock::new(),
-            turn: AtomicU16::new(0),
+            turn,
         }
     }
 
@@ -74,10 +81,10 @@ impl App {
         key.slot().partition(self.partitions())
     }
 
-    /// A slot for new tasks: partitions take turns, so that a request or a chunk stays one batch.
-    pub(crate) fn next_slot(&self) -> Slot {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.partitions().max(1);
-        Slot::in_partition(Partition(turn), self.partitions(), self.random() as u16)
+    /// A slot for this many new tasks: they stay one batch, and partitions take turns.
+    pub(crate) fn next_slot(&self, tasks: usize) -> Slot {
+        let turn = self.turn.fetch_add(tasks as u64, Ordering::Relaxed) / STAY % u64::from(self.partitions().max(1));
+        Slot::in_partition(Partition(turn as u16), self.partitions(), self.random() as u16)
     }
 
     /// The key of a task that a path names; `None`: no task can have this id.

@@ -1,6 +1,7 @@
 //! Which tasks start now, and their claims.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lovage_core::decide::claim;
 use lovage_core::spec::delivered;
@@ -34,11 +35,16 @@ pub(super) struct Plan {
 
 /// Freed slots that are worth a claim of their own while many pushes are open.
 const WORTH_A_CLAIM: usize = 64;
+/// A claim that takes longer does not keep the others waiting: their tasks may live on another server.
+const LONGEST_TURN: Duration = Duration::from_millis(50);
 
 impl Owner {
-    /// Claims what may start: one call at a time, so that what becomes free meanwhile goes together with the next.
+    /// Claims what may start: one call at a time, so that what becomes free meanwhile goes together with the next. Owners
+    /// take turns for the same reason.
     pub(super) fn admit(&mut self) {
-        if self.claim_calls > 0 || self.waits_for_room {
+        // A turn that is not used now is the next one's.
+        let turn = self.turn.take();
+        if self.claim_calls > 0 || self.waits_for_room || self.waits_for_turn {
             return;
         }
         self.open_gates();
@@ -55,6 +61,7 @@ impl Owner {
         if few && self.last_claim.elapsed() < linger {
             return;
         }
+        let Some(turn) = turn.or_else(|| self.ask_for_turn()) else { return };
         let plans = self.plan();
         self.room = None;
         self.freed = 0;
@@ -67,12 +74,30 @@ impl Owner {
         let items = plans.iter().map(|plan| item(plan)).collect();
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move {
-            let outcome = shared.store.claim(p, &token, shared.session, items).await;
+            let mut claim = shared.store.claim(p, &token, shared.session, items);
+            let quick = tokio::time::timeout(LONGEST_TURN, &mut claim).await;
+            drop(turn);
+            let outcome = match quick {
+                Ok(outcome) => outcome,
+                Err(_) => claim.await,
+            };
             if let Err(Error::Unknown(_)) = &outcome {
                 return settle_unknown(&shared, p, plans).await;
             }
             Done::Claimed(plans, outcome)
         }));
+    }
+
+    /// The turn, if it is free; else it comes later.
+    fn ask_for_turn(&mut self) -> Option<OwnedSemaphorePermit> {
+        let turns = &self.shared.turns;
+        let turn = Arc::clone(turns).try_acquire_owned().ok();
+        if turn.is_none() {
+            self.waits_for_turn = true;
+            let turns = Arc::clone(turns);
+            self.calls.push(Box::pin(async move { Done::Turn(turns.acquire_owned().await.ok()) }));
+        }
+        turn
     }
 
     /// Takes tasks from the lanes in turn while slots are free.

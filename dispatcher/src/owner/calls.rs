@@ -30,6 +30,8 @@ pub(super) enum Done {
     Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
     /// There is room for one more attempt.
     Room(Option<OwnedSemaphorePermit>),
+    /// The right to claim; `None`: there is none any more.
+    Turn(Option<OwnedSemaphorePermit>),
     Claimed(Vec<Box<Plan>>, Result<Vec<Claimed>>),
     /// The outcome of a claim was unknown; this is what is stored.
     Found(Vec<Box<Plan>>, Vec<Option<Stored>>),
@@ -89,6 +91,7 @@ impl Owner {
             }
             Done::Timers(life, until, page) => self.timers.loaded(life, until, page),
             Done::Room(room) => (self.waits_for_room, self.room) = (false, room),
+            Done::Turn(turn) => (self.waits_for_turn, self.turn) = (false, turn),
             Done::Claimed(plans, outcome) => self.on_claimed(plans, outcome),
             Done::Found(plans, found) => self.on_found(plans, found),
             Done::Running(rows) => {

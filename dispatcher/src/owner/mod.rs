@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub session: SessionId,
     /// One permit for each attempt that may be open in this process.
     pub room: Arc<Semaphore>,
+    /// Held by claims that are on their way.
+    pub turns: Arc<Semaphore>,
     /// Judges leases.
     pub uptime: Uptime,
     /// Records that have been given up and told of.
@@ -127,6 +129,10 @@ pub(crate) struct Owner {
     /// This process has as many attempts open as it may; a permit has been asked for.
     waits_for_room: bool,
     room: Option<OwnedSemaphorePermit>,
+    /// The right to claim now.
+    turn: Option<OwnedSemaphorePermit>,
+    /// The right to claim was asked for.
+    waits_for_turn: bool,
     /// The session was given up while a claim was on its way: what it starts is not pushed.
     claims_void: bool,
     /// When to look next for attempts that nobody here knows.
@@ -138,6 +144,8 @@ pub(crate) struct Owner {
     slots_freed: bool,
     settling: Vec<Box<Settlement>>,
     settling_since: Instant,
+    /// When ends of attempts were last sent.
+    settled_at: Instant,
     settle_calls: usize,
     /// After a fault of the store: no new calls before this.
     pause_until: Instant,
@@ -164,6 +172,9 @@ pub(crate) struct Owner {
     stopping: Option<Instant>,
 }
 
+/// Claims of a process that are on their way at once. If all partitions claimed as they pleased, each would take a few of
+/// the slots that become free, and a call costs the store more than a task.
+pub(crate) const TURNS: usize = 2;
 /// How long nothing is asked of a store that just failed.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 /// Batches of due tasks handled at the same time.
@@ -201,6 +212,8 @@ impl Owner {
             claim_calls: 0,
             waits_for_room: false,
             room: None,
+            turn: None,
+            waits_for_turn: false,
             claims_void: false,
             audit_at: now + AUDIT_EVERY,
             auditing: false,
@@ -209,6 +222,7 @@ impl Owner {
             slots_freed: false,
             settling: Vec::new(),
             settling_since: now,
+            settled_at: now,
             settle_calls: 0,
             pause_until: now,
             due_calls: 0,
@@ -276,6 +290,8 @@ impl Owner {
             self.load_windows();
             self.flush();
             self.send_updates();
+        } else {
+            self.turn = None;
         }
     }
 

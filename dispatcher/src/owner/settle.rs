@@ -55,6 +55,9 @@ pub(super) struct Note {
     excerpt: Option<String>,
 }
 
+/// With so few attempts open there is little to wait for.
+const FEW: usize = 8;
+
 impl Owner {
     pub(super) fn on_told(&mut self, told: Told) {
         match told {
@@ -159,20 +162,22 @@ impl Owner {
         self.settling.push(settlement);
     }
 
-    /// Sends what has gathered: at once when nothing is under way, else in full batches or after the linger.
+    /// Sends what has gathered: at once if no other end can come, or few can and none was sent just now; else in full batches
+    /// or after the linger.
     pub(super) fn flush(&mut self) {
         if self.settling.is_empty() {
             return;
         }
-        let full = self.settling.len() >= self.shared.options.settle_batch;
-        let waited = self.settling_since.elapsed() >= self.shared.options.settle_linger;
-        if self.settle_calls == 0 || full || waited {
+        let full = self.settling.len() >= self.shared.options.settle_batch.min(self.running.len());
+        let since = if self.running.len() < FEW { self.settled_at } else { self.settling_since };
+        if full || since.elapsed() >= self.shared.options.settle_linger {
             self.flush_now();
         }
     }
 
     pub(super) fn flush_now(&mut self) {
         let most = self.shared.options.settle_batch.min(self.shared.store.caps().max_batch);
+        self.settled_at = Instant::now();
         while !self.settling.is_empty() {
             let rest = self.settling.split_off(self.settling.len().min(most));
             let items = std::mem::replace(&mut self.settling, rest);

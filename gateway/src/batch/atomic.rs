@@ -107,7 +107,7 @@ impl App {
             (Some(first), Some(wanted)) if first.partition(partitions) != wanted.partition(partitions) => first,
             (_, Some(wanted)) => wanted,
             (Some(first), None) => first,
-            (None, None) => self.next_slot(),
+            (None, None) => self.next_slot(drafts.len()),
         };
         let partition = slot.partition(partitions);
         for (index, draft) in drafts.iter().enumerate() {

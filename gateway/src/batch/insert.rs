@@ -32,7 +32,7 @@ pub(crate) struct Done {
 impl App {
     /// Stores what can be stored; every item gets an answer.
     pub(crate) async fn insert_each(&self, ns: Ns, now: Millis, items: Vec<Item>) -> Done {
-        let run = IdRun::new(now, self.next_slot(), self.random());
+        let run = IdRun::new(now, self.next_slot(items.len()), self.random());
         if let Err(error) = self.ensure_queues(ns, items.iter().flatten().map(|draft| &draft.spec)).await {
             let problem = store_problem(&error);
             let refuse = |item: Item| Answer::Refused(item.err().unwrap_or_else(|| problem.clone()));

@@ -1,4 +1,4 @@
-//! Group commit on the client's side: what arrives for a partition while its last call runs goes together in the next.
+//! Group commit on the client's side: what arrives for a partition while a few calls run goes together in the next.
 //!
 //! A call costs Redis far more than an item, so under load this is where the throughput comes from; without load a job
 //! goes at once. The calls run on a task of their own: a caller that gives up does not take others with it.
@@ -16,6 +16,11 @@ use crate::{Error, Mode, Result};
 
 /// Calls do not grow beyond this, so that none blocks Redis for long.
 const MAX_BYTES: usize = 4 << 20;
+/// Calls of one partition and verb that are on their way at once. With `appendfsync always` Redis answers a call after a
+/// sync, which covers all that came before it: callers that wait for the call before theirs wait for two syncs.
+pub(super) const FLIGHT: usize = 4;
+/// With so many items on their way the others wait: a larger call is worth more than an earlier one.
+const BUSY: usize = 64;
 
 /// What can be sent in batches.
 pub(super) trait Batched: Send + Sized + 'static {
@@ -40,7 +45,9 @@ struct Job<T: Batched> {
 
 struct Queue<T: Batched> {
     waiting: VecDeque<Job<T>>,
-    running: bool,
+    /// Calls that are on their way, and their items.
+    running: usize,
+    items: usize,
 }
 
 /// The jobs of one partition and verb.
@@ -52,7 +59,7 @@ pub(super) struct Batcher<T: Batched, S> {
 
 impl<T: Batched, S: Calls<T>> Batcher<T, S> {
     pub(super) fn new(sender: S, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), running: false }), sender, runtime })
+        Arc::new(Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), running: 0, items: 0 }), sender, runtime })
     }
 
     /// Sends the items, alone or with others.
@@ -62,7 +69,9 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
         let start = {
             let mut queue = self.queue.lock();
             queue.waiting.push_back(Job { source, mode, bytes, items, reply });
-            !std::mem::replace(&mut queue.running, true)
+            let start = queue.running < FLIGHT && queue.items < BUSY;
+            queue.running += usize::from(start);
+            start
         };
         if start {
             self.runtime.spawn(Arc::clone(self).run());
@@ -77,7 +86,8 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
     }
 
     async fn run(self: Arc<Self>) {
-        while let Some(jobs) = self.next() {
+        let mut done = 0;
+        while let Some(jobs) = self.next(done) {
             let (source, mode) = (jobs[0].source, jobs[0].mode);
             let mut items = Vec::with_capacity(jobs.iter().map(|job| job.items.len()).sum());
             let mut replies = Vec::with_capacity(jobs.len());
@@ -85,6 +95,7 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
                 replies.push((job.items.len(), job.reply));
                 items.extend(job.items);
             }
+            done = items.len();
             // A caller that has gone away does not need its answer.
             match self.sender.send(source, items, mode).await {
                 Ok(answers) => {
@@ -102,11 +113,12 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
         }
     }
 
-    /// The jobs of the next call; `None` ends the run.
-    fn next(&self) -> Option<Vec<Job<T>>> {
+    /// The jobs of the next call after one of `done` items; `None` ends the run.
+    fn next(&self, done: usize) -> Option<Vec<Job<T>>> {
         let mut queue = self.queue.lock();
+        queue.items -= done;
         let Some(first) = queue.waiting.pop_front() else {
-            queue.running = false;
+            queue.running -= 1;
             return None;
         };
         let (mut count, mut bytes) = (first.items.len(), first.bytes);
@@ -121,6 +133,7 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
             bytes += next.bytes;
             jobs.extend(queue.waiting.pop_front());
         }
+        queue.items += count;
         Some(jobs)
     }
 }

@@ -33,8 +33,13 @@ impl Lua {
 
     /// Starts a call with these keys; arguments follow.
     pub(super) fn call<K: AsRef<[u8]>>(&self, keys: impl ExactSizeIterator<Item = K>) -> Cmd {
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.hash).arg(keys.len());
+        self.call_with_room(keys, 0, 0)
+    }
+
+    /// The same, with room for this many arguments and bytes of keys and arguments.
+    fn call_with_room<K: AsRef<[u8]>>(&self, keys: impl ExactSizeIterator<Item = K>, args: usize, bytes: usize) -> Cmd {
+        let mut cmd = Cmd::with_capacity(3 + keys.len() + args, 64 + bytes);
+        cmd.arg("EVALSHA").arg(&self.hash).arg(keys.len());
         for key in keys {
             cmd.arg(key.as_ref());
         }
@@ -70,7 +75,8 @@ impl Call {
     /// The command.
     pub(super) fn command(&self, fixed: &[Vec<u8>]) -> Cmd {
         let keys: Vec<&Vec<u8>> = fixed.iter().chain(&self.keys).collect();
-        let mut cmd = self.script.call(keys.into_iter());
+        let bytes = keys.iter().map(|key| key.len()).sum::<usize>() + self.args.iter().map(Bytes::len).sum::<usize>();
+        let mut cmd = self.script.call_with_room(keys.into_iter(), self.args.len(), bytes);
         for arg in &self.args {
             cmd.arg(&arg[..]);
         }

@@ -57,7 +57,7 @@ pub(crate) async fn create(
     let types = app.types(caller.ns).await?;
     let draft = if is_raw { app.read_raw(&types, &headers, bytes)? } else { app.read_signature(&types, &bytes, &bytes)? };
     let id = draft.id.clone().unwrap_or_else(|| {
-        let slot = idempotency.as_ref().map_or_else(|| app.next_slot(), |key| key.slot(caller.ns));
+        let slot = idempotency.as_ref().map_or_else(|| app.next_slot(1), |key| key.slot(caller.ns));
         IdRun::new(now, slot, app.random()).nth(0)
     });
     let key = TaskKey::new(caller.ns, id);
