@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, default_value_t = 640)]
     payload: usize,
     /// Concurrency of the registered worker, for Lovage (BullMQ takes its own best).
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 512)]
     concurrency: usize,
     /// Connections of the generator in arrays and streams.
     #[arg(long, default_value_t = 4)]
