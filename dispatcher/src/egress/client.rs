@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::conn::Conn;
 use super::connect::Connector;
 use super::decode;
+use super::dials::Dials;
 use super::exchange::{Exchanged, Limits, exchange, far_from};
 use super::fault::{FaultKind, PushFault};
 use super::message::Message;
@@ -37,6 +38,8 @@ pub struct EgressOptions {
     pub idle_per_origin: usize,
     /// How many connections are kept in all.
     pub idle_total: usize,
+    /// How many connections to one origin are opened at the same time.
+    pub dials_per_origin: usize,
     /// How long a found name is kept.
     pub dns_keep: Duration,
     /// How long a failed lookup is kept.
@@ -58,6 +61,7 @@ impl Default for EgressOptions {
             idle: Duration::from_secs(4),
             idle_per_origin: 512,
             idle_total: 4096,
+            dials_per_origin: 32,
             dns_keep: Duration::from_secs(5),
             dns_keep_failure: Duration::from_secs(1),
             dns_concurrent: 32,
@@ -75,6 +79,7 @@ pub struct HttpTransport {
     policy: AddressPolicy,
     names: Names,
     connector: Connector,
+    dials: Dials,
     pub(super) pool: Arc<Pool>,
     metrics: Arc<EgressMetrics>,
 }
@@ -96,6 +101,7 @@ impl HttpTransport {
             policy: options.policy,
             names: Names::new(options.resolver, resolve),
             connector: Connector::new(tls::connector(&options.extra_ca)?),
+            dials: Dials::new(options.dials_per_origin),
             pool: Pool::new(pool, Arc::clone(&metrics)),
             metrics,
         })
@@ -155,18 +161,21 @@ impl HttpTransport {
         let sockets = self.vetted(&way).await?;
         let (mut key, mut conn) = match self.kept(way.origin, &sockets) {
             Some(kept) => {
-                self.metrics.reused.increment(1);
                 pushed.reused = true;
                 kept
             }
-            None => self.fresh(&way, &sockets).await?,
+            None => self.connection(&way, &sockets, &mut pushed.reused).await?,
         };
+        if pushed.reused {
+            self.metrics.reused.increment(1);
+        }
         let mut exchanged = exchange(&mut conn, message, limits, sink.as_deref_mut()).await;
         if pushed.reused
             && let Exchanged::GivenBack(_) = exchanged
         {
             self.metrics.resent.increment(1);
             pushed.reused = false;
+            let _turn = self.dials.turn(way.origin, way.connect_by).await?;
             (key, conn) = self.fresh(&way, &sockets).await?;
             exchanged = exchange(&mut conn, message, limits, sink).await;
         }
@@ -215,6 +224,19 @@ impl HttpTransport {
             let key = PoolKey { origin: Arc::clone(origin), address };
             self.pool.take(&key).map(|conn| (key, conn))
         })
+    }
+
+    /// A new connection, or one that became free while others were opened.
+    async fn connection(&self, way: &Way<'_>, sockets: &[SocketAddr], reused: &mut bool) -> Result<(PoolKey, Conn), PushFault> {
+        let turn = self.dials.turn(way.origin, way.connect_by).await?;
+        self.metrics.waited.increment(u64::from(turn.waited));
+        if turn.waited
+            && let Some(kept) = self.kept(way.origin, sockets)
+        {
+            *reused = true;
+            return Ok(kept);
+        }
+        self.fresh(way, sockets).await
     }
 
     /// A new connection to the first vetted address that answers.

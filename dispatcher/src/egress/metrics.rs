@@ -14,6 +14,7 @@ pub(crate) struct EgressMetrics {
     pub(crate) opened: Counter,
     pub(crate) reused: Counter,
     pub(crate) resent: Counter,
+    pub(crate) waited: Counter,
     pub(crate) idle: Gauge,
 }
 
@@ -37,6 +38,7 @@ impl EgressMetrics {
             opened: counter!("lovage_egress_connections_opened_total"),
             reused: counter!("lovage_egress_connections_reused_total"),
             resent: counter!("lovage_egress_resent_total"),
+            waited: counter!("lovage_egress_dials_waited_total"),
             idle: gauge!("lovage_egress_connections_idle"),
         }
     }

@@ -18,6 +18,7 @@ mod conn;
 mod connect;
 mod decode;
 mod destinations;
+mod dials;
 mod exchange;
 mod fault;
 mod head;

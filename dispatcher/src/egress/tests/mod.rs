@@ -3,6 +3,7 @@
 
 mod answers;
 mod counting;
+mod dials;
 mod framing;
 mod hostile;
 mod keeping;
