@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::conn::Conn;
 use super::connect::Connector;
 use super::decode;
-use super::dials::Dials;
+use super::dials::{Dials, Turn};
 use super::exchange::{Exchanged, Limits, exchange, far_from};
 use super::fault::{FaultKind, PushFault};
 use super::message::Message;
@@ -61,7 +61,7 @@ impl Default for EgressOptions {
             idle: Duration::from_secs(4),
             idle_per_origin: 512,
             idle_total: 4096,
-            dials_per_origin: 32,
+            dials_per_origin: 16,
             dns_keep: Duration::from_secs(5),
             dns_keep_failure: Duration::from_secs(1),
             dns_concurrent: 32,
@@ -175,8 +175,8 @@ impl HttpTransport {
         {
             self.metrics.resent.increment(1);
             pushed.reused = false;
-            let _turn = self.dials.turn(way.origin, way.connect_by).await?;
-            (key, conn) = self.fresh(&way, &sockets).await?;
+            let turn = self.dials.turn(way.origin, way.connect_by).await?;
+            (key, conn) = self.fresh(&way, &sockets, turn).await?;
             exchanged = exchange(&mut conn, message, limits, sink).await;
         }
         match exchanged {
@@ -236,12 +236,13 @@ impl HttpTransport {
             *reused = true;
             return Ok(kept);
         }
-        self.fresh(way, sockets).await
+        self.fresh(way, sockets, turn).await
     }
 
     /// A new connection to the first vetted address that answers.
-    async fn fresh(&self, way: &Way<'_>, sockets: &[SocketAddr]) -> Result<(PoolKey, Conn), PushFault> {
+    async fn fresh(&self, way: &Way<'_>, sockets: &[SocketAddr], turn: Turn) -> Result<(PoolKey, Conn), PushFault> {
         let dialled = Box::pin(self.connector.dial(way.origin, sockets, way.connect_by)).await?;
+        turn.opened();
         self.metrics.opened.increment(1);
         Ok(dialled)
     }

@@ -130,6 +130,13 @@ impl Pair {
         let expected = self.model.commit(self.p, source, items.clone(), mode, sync).await;
         let Some((found, expected)) = both("commit", found, expected)? else { return Ok(()) };
         same("the number of answers", &found.len(), &items.len())?;
+        let applied = expected.contains(&Committed::Ok);
+        match sync {
+            Sync::Ordered => self.unsettled |= applied,
+            Sync::Durable => self.unsettled &= !applied,
+        }
+        // A refusal may show a task that this very call spawned.
+        self.learn_spawned(&items, before).await?;
         for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
             let what = format!("an answer to commit {mode:?} {items:?}");
             match (found, expected) {
@@ -139,12 +146,7 @@ impl Pair {
                 (found, expected) => same(&what, found, expected)?,
             }
         }
-        let applied = expected.contains(&Committed::Ok);
-        match sync {
-            Sync::Ordered => self.unsettled |= applied,
-            Sync::Durable => self.unsettled &= !applied,
-        }
-        self.learn_spawned(&items, before).await
+        Ok(())
     }
 
     fn their_commit(&self, item: &Commit) -> Commit {
