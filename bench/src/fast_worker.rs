@@ -1,7 +1,7 @@
 //! A worker that costs almost nothing, so that a measurement is about the queue in front of it.
 //!
 //! One thread, one reusable buffer per connection, one fixed answer: per request one `recv`, one `send`, a scan of the
-//! head and a timestamp. Any POST outside its own routes counts as a task.
+//! head and a timestamp. Any POST outside its own routes counts as a task, or as all the tasks of its `Lovage-Batch`.
 //!
 //! Routes: `GET /stats[?nth=N]`, `GET /receipts` (a line `ID NANOSECONDS` each, if recording), and
 //! `POST /reset[?record=true][&delay_ms=N]`.
@@ -108,6 +108,18 @@ async fn serve_connection(mut stream: TcpStream, record: &Mutex<Record>) -> io::
                 };
                 stream.write_all(DONE).await?;
             }
+            ("POST", _) if head.batch => {
+                let tasks: Vec<Task<'_>> = serde_json::from_slice(&input[head.length..end])?;
+                let delay = {
+                    let mut record = lock(record);
+                    tasks.iter().map(|task| record.note(Some(task.id.as_bytes()))).max().unwrap_or_default()
+                };
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
+                }
+                let body = done_together(&tasks);
+                write_answer(&mut stream, "application/json", &body).await?;
+            }
             ("POST", _) => {
                 let delay = lock(record).note(head.webhook_id);
                 if !delay.is_zero() {
@@ -121,6 +133,28 @@ async fn serve_connection(mut stream: TcpStream, record: &Mutex<Record>) -> io::
         }
         input.drain(..end);
     }
+}
+
+/// A task of a batch.
+#[derive(Deserialize)]
+struct Task<'a> {
+    id: &'a str,
+}
+
+/// The answer to a batch: all went well.
+fn done_together(tasks: &[Task<'_>]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(tasks.len() * 96 + 2);
+    body.push(b'[');
+    for (index, task) in tasks.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(b"{\"id\":\"");
+        body.extend_from_slice(task.id.as_bytes());
+        body.extend_from_slice(b"\",\"outcome\":\"success\",\"result\":{\"ok\":true}}");
+    }
+    body.push(b']');
+    body
 }
 
 impl Record {

@@ -54,6 +54,8 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Name of the tasks.
     pub task: String,
+    /// They may be delivered together, up to so many.
+    pub together: Option<usize>,
     /// How long to wait for the far ends.
     pub limit: Duration,
 }
@@ -99,7 +101,11 @@ pub(crate) struct Acks {
 
 /// Runs a closed-loop plan (any mode but `rate`).
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
-    let signature = payload::signature(&plan.task, &payload::payload(plan.payload_bytes));
+    let payload = payload::payload(plan.payload_bytes);
+    let signature = match plan.together {
+        Some(together) => payload::batched_signature(&plan.task, &payload, together),
+        None => payload::signature(&plan.task, &payload),
+    };
     // Tasks that were open before are not this run's business.
     let (worker_cpu, standing) = match &plan.worker {
         Some(worker) => {

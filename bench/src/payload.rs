@@ -13,6 +13,11 @@ pub fn signature(task: &str, payload: &str) -> String {
     format!(r#"{{"task":"{task}","payload":{payload}}}"#)
 }
 
+/// The same, to be delivered with up to `together` others.
+pub fn batched_signature(task: &str, payload: &str, together: usize) -> String {
+    format!(r#"{{"task":"{task}","batch":{{"key":"bench","max":{together}}},"payload":{payload}}}"#)
+}
+
 /// `count` signatures as a JSON array.
 pub fn array(signature: &str, count: usize) -> String {
     let mut body = String::with_capacity((signature.len() + 1) * count + 2);

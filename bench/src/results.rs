@@ -43,7 +43,7 @@ struct Target {
 const PUSHED: &str = "received_per_second";
 const PEER: &str = "bullmq-always";
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target {
         scenario: "array",
         figure: PUSHED,
@@ -53,6 +53,12 @@ const TARGETS: [Target; 11] = [
     Target { scenario: "single", figure: PUSHED, embedded: Aim::AtLeastTimes(2.0, PEER, "single", PUSHED), redis: None },
     // The stricter reading: single submits against BullMQ's best throughput in any way of adding.
     Target { scenario: "single", figure: PUSHED, embedded: Aim::AtLeastTimes(2.0, PEER, "array", PUSHED), redis: None },
+    Target {
+        scenario: "batch-100",
+        figure: PUSHED,
+        embedded: Aim::AtLeastTimes(3.0, "lovage", "batch-1", PUSHED),
+        redis: Some(Aim::AtLeastTimes(3.0, "lovage-redis", "batch-1", PUSHED)),
+    },
     at_most("array", "cpu_seconds_per_1000", 0.06),
     at_most("rate", "receipt_p50_ms", 1.5),
     at_most("rate", "receipt_p99_ms", 8.0),

@@ -30,6 +30,8 @@ pub enum Scenario {
     Backlog,
     /// Throughput with JSON arrays while 10 000 or 1 000 000 other tasks stand queued for a worker that does not exist.
     Standing,
+    /// Throughput with JSON arrays, one task per request to the worker and then 100.
+    Batch,
 }
 
 /// Numbers of tasks; smaller ones make a quick run.
@@ -51,6 +53,8 @@ pub struct Sizes {
     pub bullmq_warm_up: usize,
 }
 
+/// Tasks per request in `batch`.
+const TOGETHER: usize = 100;
 const SMALL_BACKLOG: usize = 10_000;
 
 /// Runs `scenario` once against Lovage; answers the figures under the name of the (sub-)scenario.
@@ -58,9 +62,9 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
     let bed = Bed { setup, over_redis };
     let mut named = Vec::new();
     match scenario {
-        Scenario::Array => named.push(("array".to_owned(), throughput(&bed, "array", sizes.bulk, 0).await?)),
-        Scenario::Ndjson => named.push(("ndjson".to_owned(), throughput(&bed, "ndjson", sizes.bulk, 0).await?)),
-        Scenario::Single => named.push(("single".to_owned(), throughput(&bed, "single", sizes.single, 0).await?)),
+        Scenario::Array => named.push(("array".to_owned(), throughput(&bed, "array", sizes.bulk, 0, None).await?)),
+        Scenario::Ndjson => named.push(("ndjson".to_owned(), throughput(&bed, "ndjson", sizes.bulk, 0, None).await?)),
+        Scenario::Single => named.push(("single".to_owned(), throughput(&bed, "single", sizes.single, 0, None).await?)),
         Scenario::Rate => named.push(("rate".to_owned(), rate(&bed, sizes.rate).await?)),
         Scenario::Memory => named.push(("memory".to_owned(), memory(&bed, sizes.queued).await?)),
         Scenario::Start => named.push(("start".to_owned(), start(&bed).await?)),
@@ -71,7 +75,13 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
         }
         Scenario::Standing => {
             for tasks in [SMALL_BACKLOG, sizes.large_backlog] {
-                named.push((format!("standing-{tasks}"), throughput(&bed, "array", sizes.bulk, tasks).await?));
+                named.push((format!("standing-{tasks}"), throughput(&bed, "array", sizes.bulk, tasks, None).await?));
+            }
+        }
+        Scenario::Batch => {
+            for together in [1, TOGETHER] {
+                let figures = throughput(&bed, "array", sizes.bulk, 0, Some(together).filter(|n| *n > 1)).await?;
+                named.push((format!("batch-{together}"), figures));
             }
         }
     }
@@ -120,17 +130,26 @@ impl Bed<'_> {
     }
 }
 
-async fn throughput(bed: &Bed<'_>, mode: &str, tasks: usize, standing: usize) -> anyhow::Result<Figures> {
+async fn throughput(
+    bed: &Bed<'_>,
+    mode: &str,
+    tasks: usize,
+    standing: usize,
+    together: Option<usize>,
+) -> anyhow::Result<Figures> {
     let made = bed.make().await?;
     if standing > 0 {
         bed.fill(&made, "idle.push", standing)?;
     }
     let worker = BenchWorker::start(bed.setup)?;
-    made.lovage.register(bed.setup, &worker).await?;
+    made.lovage.register_for(bed.setup, &worker, together).await?;
     let cpu = made.lovage.process.cpu_seconds()?;
     let redis_before = redis_cpu(&made)?;
     let url = format!("http://{}", worker.origin.address);
-    let report = made.lovage.load(bed.setup, &bed.arguments(mode, tasks, &["--worker", &url]))?;
+    let together = together.map(|n| n.to_string());
+    let mut more = vec!["--worker", &url];
+    more.extend(together.iter().flat_map(|n| ["--together", n]));
+    let report = made.lovage.load(bed.setup, &bed.arguments(mode, tasks, &more))?;
     let per_1000 = |seconds: f64| seconds * 1000.0 / tasks as f64;
     let mut figures = figures([
         ("acked_per_second", report.acked_per_second),

@@ -122,10 +122,16 @@ impl Lovage {
 
     /// Registers the bench worker for `bench.*`.
     pub async fn register(&self, setup: &Setup, worker: &BenchWorker) -> anyhow::Result<()> {
+        self.register_for(setup, worker, None).await
+    }
+
+    /// The same; it takes up to `together` tasks in one request.
+    pub async fn register_for(&self, setup: &Setup, worker: &BenchWorker, together: Option<usize>) -> anyhow::Result<()> {
         let document = json!({
             "url": worker.task_url(),
             "tasks": ["bench.*"],
             "concurrency": setup.concurrency,
+            "batch": together.map(|max| json!({ "max": max })),
         });
         self.origin.expect("PUT", "/v1/workers/bench", &document.to_string()).await?;
         Ok(())

@@ -19,6 +19,8 @@ pub struct Head<'a> {
     pub close: bool,
     /// `Webhook-Id`: the task's id on a push.
     pub webhook_id: Option<&'a [u8]>,
+    /// Whether the body is an array of tasks (`Lovage-Batch`).
+    pub batch: bool,
 }
 
 impl Head<'_> {
@@ -37,7 +39,8 @@ impl Head<'_> {
 
 /// Reads the head at the start of `bytes`; `None` while it is not whole.
 pub fn parse_head(bytes: &[u8]) -> Option<Head<'_>> {
-    let mut head = Head { first_line: &[], length: 0, content_length: None, chunked: false, close: false, webhook_id: None };
+    let mut head =
+        Head { first_line: &[], length: 0, content_length: None, chunked: false, close: false, webhook_id: None, batch: false };
     let mut rest = bytes;
     loop {
         let end = memchr::memchr(b'\n', rest)?;
@@ -55,7 +58,7 @@ pub fn parse_head(bytes: &[u8]) -> Option<Head<'_>> {
 }
 
 fn note_field<'a>(head: &mut Head<'a>, line: &'a [u8]) {
-    // Only four names matter; their lengths rule out nearly every other line before any comparison.
+    // Only five names matter; their lengths rule out nearly every other line before any comparison.
     let Some(colon) = memchr::memchr(b':', line) else {
         return;
     };
@@ -65,6 +68,7 @@ fn note_field<'a>(head: &mut Head<'a>, line: &'a [u8]) {
         10 if name.eq_ignore_ascii_case(b"connection") => {
             head.close = value.eq_ignore_ascii_case(b"close");
         }
+        12 if name.eq_ignore_ascii_case(b"lovage-batch") => head.batch = true,
         14 if name.eq_ignore_ascii_case(b"content-length") => {
             head.content_length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
         }

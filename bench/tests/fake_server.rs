@@ -174,6 +174,7 @@ fn measure(mode: Mode, tasks: usize, faults: Faults, limit: Duration) -> anyhow:
             rate: 500.0,
             payload_bytes: 640,
             task: "bench.push".to_owned(),
+            together: None,
             limit,
         };
         match mode {

@@ -10,6 +10,7 @@ mod error;
 mod status_map;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -22,6 +23,7 @@ use crate::units::Dur;
 
 pub(crate) use document::success;
 pub use status_map::{Class, Preset, StatusMap};
+pub use together::{BATCH_ITEM_MISSING, Batch, Judged, classify_batch};
 
 /// How long a task sleeps when its worker snoozes it without saying for how long.
 pub const DEFAULT_SNOOZE: Duration = Duration::from_secs(60);

@@ -44,6 +44,9 @@ pub struct WorkerConfig {
     /// Every 202 it answers is an acceptance: it will report to the attempt URL.
     #[serde(rename = "async", skip_serializing_if = "std::ops::Not::not")]
     pub accepts: bool,
+    /// It takes tasks together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<WorkerBatch>,
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,
@@ -65,6 +68,13 @@ impl Default for Breaker {
     fn default() -> Self {
         Self { failures: 5, open_for: Dur::from_secs(10) }
     }
+}
+
+/// How a worker takes tasks together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerBatch {
+    /// The most in one delivery.
+    pub max: u16,
 }
 
 /// A secret with which deliveries are signed.

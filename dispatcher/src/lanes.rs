@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use lovage_core::{Head, LaneDef, LaneId, Millis, Score, TaskKey};
@@ -28,6 +29,15 @@ pub enum Closed {
     Busy(u64),
     /// The worker or the store wants to be left alone until then.
     Until(Millis),
+    /// Its tasks wait for company until then.
+    Gathering(Millis),
+}
+
+/// For how many of its tasks a lane waits, and until when at the latest.
+#[derive(Clone, Copy, Debug)]
+struct Gather {
+    enough: usize,
+    until: Millis,
 }
 
 #[derive(Debug)]
@@ -39,6 +49,8 @@ struct Lane {
     /// Set while a page is being read: what the feed brought meanwhile.
     aside: Option<Vec<Waiting>>,
     closed: Option<Closed>,
+    /// Its tasks are delivered together; kept until none is left.
+    gather: Option<Gather>,
     /// Where it stands in `Lanes::ready`.
     place: Option<(u8, u64)>,
     /// Whether it stands in `Lanes::hungry`.
@@ -89,7 +101,8 @@ impl Lanes {
     /// Makes a lane known; `more`: the store may hold tasks of it that were not offered.
     pub fn add(&mut self, def: Arc<LaneDef>, more: bool) {
         let id = def.id();
-        let lane = Lane { def, window: BTreeMap::new(), more, aside: None, closed: None, place: None, hungry: false };
+        let lane =
+            Lane { def, window: BTreeMap::new(), more, aside: None, closed: None, gather: None, place: None, hungry: false };
         self.known.entry(id).or_insert(lane);
         self.place(id);
     }
@@ -115,6 +128,7 @@ impl Lanes {
         }
         lane.hold(task, window);
         self.place(id);
+        self.open_gathered(id);
         None
     }
 
@@ -151,13 +165,38 @@ impl Lanes {
         let Some(lane) = self.known.get_mut(&id) else { return };
         match why {
             Closed::Busy(gate) => self.busy.entry(gate).or_default().push_back(id),
-            Closed::Until(at) => {
+            Closed::Until(at) | Closed::Gathering(at) => {
                 self.until.insert((at, id));
             }
             Closed::NoWorker => {}
         }
         lane.closed = Some(why);
         self.place(id);
+    }
+
+    /// Whether tasks of this lane may go together: as many as are asked for are here, or the first of them has waited so long.
+    /// Otherwise the lane is closed until one of the two is so.
+    pub fn gather(&mut self, id: LaneId, most: usize, now: Millis, wait: Duration) -> bool {
+        let window = self.window;
+        let Some(lane) = self.known.get_mut(&id) else { return false };
+        let until = lane.gather.map_or(now.after(wait), |gather| gather.until);
+        let gather = Gather { enough: most.min(window), until };
+        lane.gather = Some(gather);
+        if lane.window.len() >= gather.enough || until <= now {
+            return true;
+        }
+        self.close(id, Closed::Gathering(until));
+        false
+    }
+
+    /// Opens a lane that has gathered enough.
+    fn open_gathered(&mut self, id: LaneId) {
+        let Some(lane) = self.known.get(&id) else { return };
+        if let (Some(was @ Closed::Gathering(_)), Some(gather)) = (lane.closed, lane.gather)
+            && lane.window.len() >= gather.enough
+        {
+            self.open(id, was);
+        }
     }
 
     /// Opens a lane that is closed for this reason; whether it has a task that may start now.
@@ -193,6 +232,7 @@ impl Lanes {
         while let Some((at, id)) = self.until.first().copied().filter(|(at, _)| *at <= now) {
             self.until.remove(&(at, id));
             self.open(id, Closed::Until(at));
+            self.open(id, Closed::Gathering(at));
         }
     }
 
@@ -248,6 +288,7 @@ impl Lanes {
             lane.hold(task, window);
         }
         self.place(id);
+        self.open_gathered(id);
     }
 
     /// Drops lanes that hold nothing, here or in the store, if there are more than `keep`.
@@ -261,8 +302,16 @@ impl Lanes {
     fn place(&mut self, id: LaneId) {
         let low = self.window / 4;
         let Some(lane) = self.known.get_mut(&id) else { return };
-        let hungry =
-            lane.more && lane.aside.is_none() && lane.window.len() <= low && (lane.closed.is_none() || lane.window.is_empty());
+        if lane.window.is_empty() && !lane.more && lane.aside.is_none() {
+            lane.gather = None;
+            if matches!(lane.closed, Some(Closed::Gathering(_))) {
+                lane.closed = None;
+            }
+        }
+        // What is not enough to go together is too little.
+        let low = lane.gather.map_or(low, |gather| low.max(gather.enough - 1));
+        let open = matches!(lane.closed, None | Some(Closed::Gathering(_)));
+        let hungry = lane.more && lane.aside.is_none() && lane.window.len() <= low && (open || lane.window.is_empty());
         if hungry != lane.hungry {
             lane.hungry = hungry;
             if hungry {

@@ -41,6 +41,57 @@ fn priority_first_then_lanes_take_turns() {
 }
 
 #[test]
+fn a_lane_gathers_until_it_has_enough_or_its_time_is_over() {
+    let def = lane("a");
+    let id = def.id();
+    let wait = Duration::from_millis(50);
+    let mut lanes = Lanes::new(100);
+    lanes.add(Arc::clone(&def), false);
+    lanes.offer(task(&def, 4, 1));
+    assert!(!lanes.gather(id, 3, Millis(10), wait));
+    assert_eq!((lanes.next(), lanes.next_opening()), (None, Some(Millis(60))));
+    lanes.offer(task(&def, 4, 2));
+    assert_eq!(lanes.next(), None);
+    lanes.offer(task(&def, 4, 3));
+    assert_eq!(lanes.next(), Some(id), "enough");
+    assert!(lanes.gather(id, 3, Millis(20), wait));
+    // One that is left has waited as long as those that went.
+    lanes.take(id);
+    lanes.take(id);
+    assert!(!lanes.gather(id, 3, Millis(30), wait));
+    lanes.open_until(Millis(59));
+    assert_eq!(lanes.next(), None);
+    lanes.open_until(Millis(60));
+    assert_eq!(lanes.next(), Some(id), "its time is over");
+    assert!(lanes.gather(id, 3, Millis(60), wait));
+    lanes.take(id);
+    // An empty lane begins anew.
+    lanes.offer(task(&def, 4, 4));
+    assert!(!lanes.gather(id, 3, Millis(100), wait));
+    assert_eq!(lanes.next_opening(), Some(Millis(150)));
+    lanes.remove(id, Score::new(4, 4));
+    lanes.offer(task(&def, 4, 5));
+    assert_eq!(lanes.next(), Some(id));
+    assert!(!lanes.gather(id, 3, Millis(120), wait));
+    lanes.open_until(Millis(169));
+    assert_eq!(lanes.next(), None);
+}
+
+#[test]
+fn a_lane_that_gathers_is_filled_from_the_store() {
+    let def = lane("a");
+    let mut lanes = Lanes::new(10);
+    lanes.add(Arc::clone(&def), true);
+    assert_eq!(lanes.take_hungry(1).len(), 1);
+    let page = |from: u64, to: u64| (from..to).map(|seq| task(&def, 4, seq)).collect();
+    lanes.loaded(0, def.id(), Some((page(1, 6), true)));
+    assert!(!lanes.gather(def.id(), 8, Millis(1), Duration::from_millis(50)));
+    assert_eq!(lanes.take_hungry(1).len(), 1, "five are more than a quarter, and too few");
+    lanes.loaded(0, def.id(), Some((page(6, 10), false)));
+    assert_eq!(lanes.next(), Some(def.id()));
+}
+
+#[test]
 fn a_closed_lane_waits_for_its_gate() {
     let (a, b) = (lane("a"), lane("b"));
     let mut lanes = Lanes::new(100);

@@ -4,6 +4,7 @@
 //! what comes due; `registry` and `gate` know the workers; `push` builds the request; `egress` is the only code that
 //! opens outgoing connections.
 
+mod batch;
 mod breaker;
 mod control;
 pub mod egress;

@@ -27,6 +27,8 @@ pub struct Options {
     pub close_after: Duration,
     /// Bytes of an answer that are read.
     pub max_answer: usize,
+    /// Bytes of a request that delivers several tasks, and of its answer.
+    pub max_batch: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
     /// Where workers report; none: pushes do not say.
@@ -50,6 +52,7 @@ impl Default for Options {
             lease: Duration::from_secs(15),
             close_after: Duration::from_secs(12),
             max_answer: 1024 * 1024,
+            max_batch: 8 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
             attempt_urls: None,
             signatures: SignatureLimits::default(),

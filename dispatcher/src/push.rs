@@ -13,15 +13,15 @@ use crate::registry::Worker;
 
 const LABEL_PREFIX: &str = "lovage-label-";
 
-static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+pub(crate) static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+pub(crate) static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+pub(crate) static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-static TASK: HeaderName = HeaderName::from_static("lovage-task");
-static QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
+pub(crate) static TASK: HeaderName = HeaderName::from_static("lovage-task");
+pub(crate) static QUEUE: HeaderName = HeaderName::from_static("lovage-queue");
 static ATTEMPT: HeaderName = HeaderName::from_static("lovage-attempt");
 static MAX_ATTEMPTS: HeaderName = HeaderName::from_static("lovage-max-attempts");
-static DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
+pub(crate) static DEADLINE: HeaderName = HeaderName::from_static("lovage-deadline");
 static SOFT_DEADLINE: HeaderName = HeaderName::from_static("lovage-soft-deadline");
 static ATTEMPT_URL: HeaderName = HeaderName::from_static("lovage-attempt-url");
 static RESUME: HeaderName = HeaderName::from_static("lovage-resume");
@@ -157,7 +157,7 @@ impl Attempt<'_> {
 }
 
 /// Sets a header; a text that cannot be a header value is left out (a name in another script, say).
-fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
+pub(crate) fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
     if value.is_ascii() {
         lines.push(name, value.as_bytes());
     }
@@ -205,10 +205,13 @@ fn kind(kind: FaultKind) -> Fault {
 /// Status and beginning of an answer, for the attempt's entry.
 pub fn excerpt(answer: &Answer) -> (Option<u16>, Option<String>) {
     match answer {
-        Answer::Response { status, body, .. } => {
-            let start = &body[..body.len().min(EXCERPT_BYTES)];
-            (Some(*status), (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned()))
-        }
+        Answer::Response { status, body, .. } => (Some(*status), beginning(body)),
         Answer::Fault(_) => (None, None),
     }
+}
+
+/// The beginning of (a part of) an answer, for the attempt's entry.
+pub fn beginning(body: &[u8]) -> Option<String> {
+    let start = &body[..body.len().min(EXCERPT_BYTES)];
+    (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
 }

@@ -125,6 +125,16 @@ pub(crate) fn body(spec: &Spec, id: &TaskId, stored: &Body, children: &[Child]) 
     }
 }
 
+/// `{"payload": …}` of a payload that is no call, as in [`body`].
+pub(crate) fn payload(stored: &Body) -> Bytes {
+    #[derive(Serialize)]
+    struct Raw {
+        payload: Option<Box<RawValue>>,
+    }
+    let payload = as_json(&String::from_utf8_lossy(&stored.content_type), &stored.payload);
+    serde_json::to_vec(&Raw { payload }).unwrap_or_default().into()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

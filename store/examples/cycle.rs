@@ -157,6 +157,7 @@ impl Bench {
                     ..claim.head.clone()
                 }),
                 queue: queue.clone(),
+                lane: None,
                 body: None,
                 result: Some(Some(self.result.clone())),
                 attempt: None,

@@ -152,6 +152,7 @@ fn change(key: &TaskKey, was: &Head, head: Option<Head>) -> Commit {
         was: was.clone(),
         head,
         queue: "default".into(),
+        lane: None,
         body: None,
         result: None,
         attempt: None,

@@ -114,8 +114,11 @@ pub struct Commit {
     pub was: Head,
     /// The head after, or `None` to delete the record with all its parts.
     pub head: Option<Head>,
-    /// Its queue, for the counts.
+    /// Its queue before, for the counts.
     pub queue: Arc<str>,
+    /// The lane after, if the change moves the task to another one: it is what the head after names, and its queue is
+    /// counted from then on. It is of the same namespace.
+    pub lane: Option<Arc<LaneDef>>,
     /// Replaces the body.
     pub body: Option<Bytes>,
     /// `Some(Some(bytes))` stores a result, `Some(None)` removes it.
@@ -198,6 +201,12 @@ impl Insert {
 }
 
 impl Commit {
+    /// The lane that the task moves to, if it is another one.
+    pub(crate) fn moves_to(&self) -> Option<&Arc<LaneDef>> {
+        let head = self.head.as_ref()?;
+        self.lane.as_ref().filter(|_| head.lane != self.was.lane)
+    }
+
     /// Whether it stores new tasks.
     pub(crate) fn spawns(&self) -> bool {
         self.effects.iter().any(|effect| matches!(effect, Effect::Spawn(_)))
@@ -236,6 +245,7 @@ impl Commit {
             was,
             head: transition.head,
             queue,
+            lane: transition.lane.map(Arc::new),
             body: transition.body,
             result: transition.result.map(|result| result.as_ref().map(ResultValue::encode)),
             attempt: transition.attempt.map(|entry| entry.encode().into()),

@@ -44,6 +44,9 @@ struct Arguments {
     /// Name of the tasks.
     #[arg(long, default_value = "bench.push")]
     task: String,
+    /// The tasks may be delivered together, up to so many.
+    #[arg(long)]
+    together: Option<usize>,
     /// Seconds to wait until everything is received and final.
     #[arg(long, default_value_t = 300)]
     limit: u64,
@@ -78,6 +81,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
         rate: arguments.rate,
         payload_bytes: arguments.payload,
         task: arguments.task.clone(),
+        together: arguments.together,
         limit: Duration::from_secs(arguments.limit),
     };
     match plan.mode {

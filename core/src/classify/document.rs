@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{DEFAULT_SNOOZE, error};
-use crate::answer::TaskError;
+use crate::answer::{BAD_OUTCOME, TaskError};
 use crate::fields::{self, Errors};
 use crate::outcome::{RawOutcome, Then};
 use crate::retry::MAX_RETRY_AFTER;
@@ -20,7 +20,7 @@ const WORDS: &str = "must be one of success, retry, snooze, fail, cancel, spawn,
 
 /// What the document says. One that cannot be read is a charged failure that says why.
 pub(super) fn read(status: u16, body: &Bytes) -> RawOutcome {
-    match parse(status, body) {
+    match parse(status, body, None) {
         Ok(outcome) => outcome,
         Err(reason) => {
             let mut outcome = RawOutcome::bad(format!("the outcome document cannot be read: {reason}"));
@@ -30,6 +30,16 @@ pub(super) fn read(status: u16, body: &Bytes) -> RawOutcome {
             outcome
         }
     }
+}
+
+/// The same of one item of an answer to a batch, and the id in it.
+pub(super) fn read_item(status: u16, item: &Bytes) -> (Option<String>, RawOutcome) {
+    let mut id = None;
+    let outcome = parse(status, item, Some(&mut id)).unwrap_or_else(|reason| {
+        let error = TaskError::new(BAD_OUTCOME, format!("the item of the answer cannot be read: {reason}"));
+        RawOutcome::Retry { after: None, error: error.with_status(status) }
+    });
+    (id, outcome)
 }
 
 #[derive(Default)]
@@ -43,10 +53,11 @@ struct Document {
     result: Option<Bytes>,
 }
 
-fn parse(status: u16, body: &Bytes) -> Result<RawOutcome, String> {
+/// `id`: where the id is to be put; a document that is the whole answer has none.
+fn parse(status: u16, body: &Bytes, id: Option<&mut Option<String>>) -> Result<RawOutcome, String> {
     let text = std::str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
     let mut errors = Errors::default();
-    let document = fields(status, body, text, &mut errors)?;
+    let document = fields(status, body, text, id, &mut errors)?;
     let at = |outcome: Option<RawOutcome>, field: &str| outcome.ok_or_else(|| format!("/{field}: must be given"));
     let failed = |error: Option<TaskError>| {
         error.unwrap_or_else(|| TaskError::new("WorkerOutcome", "the worker said so without a reason").with_status(status))
@@ -72,13 +83,24 @@ fn parse(status: u16, body: &Bytes) -> Result<RawOutcome, String> {
     errors.problem().map_or(outcome, |problem| Err(problem.detail))
 }
 
-fn fields(status: u16, body: &Bytes, text: &str, errors: &mut Errors) -> Result<Document, String> {
+fn fields(
+    status: u16,
+    body: &Bytes,
+    text: &str,
+    mut id: Option<&mut Option<String>>,
+    errors: &mut Errors,
+) -> Result<Document, String> {
     let mut document = Document::default();
     for (name, raw) in fields::document(text).map_err(|problem| problem.detail)? {
         // `text` is `body`, and raw values borrow from it.
         let slice = |raw: &RawValue| body.slice_ref(raw.get().as_bytes());
         let at = format!("/{name}");
         match &*name {
+            "id" if id.is_some() => {
+                if let Some(id) = &mut id {
+                    **id = fields::string(raw, &at, errors).map(Into::into);
+                }
+            }
             _ if fields::is_null(raw) && FIELDS.contains(&&*name) => {}
             "outcome" => document.outcome = fields::string(raw, &at, errors).map(Into::into),
             "after" => document.after = fields::value::<Dur>(raw, &at, errors).map(|after| after.get().min(MAX_RETRY_AFTER)),

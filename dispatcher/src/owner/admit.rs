@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use lovage_core::decide::claim;
 use lovage_core::spec::delivered;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, Outcome, Route, Spec, State, TaskError, TaskKey};
+use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::batch::{self, Batch};
 use super::calls::Done;
 use super::settle::{PushEnd, Told};
 use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
-use crate::egress::Pushed;
+use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Waiting};
 use crate::push::{Attempt, Common};
@@ -29,8 +30,40 @@ pub(super) struct Plan {
     queue: Arc<str>,
     worker: Arc<Worker>,
     instance: Instance,
-    slot: Slot,
+    /// Plans with the same one are delivered together.
+    slot: Arc<Slot>,
+    together: bool,
     room: OwnedSemaphorePermit,
+}
+
+/// A claimed task that is to be pushed now.
+pub(super) struct Begun {
+    pub key: TaskKey,
+    pub attempt: lovage_core::Attempt,
+    pub body: Body,
+    pub target: Arc<Target>,
+    pub instance: Arc<str>,
+}
+
+/// Where tasks of a lane go now.
+#[derive(Clone)]
+struct Place {
+    queue: Arc<str>,
+    worker: Arc<Worker>,
+    instance: Instance,
+    slot: Arc<Slot>,
+    together: bool,
+}
+
+/// What became of a place for a task.
+enum Taken {
+    Task(Box<Plan>),
+    /// That one cannot start.
+    None,
+    /// The lane is empty.
+    Empty,
+    /// This process has no room.
+    NoRoom,
 }
 
 /// Freed slots that are worth a claim of their own while many pushes are open.
@@ -119,21 +152,27 @@ impl Owner {
                 self.lanes.close(id, Closed::NoWorker);
                 continue;
             };
+            let together = batch::most(&lane, &worker).map(|most_of_all| most_of_all.min(most));
+            if let (Some(enough), Some(batch)) = (together, &lane.batch) {
+                // The end of a call would cut it in two.
+                if plans.len() + enough > most && !plans.is_empty() {
+                    break;
+                }
+                if !self.lanes.gather(id, enough, now, batch.max_wait.get()) {
+                    continue;
+                }
+            }
             match worker.admit(now) {
                 Admission::Slot(slot, instance) => {
-                    let Some(room) = self.take_room() else { break };
-                    let Some(task) = self.lanes.take(id) else { break };
-                    if task.head.flags.has(Flags::HELD) {
-                        continue;
-                    }
-                    match claim(&task.head, self.shared.session, worker.mark, now) {
-                        Ok(head) => {
-                            let claiming = Claiming { version: task.head.version, newer: None };
-                            self.claiming.insert(task.key.clone(), claiming);
-                            plans.push(Box::new(Plan { task, head, queue, worker, instance, slot, room }));
+                    let slot = Arc::new(slot);
+                    let place = Place { queue, worker, instance, slot, together: together.is_some() };
+                    for _ in 0..together.unwrap_or(1) {
+                        match self.take_task(id, now, &place) {
+                            Taken::Task(plan) => plans.push(plan),
+                            Taken::None => {}
+                            Taken::Empty => break,
+                            Taken::NoRoom => return plans,
                         }
-                        // Past its expiry: its timer ends it.
-                        Err(_) => self.timers.add(now, &task.key),
                     }
                 }
                 Admission::Busy => self.lanes.close(id, Closed::Busy(worker.gate.number)),
@@ -142,6 +181,30 @@ impl Owner {
             }
         }
         plans
+    }
+
+    /// The first task of a lane, for this place.
+    fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
+        let Some(room) = self.take_room() else { return Taken::NoRoom };
+        let Some(task) = self.lanes.take(id) else {
+            self.room = Some(room);
+            return Taken::Empty;
+        };
+        // What a lane showed first may have moved to another one and be on its way from there.
+        let is_newer = self.claiming.get(&task.key).is_some_and(|claim| claim.version > task.head.version);
+        if is_newer || task.head.flags.has(Flags::HELD) {
+            self.room = Some(room);
+            return Taken::None;
+        }
+        let Ok(head) = claim(&task.head, self.shared.session, place.worker.mark, now) else {
+            // Past its expiry: its timer ends it.
+            self.timers.add(now, &task.key);
+            return Taken::None;
+        };
+        let claiming = Claiming { version: task.head.version, newer: None };
+        self.claiming.insert(task.key.clone(), claiming);
+        let Place { queue, worker, instance, slot, together } = place.clone();
+        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, room }))
     }
 
     /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
@@ -184,14 +247,38 @@ impl Owner {
             Ok(claimed) => claimed,
             Err(error) => return self.claim_failed(plans, &error),
         };
+        let mut gathered: Option<Batch> = None;
         for (plan, claimed) in plans.into_iter().zip(claimed) {
-            let newer = self.claiming.remove(&plan.task.key).and_then(|claim| claim.newer);
-            match claimed {
-                Claimed::Ok(body) => self.start(plan, newer, &body, void),
+            let newer = self.not_claiming(&plan).and_then(|claim| claim.newer);
+            let Claimed::Ok(body) = claimed else {
                 // Somebody else changed it: the feed brings the truth.
-                Claimed::Stale => self.meters.claims_refused.increment(1),
+                self.meters.claims_refused.increment(1);
+                continue;
+            };
+            let (slot, worker, together) = (Arc::clone(&plan.slot), Arc::clone(&plan.worker), plan.together);
+            let Some(begun) = self.begin(plan, newer, &body, void) else { continue };
+            if !together {
+                self.push(begun);
+                continue;
+            }
+            if gathered.as_ref().is_none_or(|batch| !batch.goes_by(&slot))
+                && let Some(batch) = gathered.replace(Batch::new(slot, worker, &begun))
+            {
+                self.push_batch(batch);
+            }
+            if let (Some(batch), Some(running)) = (&mut gathered, self.running.get(&begun.key)) {
+                batch.add(begun, running);
             }
         }
+        if let Some(batch) = gathered {
+            self.push_batch(batch);
+        }
+    }
+
+    /// The claim of this task is not on its way any more; a newer one of the same task may be.
+    fn not_claiming(&mut self, plan: &Plan) -> Option<Claiming> {
+        let same = self.claiming.get(&plan.task.key).is_some_and(|claim| claim.version == plan.task.head.version);
+        if same { self.claiming.remove(&plan.task.key) } else { None }
     }
 
     fn claim_failed(&mut self, plans: Vec<Box<Plan>>, error: &Error) {
@@ -208,7 +295,7 @@ impl Owner {
             }
         }
         for plan in plans {
-            self.claiming.remove(&plan.task.key);
+            self.not_claiming(&plan);
             self.lanes.offer(plan.task);
         }
     }
@@ -234,9 +321,9 @@ impl Owner {
         self.on_claimed(plans, Ok(claimed));
     }
 
-    /// Pushes a claimed task; if the claim is `void`, the task is given back instead.
-    fn start(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) {
-        let Plan { task, head, queue, worker, instance, slot, room } = *plan;
+    /// Notes a claimed task as running; `None`: it has ended already. If the claim is `void`, the task is given back.
+    fn begin(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) -> Option<Begun> {
+        let Plan { task, head, queue, worker, instance, slot, together, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -257,7 +344,7 @@ impl Owner {
             queue,
             worker,
             push: None,
-            slot: Some(slot),
+            slot: (!together).then_some(slot),
             _room: room,
             ending: false,
             over: false,
@@ -267,24 +354,31 @@ impl Owner {
         // One that a report has ended may still have its connection open.
         self.slots_freed |= self.running.insert(key.clone(), running).is_some();
         if void {
-            return self.end_attempt(&key, Event::GivenBack { attempt }, None);
+            self.end_attempt(&key, Event::GivenBack { attempt }, None);
+            return None;
         }
-        let Some(running) = self.running.get_mut(&key) else { return };
+        let running = self.running.get(&key)?;
         let Some(body) = body else {
             let error = TaskError::new("Damaged", "the stored task cannot be read");
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Permanent { error } }, None);
-            return;
+            return None;
         };
         let Some(target) = target else {
             // Judged again at every attempt: the rules may have become stricter since it was registered.
             let error = lovage_core::Fault::Forbidden.error();
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
-            return;
+            return None;
         };
         if running.spec.soft_time_limit.is_some() {
             let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             self.note_soft_limit(&key, &started, &given, &called);
         }
+        Some(Begun { key, attempt, body, target, instance: instance.url })
+    }
+
+    /// Pushes a task by itself.
+    fn push(&mut self, begun: Begun) {
+        let Begun { key, attempt, body, target, instance } = begun;
         let Some(running) = self.running.get_mut(&key) else { return };
         let limits = stream::Limits {
             silence: running.spec.time_limit().get(),
@@ -296,7 +390,7 @@ impl Owner {
             // As with ends: if the owner is gone nobody wants it.
             let _ = news.send(Told::News { key: sink_key.clone(), attempt, stream });
         });
-        let end = PushTo { key: key.clone(), attempt, instance: instance.url, ends: self.ends_in.clone() };
+        let end = PushTo { key: key.clone(), attempt, instance, ends: self.ends_in.clone() };
         let transport = Arc::clone(&self.shared.transport);
         let task = if running.head.flags.has(Flags::RESUMED) {
             let (shared, p, key) = (Arc::clone(&self.shared), self.partition, key.clone());
@@ -333,7 +427,7 @@ impl Owner {
             request.sink = Some(Box::new(sink));
             tokio::spawn(async move { end.send(transport.push(request).await) })
         };
-        running.push = Some(AbortOnDropHandle::new(task));
+        running.push = Some(Arc::new(AbortOnDropHandle::new(task)));
         if running.head.flags.has(Flags::CANCEL) {
             self.on_cancel_wish(&key);
         }

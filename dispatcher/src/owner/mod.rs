@@ -6,6 +6,7 @@
 
 mod admit;
 mod background;
+mod batch;
 mod calls;
 mod meters;
 mod orders;
@@ -88,10 +89,11 @@ struct Running {
     spec: Arc<lovage_core::Spec>,
     queue: Arc<str>,
     worker: Arc<Worker>,
-    /// The push; dropping it closes the connection.
-    push: Option<AbortOnDropHandle<()>>,
-    /// Given back as soon as the connection is done with, before the end is stored.
-    slot: Option<Slot>,
+    /// The push; when the last task of it drops it, its connection is closed.
+    push: Option<Arc<AbortOnDropHandle<()>>>,
+    /// Given back as soon as the connection is done with, before the end is stored. Tasks that are delivered together have
+    /// none: their push has it.
+    slot: Option<Arc<Slot>>,
     /// Given back when the end is stored: what waits for that takes memory too.
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use lovage_core::attempt::LOG_BYTES;
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Flags, Head, Outcome, Rules, Spec, TaskKey, Transition, decide};
+use lovage_core::{Answer, Attempt, Event, Flags, Head, Millis, Outcome, Rules, Spec, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
+use super::batch::BatchEnd;
 use super::calls::Done;
 use super::{Owner, Shared};
 use crate::control::{About, Order};
 use crate::egress::Pushed;
 use crate::push;
+use crate::registry::Worker;
 use crate::stream::{self, Stream};
 
 /// What a push tells its owner.
@@ -22,6 +24,8 @@ pub(super) enum Told {
     News { key: TaskKey, attempt: Attempt, stream: Arc<Stream> },
     /// It came back.
     End(PushEnd),
+    /// It came back, and was of several tasks.
+    Batch(BatchEnd),
 }
 
 /// A push that came back.
@@ -50,9 +54,9 @@ pub(super) struct Settlement {
 /// What the attempt's entry says beyond the rules.
 #[derive(Clone)]
 pub(super) struct Note {
-    instance: Arc<str>,
-    status: Option<u16>,
-    excerpt: Option<String>,
+    pub instance: Arc<str>,
+    pub status: Option<u16>,
+    pub excerpt: Option<String>,
 }
 
 /// With so few attempts open there is little to wait for.
@@ -63,6 +67,7 @@ impl Owner {
         match told {
             Told::News { key, attempt, stream } => self.on_news(&key, attempt, stream),
             Told::End(end) => self.on_push_end(end),
+            Told::Batch(end) => self.on_batch_end(end),
         }
     }
 
@@ -94,29 +99,26 @@ impl Owner {
         let rules = Rules { limits, destinations: registry.policy(), types: types.as_deref(), source: None };
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
-        match &mut outcome {
-            Outcome::Throttled { after, .. } => *after = Some(running.worker.gate.throttle(now, *after)),
-            Outcome::Endpoint { .. } => worker.gate.fault(now, worker.config.breaker()),
-            _ => worker.gate.recovered(),
-        }
-        if !matches!(outcome, Outcome::Endpoint { .. }) {
-            worker.gate.works();
-        }
+        tell_gate(worker, &mut outcome, now);
         drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
-        self.meters.attempt(&outcome);
         let (status, excerpt) = match &answer {
             // The body of a success is the result: it needs no excerpt.
             Answer::Response { status, .. } if matches!(outcome, Outcome::Success { .. }) => (Some(*status), None),
             other => push::excerpt(other),
         };
-        if matches!(outcome, Outcome::TimedOut { .. }) {
-            let worker = Arc::clone(&running.worker);
-            let about = About { key: end.key.clone(), attempt: end.attempt.number, deadline: now };
-            self.tell(&worker, Order::HardTimeout, &about);
-        }
         let note = Note { instance: end.instance, status, excerpt };
-        self.end_attempt(&end.key, Event::Answered { attempt: end.attempt, outcome }, Some(note));
+        self.answered(&end.key, end.attempt, outcome, note);
+    }
+
+    /// The worker has answered this.
+    pub(super) fn answered(&mut self, key: &TaskKey, attempt: Attempt, outcome: Outcome, note: Note) {
+        self.meters.attempt(&outcome);
+        if let (Outcome::TimedOut { .. }, Some(running)) = (&outcome, self.running.get(key)) {
+            let about = About { key: key.clone(), attempt: attempt.number, deadline: self.now() };
+            self.tell(&running.worker, Order::HardTimeout, &about);
+        }
+        self.end_attempt(key, Event::Answered { attempt, outcome }, Some(note));
     }
 
     /// The attempt is over: close its connection, give back its slot, and send its end to the store.
@@ -262,6 +264,18 @@ impl Owner {
         item.was = head;
         item.transition = transition;
         self.settle(item);
+    }
+}
+
+/// Lets the worker's gate know what it answered; a worker that said "not now" learns here for how long it is left alone.
+pub(super) fn tell_gate<S>(worker: &Worker, outcome: &mut Outcome<S>, now: Millis) {
+    match outcome {
+        Outcome::Throttled { after, .. } => *after = Some(worker.gate.throttle(now, *after)),
+        Outcome::Endpoint { .. } => worker.gate.fault(now, worker.config.breaker()),
+        _ => worker.gate.recovered(),
+    }
+    if !matches!(outcome, Outcome::Endpoint { .. }) {
+        worker.gate.works();
     }
 }
 

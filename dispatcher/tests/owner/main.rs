@@ -1,6 +1,7 @@
 //! The dispatcher over the memory store with a scripted transport and paused time: whole lives of tasks in milliseconds.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod batches;
 mod life;
 mod outage;
 mod protocol;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use lovage_core::callback::CALLBACK_QUEUE;
 use lovage_core::retry::RetryPolicy;
-use lovage_core::{Callback, Event, Head, Outcome, Spec, State, TaskKey};
+use lovage_core::units::Dur;
+use lovage_core::{Batching, Callback, Event, Head, Outcome, Spec, State, TaskKey};
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::Store;
 use lovage_store::wrap::Faulty;
+use serde_json::{Value, json};
 
 use crate::world::{Node, Reply, Seen, World, call, memory_with};
 
@@ -19,6 +21,9 @@ fn reply(seed: u64, seen: &Seen) -> Reply {
     let mut rng = fastrand::Rng::with_seed(seed ^ (seen.session_order << 8));
     let resumed = seen.headers.contains_key("lovage-resume");
     let is_child = seen.headers.contains_key("lovage-parent");
+    if seen.batch() > 0 {
+        return together(&mut rng, seen);
+    }
     match rng.u8(0..24) {
         20 => Reply::Header(202, "lovage-lease", "3"),
         21 if !resumed && !is_child => spawn(&mut rng, "wait"),
@@ -34,6 +39,36 @@ fn reply(seed: u64, seen: &Seen) -> Reply {
         7 => Reply::Header(200, "lovage-outcome", "snooze"),
         _ => Reply::Slow(Duration::from_millis(rng.u64(0..50))),
     }
+}
+
+/// What becomes of tasks that are delivered together: mostly something of their own.
+fn together(rng: &mut Rng, seen: &Seen) -> Reply {
+    match rng.u8(0..18) {
+        0 => return Reply::Status(500, ""),
+        1 => return Reply::Fault(FaultKind::Reset),
+        2 => return Reply::Fault(FaultKind::Refused),
+        3 => return Reply::Header(429, "retry-after", "1"),
+        4 => return Reply::Status(400, "no"),
+        5 => return Reply::Slow(Duration::from_secs(rng.u64(1..8))),
+        6 => return Reply::Header(202, "lovage-lease", "3"),
+        7 => return Reply::Status(200, "nonsense"),
+        _ => {}
+    }
+    let item = |item: Value| {
+        let id = &item["id"];
+        match rng.u8(0..14) {
+            0 => None,
+            1 => Some(json!({"id": id, "outcome": "retry", "after": "1s"})),
+            2 => Some(json!({"id": id, "outcome": "fail", "error": {"type": "E"}})),
+            3 => Some(json!({"id": id, "outcome": "snooze", "after": "2s"})),
+            4 if item["children"].is_null() => Some(json!({"id": id, "outcome": "spawn", "tasks": [{"task": "t1"}]})),
+            5 => Some(json!({"id": "nobody", "outcome": "success"})),
+            6 => Some(json!({"id": id, "outcome": "what"})),
+            _ => Some(json!({"id": id, "outcome": "success", "result": 1})),
+        }
+    };
+    let items: Vec<Value> = seen.items().into_iter().filter_map(item).collect();
+    Reply::Document("application/json", Value::from(items).to_string())
 }
 
 fn spawn(rng: &mut Rng, then: &str) -> Reply {
@@ -87,7 +122,8 @@ async fn event(rng: &mut Rng, world: &World, faulty: &Arc<Faulty>, nodes: &mut V
             tokio::spawn(leaving.stop());
             nodes.push(start());
         }
-        4 => world.worker("w", "*", rng.u32(1..6)).await,
+        4 if rng.bool() => world.worker("w", "*", rng.u32(1..6)).await,
+        4 => world.batch_worker("w", "*", rng.u32(1..4), rng.u16(1..8)).await,
         5 => {
             faulty.set_away(true);
             tokio::time::sleep(Duration::from_millis(rng.u64(0..25_000))).await;
@@ -117,12 +153,16 @@ async fn run(seed: u64) {
     let world = World::over(Arc::clone(&store), move |seen| reply(seed, seen));
     let faulty = Arc::new(Faulty::new(store));
     faulty.random(seed, 60, Duration::from_millis(if rng.u8(0..5) == 0 { 15_000 } else { 300 }));
-    world.worker("w", "*", 4).await;
+    world.batch_worker("w", "*", 4, 5).await;
     let mut nodes = vec![world.start_over(Arc::clone(&faulty) as Arc<dyn Store>)];
     let mut told = Vec::new();
     for i in 0..60u32 {
         let retry = Some(RetryPolicy { max_attempts: rng.u16(1..6), ..RetryPolicy::default() });
         let mut spec = Spec { retry, time_limit: Some("5s".parse().unwrap()), ..call(&format!("t{}", i % 5)) };
+        if i % 5 == 0 {
+            let max_wait = Dur::from_millis(rng.u64(0..2) * 100);
+            spec.batch = Some(Batching { key: "k".into(), max: 6, max_wait });
+        }
         if rng.u8(0..4) == 0 {
             let url = "http://127.0.0.1:9/told".to_owned();
             spec.callbacks.on_terminal = Some(Callback { url, headers: vec![], retry: None, time_limit: None });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
-use lovage_core::worker::WorkerConfig;
+use lovage_core::worker::{WorkerBatch, WorkerConfig};
 use lovage_core::{
     Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
 };
@@ -59,14 +59,44 @@ type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 pub struct Scripted {
     script: Box<Script>,
     pub seen: Mutex<Vec<Seen>>,
+    /// The tasks of the requests that delivered several.
+    pub parts: Mutex<Vec<Seen>>,
     order: AtomicU64,
 }
 
-struct Closing<'a>(&'a Scripted, usize);
+struct Closing<'a>(&'a Scripted, usize, std::ops::Range<usize>);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.seen.lock()[self.1].end = Some(Instant::now());
+        let end = Some(Instant::now());
+        self.0.seen.lock()[self.1].end = end;
+        self.0.parts.lock()[self.2.clone()].iter_mut().for_each(|part| part.end = end);
+    }
+}
+
+impl Seen {
+    /// How many tasks it delivered together; 0: one alone.
+    pub fn batch(&self) -> usize {
+        self.headers.get("lovage-batch").map_or(0, |n| n.to_str().unwrap().parse().unwrap())
+    }
+
+    /// The tasks that it delivered together.
+    pub fn items(&self) -> Vec<serde_json::Value> {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn parts(&self) -> Vec<Self> {
+        if self.batch() == 0 {
+            return Vec::new();
+        }
+        let items = self.items();
+        assert_eq!(items.len(), self.batch());
+        let part = |item: &serde_json::Value| Self {
+            id: item["id"].as_str().unwrap().to_owned(),
+            attempt: item["attempt"].as_u64().unwrap() as u32,
+            ..self.clone()
+        };
+        items.iter().map(part).collect()
     }
 }
 
@@ -77,7 +107,7 @@ impl Transport for Scripted {
             let text = |name: &str| headers[name].to_str().unwrap().to_owned();
             let seen = Seen {
                 id: text("webhook-id"),
-                attempt: text("lovage-attempt").parse().unwrap(),
+                attempt: headers.get("lovage-attempt").map_or(0, |n| n.to_str().unwrap().parse().unwrap()),
                 session_order: self.order.fetch_add(1, Ordering::Relaxed),
                 headers: headers.clone(),
                 body: request.body.clone(),
@@ -85,12 +115,18 @@ impl Transport for Scripted {
                 end: None,
             };
             let reply = (self.script)(&seen);
+            let parts = {
+                let (mut all, new) = (self.parts.lock(), seen.parts());
+                let first = all.len();
+                all.extend(new);
+                first..all.len()
+            };
             let index = {
                 let mut all = self.seen.lock();
                 all.push(seen);
                 all.len() - 1
             };
-            let _closing = Closing(self, index);
+            let _closing = Closing(self, index, parts);
             let mut headers = HeaderMap::new();
             let outcome = match reply {
                 Reply::Status(status, body) => Ok((status, body.to_owned())),
@@ -195,7 +231,8 @@ impl World {
 
     pub fn over(store: Arc<dyn Store>, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let partitions = store.caps().partitions;
-        let transport = Scripted { script: Box::new(script), seen: Mutex::default(), order: AtomicU64::new(0) };
+        let transport =
+            Scripted { script: Box::new(script), seen: Mutex::default(), parts: Mutex::default(), order: AtomicU64::new(0) };
         Self { store, transport: Arc::new(transport), partitions, next_id: AtomicU64::new(1), sessions: AtomicU64::new(1) }
     }
 
@@ -239,6 +276,18 @@ impl World {
             urls: vec!["http://127.0.0.1:9/".into()],
             tasks: vec![pattern.into()],
             concurrency: Some(concurrency),
+            ..WorkerConfig::default()
+        };
+        self.put(DocKind::Worker, name, &config).await;
+    }
+
+    /// … that takes up to `most` tasks together.
+    pub async fn batch_worker(&self, name: &str, pattern: &str, concurrency: u32, most: u16) {
+        let config = WorkerConfig {
+            urls: vec!["http://127.0.0.1:9/".into()],
+            tasks: vec![pattern.into()],
+            concurrency: Some(concurrency),
+            batch: Some(WorkerBatch { max: most }),
             ..WorkerConfig::default()
         };
         self.put(DocKind::Worker, name, &config).await;
@@ -345,12 +394,14 @@ impl World {
         }
     }
 
-    /// The pushes by task id, in order.
+    /// The pushes by task id, in order, whether they delivered it alone or with others.
     pub fn pushes(&self) -> HashMap<String, Vec<Seen>> {
         let mut out: HashMap<String, Vec<Seen>> = HashMap::new();
-        for seen in self.transport.seen.lock().iter() {
-            out.entry(seen.id.clone()).or_default().push(seen.clone());
+        let alone = self.transport.seen.lock().iter().filter(|seen| seen.batch() == 0).cloned().collect::<Vec<_>>();
+        for seen in alone.into_iter().chain(self.transport.parts.lock().iter().cloned()) {
+            out.entry(seen.id.clone()).or_default().push(seen);
         }
+        out.values_mut().for_each(|pushes| pushes.sort_by_key(|seen| seen.session_order));
         out
     }
 }

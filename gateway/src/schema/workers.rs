@@ -42,6 +42,8 @@ pub(crate) struct WorkerIn {
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.
     pub breaker: Option<Breaker>,
+    /// It takes tasks that may be batched in one request.
+    pub batch: Option<WorkerBatch>,
     /// Added to every delivery. Values are never shown; `null` keeps the stored value.
     pub headers: Option<BTreeMap<String, Option<String>>>,
     /// What its statuses mean.
@@ -59,6 +61,14 @@ pub(crate) struct Breaker {
     /// For so long at first (10 s; 100 ms to 1 h), then one attempt is tried; twice as long after each that fails, up to eight
     /// times.
     pub open_for: Option<Duration>,
+}
+
+/// How a worker takes tasks together.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerBatch {
+    /// The most in one request (1000); the smaller one of this and the task's counts.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub max: Option<u16>,
 }
 
 /// A preset's name, or a preset with exceptions.
@@ -114,6 +124,8 @@ pub(crate) struct Worker {
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.
     pub breaker: BreakerView,
+    /// How it takes tasks together; null: one by one.
+    pub batch: Option<WorkerBatch>,
     /// Names of the headers added to every delivery.
     pub headers: BTreeMap<String, Option<String>>,
     /// What its statuses mean.

@@ -146,6 +146,7 @@ impl Harness {
             was: stored.head,
             head: change.head,
             queue: spec.queue().into(),
+            lane: None,
             body: None,
             result: change.result.map(|result| result.map(|result| result.encode())),
             attempt: change.attempt.map(|attempt| attempt.encode().into()),

@@ -168,6 +168,21 @@ async fn secrets_are_rotated_and_shown_once() {
 }
 
 #[tokio::test]
+async fn how_a_worker_takes_tasks_together() {
+    let h = Harness::new();
+    let worker = |batch: &str| format!(r#"{{"tasks":["a"],"batch":{batch}}}"#);
+    for (batch, shown) in [("null", json!(null)), ("{}", json!({"max": 1000})), (r#"{"max":1}"#, json!({"max": 1}))] {
+        assert_eq!(put(&h, "/v1/workers/w", &[], &worker(batch)).await.json()["batch"], shown);
+    }
+    for (batch, pointer) in
+        [("7", "/batch"), (r#"{"max":0}"#, "/batch/max"), (r#"{"max":1001}"#, "/batch/max"), (r#"{"most":1}"#, "/batch/most")]
+    {
+        let refused = put(&h, "/v1/workers/w", &[], &worker(batch)).await;
+        assert_eq!((refused.status.as_u16(), &refused.json()["errors"][0]["pointer"]), (422, &json!(pointer)), "{batch}");
+    }
+}
+
+#[tokio::test]
 async fn the_record_names_its_worker() {
     let h = Harness::new();
     put(&h, "/v1/workers/w", &[], r#"{"tasks":["a"]}"#).await;

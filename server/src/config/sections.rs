@@ -172,6 +172,7 @@ pub(crate) struct DispatcherSection {
     pub lease: Dur,
     pub close_after: Dur,
     pub max_answer: Size,
+    pub max_batch: Size,
     pub connect_timeout: Dur,
 }
 
@@ -189,6 +190,7 @@ impl Default for DispatcherSection {
             lease: dur(it.lease),
             close_after: dur(it.close_after),
             max_answer: size(it.max_answer),
+            max_batch: size(it.max_batch),
             connect_timeout: dur(it.connect_timeout),
         }
     }
@@ -208,6 +210,7 @@ impl DispatcherSection {
             lease: self.lease.get(),
             close_after: self.close_after.get(),
             max_answer: self.max_answer.as_len(),
+            max_batch: self.max_batch.as_len(),
             connect_timeout: self.connect_timeout.get(),
             ..lovage_dispatcher::Options::default()
         }

@@ -60,11 +60,25 @@ impl Task {
             was: self.head.clone(),
             head,
             queue: self.queue.clone(),
+            lane: None,
             body: None,
             result: None,
             attempt: None,
             effects: Vec::new(),
         }
+    }
+
+    /// The move to `lane` with whatever else `edit` changes, and the task as it is then.
+    pub fn moved(&self, lane: &Arc<LaneDef>, edit: impl FnOnce(&mut Head)) -> (Commit, Self) {
+        let mut item = self.change(edit);
+        let head = item.head.as_mut().map(|head| {
+            head.lane = lane.id();
+            head.clone()
+        });
+        let after =
+            Self { key: self.key.clone(), head: head.unwrap_or_else(|| self.head.clone()), queue: lane.queue.as_str().into() };
+        item.lane = Some(lane.clone());
+        (item, after)
     }
 
     /// The change to the next version of the head after `edit`.

@@ -14,6 +14,7 @@ pub mod insert;
 pub mod keys;
 pub mod kit;
 pub mod limits;
+pub mod moves;
 pub mod own;
 pub mod places;
 pub mod race;

@@ -32,6 +32,9 @@ macro_rules! conformance_suite {
                 done_by_time, members_of_a_tree, members_in_order, every_state_has_its_places, ordered_tasks_keep_their_place, lanes_are_known_again,
                 listed_once_in_pages, lists_are_filtered, counts_equal_a_recount,
             }
+            moves {
+                from_every_state, with_effects, there_and_back, refused_moves, a_batched_lane, by_the_owner_too,
+            }
             keys {
                 found_until_their_end, kept_after_the_task, gone_with_the_record, apart_by_namespace, all_keys_of_a_task_or_none,
                 a_conflict_shows_the_holder, stolen_at_a_version, freed_by_their_task, replaced_in_one_step,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::barrier::Barriers;
 use super::bodies::Bodies;
-use super::books::{Books, Move};
+use super::books::{Books, Move, Side};
 use super::keys::{Conflict, Keys};
 use super::row::{self, head_columns};
 use crate::{
@@ -81,9 +81,10 @@ impl Changes {
         self.moves.truncate(mark.1);
     }
 
-    fn add(&mut self, key: &TaskKey, queue: usize, was: Option<&Head>, now: Option<Head>) {
-        let side = |head: &Head| (head.state, head.lane);
-        self.moves.push(Move { queue, from: was.map(side), to: now.as_ref().map(side) });
+    /// A change of a task that is counted in the first of `queues` before and in the second after.
+    fn add(&mut self, key: &TaskKey, queues: (usize, usize), was: Option<&Head>, now: Option<Head>) {
+        let side = |queue, head: &Head| Side { queue, state: head.state, lane: head.lane };
+        self.moves.push(Move { from: was.map(|head| side(queues.0, head)), to: now.as_ref().map(|head| side(queues.1, head)) });
         self.rows.push(FeedRow { key: key.clone(), head: now });
     }
 }
@@ -190,7 +191,7 @@ impl Apply<'_, '_> {
             self.books.define(head.lane, &item.lane);
         }
         let queue = self.books.queue(item.lane.ns, &item.lane.queue);
-        changes.add(&item.key, queue, None, Some(head));
+        changes.add(&item.key, (queue, queue), None, Some(head));
         Ok(Some(seq))
     }
 
@@ -203,7 +204,7 @@ impl Apply<'_, '_> {
         let seq = was.seq;
         self.leave_barrier(&was, Some(&item.head))?;
         let queue = self.books.queue(item.key.ns, &item.queue);
-        changes.add(&item.key, queue, Some(&was), Some(Head { seq, ..item.head.clone() }));
+        changes.add(&item.key, (queue, queue), Some(&was), Some(Head { seq, ..item.head.clone() }));
         if let Some(body) = self.bodies.take(seq) {
             return Ok(Claimed::Ok(body));
         }
@@ -237,7 +238,11 @@ impl Apply<'_, '_> {
         };
         let seq = was.seq as i64;
         let queue = self.books.queue(item.key.ns, &item.queue);
-        changes.add(&item.key, queue, Some(&was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
+        let next = item.moves_to().map_or(queue, |lane| {
+            self.books.define(lane.id(), lane);
+            self.books.queue(lane.ns, &lane.queue)
+        });
+        changes.add(&item.key, (queue, next), Some(&was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
         self.leave_barrier(&was, item.head.as_ref())?;
         let s = &mut *self.statements;
         if item.head.is_none() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use lovage_core::{LaneDef, LaneId, Ns, Route, State};
+use rusqlite::types::Type;
 use rusqlite::{Connection, params};
 
 /// Orders of acceptance set aside by one write of the high-water mark: a crash skips at most as many.
@@ -17,12 +18,19 @@ pub(super) const STATES: usize = 9;
 /// How one change moves counts and lanes; `None` is "not stored".
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Move {
+    /// Before.
+    pub(super) from: Option<Side>,
+    /// After.
+    pub(super) to: Option<Side>,
+}
+
+/// Where a task is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Side {
     /// Index of the counts' row, from [`Books::queue`].
     pub(super) queue: usize,
-    /// State and lane before.
-    pub(super) from: Option<(State, LaneId)>,
-    /// State and lane after.
-    pub(super) to: Option<(State, LaneId)>,
+    pub(super) state: State,
+    pub(super) lane: LaneId,
 }
 
 struct QueueRow {
@@ -72,11 +80,11 @@ impl Books {
                 books.queues[at].states[state] = row.get(state + 2)?;
             }
         }
-        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, stored, live FROM lane")?;
+        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, batch, stored, live FROM lane")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id = LaneId(row.get::<_, i64>(0)? as u64);
-            let row = LaneRow { def: lane_def(row)?, stored: row.get(5)?, live: row.get(6)?, changed: false };
+            let row = LaneRow { def: lane_def(row)?, stored: row.get(6)?, live: row.get(7)?, changed: false };
             if row.stored <= 0 {
                 books.empty_lanes.push(id);
             }
@@ -113,21 +121,17 @@ impl Books {
 
     /// Counts a change.
     pub(super) fn apply(&mut self, change: &Move) {
-        if change.from.map(|f| f.0) != change.to.map(|t| t.0)
-            && let Some(row) = self.queues.get_mut(change.queue)
-        {
-            if let Some((state, _)) = change.from {
-                row.states[state as usize] -= 1;
+        let counted = |side: Option<Side>| side.map(|side| (side.queue, side.state));
+        let (from, to) = (counted(change.from), counted(change.to));
+        if from != to {
+            if let Some((queue, state)) = from {
+                self.count_queue(queue, state, -1);
             }
-            if let Some((state, _)) = change.to {
-                row.states[state as usize] += 1;
-            }
-            if !row.changed {
-                row.changed = true;
-                self.changed_queues.push(change.queue);
+            if let Some((queue, state)) = to {
+                self.count_queue(queue, state, 1);
             }
         }
-        let place = |side: Option<(State, LaneId)>| side.map(|(state, lane)| (lane, !state.is_final()));
+        let place = |side: Option<Side>| side.map(|side| (side.lane, !side.state.is_final()));
         let (from, to) = (place(change.from), place(change.to));
         if from != to {
             if let Some((lane, live)) = from {
@@ -136,6 +140,15 @@ impl Books {
             if let Some((lane, live)) = to {
                 self.count_lane(lane, 1, live);
             }
+        }
+    }
+
+    fn count_queue(&mut self, at: usize, state: State, by: i64) {
+        let Some(row) = self.queues.get_mut(at) else { return };
+        row.states[state as usize] += by;
+        if !row.changed {
+            row.changed = true;
+            self.changed_queues.push(at);
         }
     }
 
@@ -174,7 +187,8 @@ impl Books {
         }
         if !self.changed_lanes.is_empty() {
             let mut statement = conn.prepare_cached(
-                "INSERT INTO lane VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET stored = ?6, live = ?7",
+                "INSERT INTO lane (id, ns, queue, task, origin, batch, stored, live) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                 ON CONFLICT (id) DO UPDATE SET stored = ?7, live = ?8",
             )?;
             for id in self.changed_lanes.drain(..) {
                 let Some(row) = self.lanes.get_mut(&id) else { continue };
@@ -186,7 +200,10 @@ impl Books {
                     Route::Task(name) => (Some(name), None),
                     Route::Origin(origin) => (None, Some(origin)),
                 };
-                statement.execute(params![id.0 as i64, row.def.ns.0, row.def.queue, task, origin, row.stored, row.live])?;
+                let def = &row.def;
+                let batch = def.batch.as_ref().map(rmp_serde::to_vec_named).transpose();
+                let batch = batch.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+                statement.execute(params![id.0 as i64, def.ns.0, def.queue, task, origin, batch, row.stored, row.live])?;
             }
         }
         Ok(())
@@ -220,11 +237,13 @@ fn write_seq(conn: &Connection, mark: u64) -> rusqlite::Result<()> {
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'seq'")?.execute([mark as i64]).map(drop)
 }
 
-/// Reads a lane's definition from columns `ns, queue, task, origin` at 1.
+/// Reads a lane's definition from columns `ns, queue, task, origin, batch` at 1.
 pub(super) fn lane_def(row: &rusqlite::Row<'_>) -> rusqlite::Result<LaneDef> {
     let route = match row.get::<_, Option<String>>(3)? {
         Some(name) => Route::Task(name),
         None => Route::Origin(row.get(4)?),
     };
-    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route, batch: None })
+    let batch = row.get_ref(5)?.as_blob_or_null()?.map(rmp_serde::from_slice).transpose();
+    let batch = batch.map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, Type::Blob, error.into()))?;
+    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route, batch })
 }

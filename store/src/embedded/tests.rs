@@ -253,6 +253,31 @@ async fn lanes_and_keys_are_tidied_away() {
     assert!(again.head.seq > task.head.seq);
 }
 
+/// A file that was made before lanes could be batched is read, and can keep such lanes from then on.
+#[tokio::test]
+async fn a_file_without_batched_lanes_is_read() {
+    let fixture = Embedded::new();
+    let kit = Kit::new(&fixture).await;
+    kit.put(kit.task()).await;
+    let plain = kit.store.lanes(kit.p).await.unwrap();
+    let Kit { store, .. } = kit;
+    drop((store, fixture.store.lock().take()));
+    let old = rusqlite::Connection::open(fixture.dir.path().join(schema::FILE)).unwrap();
+    old.execute_batch("ALTER TABLE lane DROP COLUMN batch").unwrap();
+    drop(old);
+    let kit = Kit::over(&fixture, fixture.open());
+    assert_eq!(kit.store.lanes(kit.p).await.unwrap(), plain);
+    // The first id is taken.
+    kit.task();
+    let batch = lovage_core::Batching { key: "k".into(), max: 9, max_wait: lovage_core::units::Dur::from_millis(5) };
+    let lane = std::sync::Arc::new(lovage_core::LaneDef { batch: Some(batch), ..plain[0].1.clone() });
+    kit.put(kit.task_in(lane.clone())).await;
+    let Kit { store, .. } = kit;
+    drop((store, fixture.store.lock().take()));
+    let kit = Kit::over(&fixture, fixture.open());
+    assert!(kit.store.lanes(kit.p).await.unwrap().contains(&(lane.id(), (*lane).clone())));
+}
+
 /// The log starts anew while writes go on, instead of growing with everything that was ever written.
 #[tokio::test]
 async fn the_log_stays_bounded() {

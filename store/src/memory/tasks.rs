@@ -147,6 +147,9 @@ impl Tasks {
         let Some(mut record) = self.take(&item.key, &item.was) else { return Err(Committed::Stale(None)) };
         if let Some(head) = item.head {
             record.head = head;
+            if let Some(lane) = item.lane {
+                record.lane = lane;
+            }
             if let Some(body) = item.body {
                 record.body = body;
             }

@@ -15,6 +15,10 @@ impl Pair {
     pub(super) async fn change(&mut self, key: TaskKey, mut was: Head, now: Millis) -> Result<Commit, String> {
         let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
         let mut head = if self.source.chance(12) { None } else { Some(self.source.next_head(&was, now)) };
+        let lane = self.source.chance(20).then(|| self.source.lane_of(key.ns));
+        if let (Some(head), Some(lane)) = (&mut head, &lane) {
+            head.lane = lane.id();
+        }
         if self.source.chance(15) {
             was.version = self.source.pick(&[was.version - 1, was.version + 1, was.version + 1_000_000, 0]);
         }
@@ -33,6 +37,7 @@ impl Pair {
             was,
             head,
             queue,
+            lane,
             body: if self.source.chance(10) { Some(self.source.bytes()) } else { None },
             result,
             attempt: if self.source.chance(30) { Some(self.source.bytes()) } else { None },

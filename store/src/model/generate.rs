@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use lovage_core::units::Dur;
 use lovage_core::{
-    Flags, Head, IdRun, LaneDef, LaneId, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskId, TaskKey,
+    Batching, Flags, Head, IdRun, LaneDef, LaneId, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskId, TaskKey,
 };
 
 use crate::conformance::kit::first_head;
@@ -33,11 +34,14 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(seed: u64, p: Partition, partitions: u16) -> Self {
         let rng = Rng::with_seed(seed);
-        let lane = |ns, queue: &str, route: &str| {
-            Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(route.into()), batch: None })
+        let lane = |ns, queue: &str, route: &str, batch| {
+            Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(route.into()), batch })
         };
-        let lanes =
-            NAMESPACES.into_iter().flat_map(|ns| [lane(ns, "default", "a"), lane(ns, "default", "b"), lane(ns, "mail", "a")]);
+        let batch = Batching { key: "k\u{e9}y".into(), max: 7, max_wait: Dur::from_millis(50) };
+        let lanes = NAMESPACES.into_iter().flat_map(|ns| {
+            let batched = lane(ns, "mail", "a", Some(batch.clone()));
+            [lane(ns, "default", "a", None), lane(ns, "default", "b", None), lane(ns, "mail", "a", None), batched]
+        });
         let client_ids = NAMESPACES.into_iter().flat_map(|ns| {
             let keys = (0u32..).map(move |n| TaskKey::new(ns, TaskId::Client(format!("order-{n}").into())));
             keys.filter(move |key| key.slot().partition(partitions) == p).take(4)
@@ -53,6 +57,12 @@ impl Source {
     /// One of the lanes.
     pub(super) fn lane(&mut self) -> LaneId {
         self.lanes[self.rng.usize(0..self.lanes.len())].id()
+    }
+
+    /// One of the lanes of a namespace.
+    pub(super) fn lane_of(&mut self, ns: Ns) -> Arc<LaneDef> {
+        let of_ns: Vec<_> = self.lanes.iter().filter(|lane| lane.ns == ns).cloned().collect();
+        self.pick(&of_ns)
     }
 
     /// True this often in a hundred.

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneId, SessionId, State, TaskKey};
+use lovage_core::{Head, LaneDef, LaneId, SessionId, State, TaskKey};
 use redis::{Cmd, Value};
 
 use super::keys::PartitionKeys;
 use super::link::{Kind, Link};
-use super::pack::{Packer, feed_prefix, push_row, read_head};
+use super::pack::{Packer, feed_prefix, pack_lane, push_row, read_head};
 use super::plan::Plan;
 use super::script::{CHANGE, Call};
 use super::value;
@@ -55,7 +55,7 @@ fn call(names: &PartitionKeys, own: &str, source: SessionId, items: &[Change<'_>
     }
     let mut args = vec![Bytes::new(), rows.into()];
     let mut out = Packer::with_capacity(items.len() * 192);
-    out.array(12).bytes(own.as_bytes());
+    out.array(13).bytes(own.as_bytes());
     out.array(ids.len());
     for id in &ids {
         out.bytes(id);
@@ -72,18 +72,30 @@ fn call(names: &PartitionKeys, own: &str, source: SessionId, items: &[Change<'_>
 
     let mut plan = Plan::new(names);
     let mut left: Vec<(LaneId, Vec<u8>)> = Vec::new();
+    let mut entered: Vec<(LaneId, &LaneDef, Vec<u8>)> = Vec::new();
     let mut runs = Runs { list: Vec::new(), ordered: repeats };
     let mut children: Vec<&Insert> = Vec::new();
     let mut parents = Vec::new();
     for (i, (item, wave)) in (1u8..).zip(items.iter().zip(&waves)) {
         plan.moved(i, *wave, Some(item.was), item.head);
-        plan.counted(i, item.key.ns, item.queue, Some(item.was), item.head);
+        let moved = item.parts.and_then(Commit::moves_to);
+        let queues = (&**item.queue, moved.map_or(&**item.queue, |lane| &lane.queue));
+        plan.counted(i, item.key.ns, queues, Some(item.was), item.head);
         let id = &ids[usize::from(i) - 1];
-        if item.head.is_none() {
+        if item.head.is_none() || moved.is_some() {
             match left.iter_mut().find(|(lane, _)| *lane == item.was.lane) {
                 Some((_, list)) => list.push(i),
                 None => left.push((item.was.lane, vec![i])),
             }
+        }
+        if let Some(lane) = moved {
+            let id = lane.id();
+            match entered.iter_mut().find(|(known, _, _)| *known == id) {
+                Some((_, _, list)) => list.push(i),
+                None => entered.push((id, lane, vec![i])),
+            }
+        }
+        if item.head.is_none() {
             for name in [names.body(id), names.result(id), names.attempts(id)] {
                 runs.push("DEL", i, plan.key(name), 0);
             }
@@ -132,6 +144,10 @@ fn call(names: &PartitionKeys, own: &str, source: SessionId, items: &[Change<'_>
         let mut spawned = Plan::behind(names, keys.len());
         insert::store(&mut spawned, &mut out, &mut args, &children)?;
         keys.append(&mut spawned.keys);
+    }
+    out.array(entered.len());
+    for (lane, definition, list) in &entered {
+        out.array(3).bytes(&lane.0.to_be_bytes()).bytes(&pack_lane(definition)?).bytes(list);
     }
     args[0] = out.finish().into();
     Ok(Call { script: &CHANGE, keys, args })

@@ -12,11 +12,11 @@ use super::MAX_BATCH;
 use super::insert;
 use super::keys::{KeyPlace, PartitionKeys};
 use super::link::{Kind, Link};
-use super::pack::{Packer, expiry, feed_prefix, pack_key, read_key_entry, read_kind};
+use super::pack::{Packer, expiry, feed_prefix, pack_key, pack_lane, read_key_entry, read_kind};
 use super::plan::Plan;
 use super::script::{Call, GENERAL, KEY};
 use super::value;
-use crate::{Commit, Committed, Effect, Error, Insert, KeyEntry, KeyTake, Mode, OnExists, Result};
+use crate::{Commit, Committed, Effect, Insert, KeyEntry, KeyTake, Mode, OnExists, Result};
 
 /// Whether commits have effects that `change.lua` does not know, or spawn more tasks than it can number.
 pub(super) fn is_needed(items: &[Commit]) -> bool {
@@ -51,12 +51,14 @@ struct General<'a> {
 impl General<'_> {
     fn item(&mut self, out: &mut Packer, item: &Commit) -> Result<()> {
         let id = item.key.to_bytes();
-        out.array(9).bytes(&id).bytes(&item.was.pack());
+        out.array(11).bytes(&id).bytes(&item.was.pack());
         out.bytes(item.head.as_ref().map(Head::pack).as_ref().map_or(&[][..], |head| &head[..]));
 
         let mut plan = Plan::behind(self.names, self.keys.len());
         plan.moved(1, 0, Some(&item.was), item.head.as_ref());
-        plan.counted(1, item.key.ns, &item.queue, Some(&item.was), item.head.as_ref());
+        let moved = item.moves_to();
+        let queues = (&*item.queue, moved.map_or(&*item.queue, |lane| &lane.queue));
+        plan.counted(1, item.key.ns, queues, Some(&item.was), item.head.as_ref());
         plan.write_alone(out);
         self.keys.append(&mut plan.keys);
 
@@ -65,7 +67,7 @@ impl General<'_> {
         for (command, key, arg) in writes {
             out.bytes(command.as_bytes()).number(key as u64).number(arg as u64);
         }
-        let left = if item.head.is_none() { &item.was.lane.0.to_be_bytes()[..] } else { &[] };
+        let left = if item.head.is_none() || moved.is_some() { &item.was.lane.0.to_be_bytes()[..] } else { &[] };
         out.bytes(left);
         let blocked = item.head.as_ref().is_some_and(|head| head.state == State::Blocked);
         let leaves = item.was.state == State::Blocked && !blocked;
@@ -74,7 +76,12 @@ impl General<'_> {
         // A barrier is for a task that is blocked now; the script need not hear of another.
         let effects: Vec<_> = item.effects.iter().filter(|effect| blocked || !matches!(effect, Effect::Barrier { .. })).collect();
         out.array(effects.len());
-        effects.into_iter().try_for_each(|effect| self.effect(out, item, &id, effect))
+        effects.into_iter().try_for_each(|effect| self.effect(out, item, &id, effect))?;
+        match moved {
+            Some(lane) => out.bytes(&lane.id().0.to_be_bytes()).bytes(&pack_lane(lane)?),
+            None => out.bytes(&[]).bytes(&[]),
+        };
+        Ok(())
     }
 
     /// The parts of a record as `(command, key, argument or 0)`.
@@ -140,10 +147,9 @@ impl General<'_> {
             _ => drop(out.number(0).number(0)),
         }
         plan.moved(1, 0, None, Some(&child.head));
-        plan.counted(1, child.key.ns, &child.lane.queue, None, Some(&child.head));
+        plan.counted(1, child.key.ns, (&child.lane.queue, &child.lane.queue), None, Some(&child.head));
         plan.write_alone(out);
-        let definition = rmp_serde::to_vec_named(&*child.lane).map_err(|error| Error::Invalid(format!("lane: {error}")))?;
-        out.bytes(&child.head.lane.0.to_be_bytes()).bytes(&definition);
+        out.bytes(&child.head.lane.0.to_be_bytes()).bytes(&pack_lane(&child.lane)?);
         out.bytes(&child.root.as_ref().map(super::keys::root_prefix).unwrap_or_default());
         insert::puts(&mut plan, out, child);
         self.keys.append(&mut plan.keys);

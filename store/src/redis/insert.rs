@@ -6,7 +6,7 @@ use lovage_core::{LaneDef, LaneId, Millis, Placement, Score, SessionId, placemen
 use redis::Value;
 
 use super::keys::{KeyPlace, PartitionKeys};
-use super::pack::{Packer, expiry, feed_prefix, pack_key, read_head, read_key_entry, read_kind};
+use super::pack::{Packer, expiry, feed_prefix, pack_key, pack_lane, read_head, read_key_entry, read_kind};
 use super::plan::Plan;
 use super::script::{Call, INSERT};
 use super::value;
@@ -89,7 +89,7 @@ pub(super) fn store(plan: &mut Plan<'_>, out: &mut Packer, args: &mut Vec<Bytes>
     for (i, item) in (1u8..).zip(items) {
         let head = &item.head;
         plan.moved(i, 0, None, Some(head));
-        plan.counted(i, item.key.ns, &item.lane.queue, None, Some(head));
+        plan.counted(i, item.key.ns, (&item.lane.queue, &item.lane.queue), None, Some(head));
         if let Placement { lane: Some((lane, _)), .. } = placement(head) {
             let base = Score::new(head.priority, 0).0;
             match waiting.iter_mut().find(|(id, score, _)| (*id, *score) == (lane, base)) {
@@ -110,8 +110,7 @@ pub(super) fn store(plan: &mut Plan<'_>, out: &mut Packer, args: &mut Vec<Bytes>
     plan.write(out);
     out.array(definitions.len());
     for (lane, definition, list) in &definitions {
-        let definition = rmp_serde::to_vec_named(definition).map_err(|error| Error::Invalid(format!("lane: {error}")))?;
-        out.array(3).bytes(&lane.0.to_be_bytes()).bytes(&definition).bytes(list);
+        out.array(3).bytes(&lane.0.to_be_bytes()).bytes(&pack_lane(definition)?).bytes(list);
     }
     let roots: Vec<_> = (1u64..).zip(items).filter_map(|(i, item)| Some((i, item.root.as_ref()?))).collect();
     out.array(roots.len() * 2);

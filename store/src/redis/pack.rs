@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lovage_core::head::HEAD_BYTES;
-use lovage_core::{Head, Millis, SessionId, TaskKey};
+use lovage_core::{Head, LaneDef, Millis, SessionId, TaskKey};
 
 use crate::{Error, FeedRow, KeyEntry, KeyKind, Result};
 
@@ -105,6 +105,11 @@ pub(super) fn read_key(bytes: &[u8]) -> Result<TaskKey> {
 
 /// An end that never comes.
 const NEVER: u64 = u64::MAX;
+
+/// The definition of a lane as it is stored.
+pub(super) fn pack_lane(lane: &LaneDef) -> Result<Vec<u8>> {
+    rmp_serde::to_vec_named(lane).map_err(|error| Error::Invalid(format!("lane: {error}")))
+}
 
 /// What is stored under a key: `[end u64][length of the task's key u8][task's key][value]`.
 pub(super) fn pack_key(entry: &KeyEntry) -> Vec<u8> {

@@ -99,14 +99,16 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Moves the counts of a queue by an item.
-    pub(super) fn counted(&mut self, item: u8, ns: Ns, queue: &str, was: Option<&Head>, now: Option<&Head>) {
-        let Some(delta) = count_delta(was, now) else { return };
-        if let Some(state) = delta.from {
-            self.tally(&count_field(ns, queue, state)).less.push(item);
+    /// Moves the counts by an item, from the first of `queues` to the second, which is mostly the same.
+    pub(super) fn counted(&mut self, item: u8, ns: Ns, queues: (&str, &str), was: Option<&Head>, now: Option<&Head>) {
+        if queues.0 == queues.1 && count_delta(was, now).is_none() {
+            return;
         }
-        if let Some(state) = delta.to {
-            self.tally(&count_field(ns, queue, state)).more.push(item);
+        if let Some(was) = was {
+            self.tally(&count_field(ns, queues.0, was.state)).less.push(item);
+        }
+        if let Some(now) = now {
+            self.tally(&count_field(ns, queues.1, now.state)).more.push(item);
         }
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lovage_core::classify::StatusMap;
+use lovage_core::keys::MAX_BATCH;
 use lovage_core::problem;
 use lovage_core::problem::{Code, Problem, pointer_step};
 use lovage_core::units::Dur;
-use lovage_core::worker::{Breaker, WorkerConfig};
+use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use serde_json::value::RawValue;
 
 use crate::app::App;
@@ -16,7 +17,7 @@ use crate::secrets;
 use lovage_core::fields::{self, Errors};
 use lovage_core::{Rules, names};
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "url",
     "urls",
     "tasks",
@@ -27,10 +28,11 @@ const FIELDS: [&str; 12] = [
     "async",
     "control_url",
     "breaker",
+    "batch",
     "status_map",
     "signing",
 ];
-const LATER: [&str; 10] = ["rate", "burst", "balance", "auth", "health", "recycle", "batch", "http", "pull", "max_run"];
+const LATER: [&str; 9] = ["rate", "burst", "balance", "auth", "health", "recycle", "http", "pull", "max_run"];
 const MOST_URLS: usize = 100;
 const MOST_PATTERNS: usize = 100;
 const MOST_CONCURRENCY: u64 = 100_000;
@@ -89,6 +91,7 @@ pub(super) fn apply(
                 check_urls(config.control_url.as_slice(), |_| "/control_url".to_owned(), &rules, &mut errors);
             }
             "breaker" => config.breaker = if given { breaker(raw, &mut errors) } else { None },
+            "batch" => config.batch = if given { batch(raw, &mut errors) } else { None },
             "status_map" => config.status_map = if given { status_map(raw, &mut errors) } else { None },
             "signing" if given => {
                 secret = fields::string(raw, "/signing", &mut errors).map(String::from);
@@ -182,6 +185,18 @@ fn breaker(raw: &RawValue, errors: &mut Errors) -> Option<Breaker> {
         }
     }
     Some(breaker)
+}
+
+fn batch(raw: &RawValue, errors: &mut Errors) -> Option<WorkerBatch> {
+    let mut max = MAX_BATCH;
+    for (name, raw) in fields::object(raw, "/batch", errors)? {
+        match &*name {
+            "max" if fields::is_null(raw) => {}
+            "max" => max = fields::number(raw, 1, MAX_BATCH.into(), "/batch/max", errors)? as u16,
+            other => errors.unknown("/batch", other, &["max"]),
+        }
+    }
+    Some(WorkerBatch { max })
 }
 
 fn status_map(raw: &RawValue, errors: &mut Errors) -> Option<StatusMap> {

@@ -8,7 +8,7 @@ use http::StatusCode;
 use lovage_core::Version;
 use lovage_core::classify::StatusMap;
 use lovage_core::units::Dur;
-use lovage_core::worker::{Breaker, WorkerConfig};
+use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use lovage_store::DocKind;
 use serde::Serialize;
 
@@ -40,6 +40,7 @@ struct WorkerView<'a> {
     r#async: bool,
     control_url: Option<&'a str>,
     breaker: Breaker,
+    batch: Option<WorkerBatch>,
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
     status_map: StatusMap,
@@ -60,6 +61,7 @@ impl<'a> WorkerView<'a> {
             r#async: config.accepts,
             control_url: config.control_url.as_deref(),
             breaker: config.breaker(),
+            batch: config.batch,
             headers: config.headers.keys().map(|name| (name.as_str(), None)).collect(),
             status_map: config.status_map.clone().unwrap_or_default(),
             signing: match secret {

@@ -4,8 +4,9 @@
 --
 -- KEYS  see lib.lua, then lanes, bodies, results and attempts at the places that the plan names.
 -- ARGV  1 plan (MessagePack): {own token or '', ids, heads before, heads after ('' deletes), atomic (0|1),
---       repeats (0|1: an id occurs twice), groups, counts, lanes left by deletions {lane, items},
---       runs {command, {item, key, argument, …}}, spawned parents (items), what `store` needs for them};
+--       repeats (0|1: an id occurs twice), groups, counts, lanes left by deletions and moves {lane, items},
+--       runs {command, {item, key, argument, …}}, spawned parents (items), what `store` needs for them,
+--       lanes entered by moves {lane, definition, items}};
 --       2 feed prefix with the rows of all items;  3.. bodies, results, attempts.
 -- Answers 1 if all were applied, else a list: 1 applied | 2 gone | 3 aborted | the head that is stored instead.
 -- If a head before has the stored version but is another one, its plan would leave the indexes wrong (its task was
@@ -66,6 +67,7 @@ if some and (all or not atomic) then
   end
   place(plan[7], ids, ok)
   tally(plan[8], ok)
+  enter(plan[13], ok)
   for _, lane in ipairs(plan[9]) do
     local left = accepted(lane[2], ok)
     if left > 0 and call('HINCRBY', SIZES, lane[1], -left) <= 0 then

@@ -5,7 +5,8 @@
 -- KEYS  see lib.lua, then lanes, bodies, results, attempts, keys and barriers at the places that the plan names.
 -- ARGV  1 plan (MessagePack): {now (ms), atomic (0|1), items};  2 feed prefix;  3.. bodies, results, attempts.
 --       item    {id, head before, head after ('' deletes), moves, counts, writes {command, key, argument or 0, …},
---               lane left by a deletion or '', barrier that goes (key) or 0, effects}
+--               lane left by a deletion or a move or '', barrier that goes (key) or 0, effects,
+--               lane entered by a move or '', its definition}
 --       moves   {command, key, score or '', …};  counts {field, 1 or -1, …}
 --       effect  {'B', key, members} | {'A', key, id, index} | {'F', place, field} | {'S', child}
 --       child   {id, head before seq, head after seq, look (0|1), body key, body argument, lane key or 0, base score, moves,
@@ -173,8 +174,9 @@ local function apply(item, does)
       leave_tree(id, before)
       forget(id)
     end
-    in_lane(item[7], -1)
   end
+  if item[7] ~= '' then in_lane(item[7], -1) end
+  if item[10] ~= '' then in_lane(item[10], 1, item[11]) end
   move(item[4], id)
   count(item[5])
   for w = 1, #item[6], 3 do

@@ -88,6 +88,14 @@ local function tally(counts, ok)
   end
 end
 
+-- Notes that accepted items are in lanes {lane, definition, items} from now on; a lane is defined while any task is.
+local function enter(lanes, ok)
+  for _, lane in ipairs(lanes) do
+    local new = accepted(lane[3], ok)
+    if new > 0 and call('HINCRBY', SIZES, lane[1], new) == new then call('HSET', LANES, lane[1], lane[2]) end
+  end
+end
+
 -- Stores the accepted ones of new tasks and answers their heads and order of acceptance.
 -- plan: {ids, heads before seq, heads after seq, first body key, first body argument, lanes {key, items, base score},
 --        groups, counts, definitions {lane, definition, items}, roots {item, root}…}
@@ -127,10 +135,7 @@ local function store(plan, ok)
   end
   place(plan[7], ids, ok)
   tally(plan[8], ok)
-  for _, lane in ipairs(plan[9]) do
-    local new = accepted(lane[3], ok)
-    if new > 0 and call('HINCRBY', SIZES, lane[1], new) == new then call('HSET', LANES, lane[1], lane[2]) end
-  end
+  enter(plan[9], ok)
   local roots = plan[10]
   for r = 1, #roots, 2 do
     local i, root = roots[r], roots[r + 1]

@@ -1,6 +1,7 @@
 //! The worker protocol with real processes: what a worker may answer beyond success and failure.
 
 mod answers;
+mod batches;
 mod limits;
 
 /// Every test that the table of the protocol names is there.
@@ -16,5 +17,5 @@ fn the_table_names_tests_that_exist() {
         assert!(source.contains(&format!("async fn {test}(")), "{file} has no {test}");
         rows += 1;
     }
-    assert_eq!(rows, 15);
+    assert_eq!(rows, 18);
 }
