@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Body, ResultValue};
 use crate::head::{Flags, Head};
 use crate::id::{IdRun, TaskKey};
+use crate::redact::pass_on;
 use crate::retry::RetryPolicy;
 use crate::spec::{DEFAULT_PRIORITY, Form, Spec};
 use crate::state::State;
@@ -150,6 +151,8 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
     record.r#type = Some(event);
     record.worker = worker.map(str::to_owned);
     let payload = serde_json::to_vec(&record).unwrap_or_default();
+    let mut redact = Vec::new();
+    pass_on(&spec.redact, &mut redact, None);
     let child = Spec {
         url: Some(callback.url.clone()),
         name: Some(format!("callback {} of {}", event, of.id)),
@@ -159,6 +162,7 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
         time_limit: callback.time_limit,
         retry: callback.retry.clone(),
         labels: spec.labels.clone(),
+        redact,
         parent: Some(of.id.clone()),
         root: Some(spec.root.clone().unwrap_or_else(|| of.id.clone())),
         callback: Some(kind),

@@ -21,6 +21,7 @@ pub mod ndjson;
 pub mod outcome;
 pub mod placement;
 pub mod problem;
+pub mod redact;
 pub mod report;
 pub mod retry;
 pub mod signature;

@@ -6,12 +6,16 @@
 //! Only failures of the attempt itself are *charged*. A throttled worker or a faulty endpoint costs no attempt, so the
 //! caller passes the number of charged failures, and `max_age` is what ends such a series.
 
+mod timetable;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::problem::FieldError;
 use crate::units::Dur;
+
+pub use timetable::{Slot, TIMETABLE_LENGTH};
 
 /// How the delay grows with the number of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

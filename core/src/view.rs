@@ -11,6 +11,7 @@ use crate::body::ResultValue;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, Head};
 use crate::id::TaskId;
+use crate::redact::{HIDDEN, Redaction};
 use crate::retry::RetryPolicy;
 use crate::spec::Spec;
 use crate::state::Reason;
@@ -109,12 +110,23 @@ pub struct Record {
     pub callback: Option<CallbackKind>,
     /// Rises by one with every change; also the `ETag`.
     pub version: u64,
+    /// What is not shown of all this.
+    #[serde(skip)]
+    redaction: Redaction,
 }
 
 impl Record {
-    /// The record of this head and signature, without result and payload.
+    /// The record of this head and signature, without result and payload. What the signature hides is hidden here and in
+    /// what is added later, so that every view hides it.
     pub fn new(id: &TaskId, head: &Head, spec: &Spec) -> Self {
-        let retry = spec.retry();
+        let (retry, redaction) = (spec.retry(), Redaction::of(&spec.redact));
+        let mut labels = spec.labels.clone();
+        for (name, value) in &mut labels {
+            if redaction.hides_entry("labels", name) {
+                HIDDEN.clone_into(value);
+            }
+        }
+        let url = if redaction.hides("url") { spec.url.as_ref().map(|_| HIDDEN.to_owned()) } else { spec.url.clone() };
         let time = |t: crate::Millis| (t.0 != 0).then(|| t.rfc3339());
         let left = if head.state.is_final() { 0 } else { u32::from(retry.max_attempts.saturating_sub(head.budget)) };
         Self {
@@ -123,7 +135,7 @@ impl Record {
             state: head.state.as_str(),
             reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
             task: spec.task.clone(),
-            url: spec.url.clone(),
+            url,
             name: spec.name.clone(),
             queue: spec.queue().to_owned(),
             priority: head.priority,
@@ -144,7 +156,7 @@ impl Record {
             result: Some(RawValue::NULL.to_owned()),
             error: None,
             progress: None,
-            labels: spec.labels.clone(),
+            labels,
             retry,
             soft_time_limit: spec.soft_time_limit,
             time_limit: spec.time_limit(),
@@ -153,16 +165,20 @@ impl Record {
             root: spec.root.as_ref().map(ToString::to_string),
             callback: spec.callback,
             version: head.version,
+            redaction,
         }
     }
 
     /// With the result (inlined when it is JSON and small) or the error.
     #[must_use]
     pub fn with_result(mut self, result: Option<&ResultValue>) -> Self {
+        let shown = |field, bytes| Some(self.redaction.value(field, inline(bytes)?));
         match result {
-            Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = inline(bytes),
-            Some(ResultValue::Error(bytes)) => self.error = serde_json::from_slice(bytes).ok(),
-            Some(ResultValue::Progress(bytes)) => self.progress = inline(bytes),
+            Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = shown("result", bytes),
+            Some(ResultValue::Error(bytes)) => {
+                self.error = serde_json::from_slice(bytes).ok().map(|error| self.redaction.error(error));
+            }
+            Some(ResultValue::Progress(bytes)) => self.progress = shown("progress", bytes),
             Some(ResultValue::Value { .. }) => self.result = None,
             None => {}
         }
@@ -183,11 +199,13 @@ impl Record {
         match spec.form {
             crate::spec::Form::Call => {
                 if let Ok(call) = serde_json::from_slice::<Call>(payload) {
-                    self.args = Some(call.args);
-                    self.kwargs = Some(call.kwargs);
+                    self.args = Some(self.redaction.value("args", call.args));
+                    self.kwargs = Some(self.redaction.value("kwargs", call.kwargs));
                 }
             }
-            crate::spec::Form::Verbatim if is_json(content_type) => self.payload = inline(payload),
+            crate::spec::Form::Verbatim if is_json(content_type) => {
+                self.payload = inline(payload).map(|payload| self.redaction.value("payload", payload));
+            }
             crate::spec::Form::Verbatim => {}
         }
         self
@@ -251,6 +269,29 @@ mod tests {
         assert!(!deeper(format!("\"{}\"", "[".repeat(1000))));
         assert!(!deeper(format!("[{}]", "[],".repeat(1000))));
         assert!(deeper(format!("[\"\\\"\",{}]", nested(128))));
+    }
+
+    #[test]
+    fn a_record_hides_what_its_signature_hides() {
+        let redact = ["/kwargs/password", "/labels/who", "/url", "/result/token", "/error/message", "/progress"];
+        let spec = Spec {
+            url: Some("http://a/?key=secret".into()),
+            labels: [("who", "secret"), ("team", "a")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            redact: redact.map(str::to_owned).into(),
+            ..Spec::default()
+        };
+        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), 4, None, None, Millis(1));
+        let payload = Bytes::from_static(br#"{"args":[1.50],"kwargs":{"password":"secret"}}"#);
+        let results = [
+            ResultValue::Value { content_type: String::new(), bytes: Bytes::from_static(br#"{"token":"secret","n":1}"#) },
+            ResultValue::Error(Bytes::from_static(br#"{"type":"E","message":"secret"}"#)),
+            ResultValue::Progress(Bytes::from_static(br#""secret""#)),
+        ];
+        let record = Record::new(&TaskId::parse("t").unwrap(), &head, &spec).with_payload(&spec, "", &payload);
+        let record = results.iter().fold(record, |record, result| record.with_result(Some(result)));
+        let shown = serde_json::to_string(&record).unwrap();
+        assert_eq!((shown.matches("secret").count(), shown.matches(HIDDEN).count()), (0, 6), "{shown}");
+        assert!(shown.contains("1.50") && shown.contains(r#""team":"a""#) && shown.contains(r#""n":1"#), "{shown}");
     }
 
     #[test]

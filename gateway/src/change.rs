@@ -1,7 +1,7 @@
 //! Changes that callers ask for: an event, `decide`, a guarded commit. There is no other way to change a task.
 
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Event, Head, Refusal as Decision, SessionId, State, TaskKey, decide};
+use lovage_core::{Body, Event, Head, Refusal as Decision, SessionId, State, TaskKey, decide};
 use lovage_store::{Commit, Committed, Mode, Sync};
 
 use crate::app::App;
@@ -22,11 +22,21 @@ pub(crate) enum Changed {
 impl App {
     /// Lets `event` happen to a task; `None`: there is no such task.
     pub(crate) async fn happen(&self, key: &TaskKey, event: Event) -> Result<Option<Changed>, Refusal> {
+        self.change(key, |_, _| Ok(event.clone())).await
+    }
+
+    /// Lets happen to a task what `event` makes of its head and body as they are stored, each time that it looks.
+    pub(crate) async fn change(
+        &self,
+        key: &TaskKey,
+        event: impl Fn(&Head, &Body) -> Result<Event, Problem> + Send + std::marker::Sync,
+    ) -> Result<Option<Changed>, Refusal> {
         for _ in 0..TRIES {
             let Some(stored) = self.load(key).await? else { return Ok(None) };
-            let (spec, _) = taken_apart(&stored)?;
+            let (spec, body) = taken_apart(&stored)?;
+            let event = event(&stored.head, &body)?;
             let now = self.now();
-            let transition = match decide(key, &stored.head, &spec, event.clone(), now, self.random()) {
+            let transition = match decide(key, &stored.head, &spec, event, now, self.random()) {
                 Ok(transition) => transition,
                 Err(Decision::Unchanged) => return Ok(Some(Changed::Applied(Some(stored.head)))),
                 Err(Decision::WrongState(state)) => return Ok(Some(Changed::Not(state))),

@@ -49,13 +49,18 @@ impl Precondition {
     }
 
     fn check(self, stored: Option<&Document>) -> Result<(), Problem> {
+        self.check_version(stored.map(|document| document.version))
+    }
+
+    /// `version_mismatch` if that is not what is stored; `None`: nothing is.
+    pub(crate) fn check_version(self, stored: Option<Version>) -> Result<(), Problem> {
         let holds = match self {
             Self::None => true,
             Self::Exists => stored.is_some(),
-            Self::Version(version) => stored.is_some_and(|document| document.version == version),
+            Self::Version(version) => stored == Some(version),
             Self::Absent => stored.is_none(),
         };
-        if holds { Ok(()) } else { Err(Problem::new(Code::VersionMismatch, "the stored document is another one than asked for")) }
+        if holds { Ok(()) } else { Err(Problem::new(Code::VersionMismatch, "what is stored is another one than asked for")) }
     }
 }
 

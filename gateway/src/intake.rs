@@ -81,7 +81,7 @@ pub(crate) fn odd_answer(answer: &Inserted) -> Problem {
 }
 
 /// The first eight bytes of SHA-256 over these parts.
-fn short_hash(parts: &[&[u8]]) -> u64 {
+pub(crate) fn short_hash(parts: &[&[u8]]) -> u64 {
     let digest = digest(parts);
     let mut word = [0; 8];
     word.copy_from_slice(&digest[..8]);

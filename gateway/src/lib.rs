@@ -8,6 +8,7 @@ mod attempt_key;
 mod auth;
 mod batch;
 mod body;
+mod cascade;
 mod change;
 mod cursor;
 mod deflate;

@@ -17,6 +17,9 @@ use crate::app::App;
 use crate::feed_hub::Waiter;
 use crate::problem::{Refusal, store_problem};
 
+/// The media type of JSON.
+pub(crate) const JSON: &str = "application/json";
+
 /// Record and links: what a task looks like from outside.
 #[derive(Serialize)]
 struct TaskView {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::cli::{CancelArgs, GetArgs, ResultArgs, SubmitArgs, WaitArgs};
+use crate::cli::{CancelArgs, GetArgs, ReplayArgs, ResultArgs, SubmitArgs, VerbArgs, WaitArgs};
 use crate::config::Flags;
 
 /// A task queue for HTTP: submit a task, Lovage calls your HTTP worker until it is done, and keeps the result.
@@ -31,8 +31,18 @@ pub(crate) enum Command {
     Result(ResultArgs),
     /// Wait until a task is final.
     Wait(WaitArgs),
-    /// Cancel a task.
+    /// Cancel a task, and what it has started.
     Cancel(CancelArgs),
+    /// Try a failed task again from the start, or a retrying one at once.
+    Retry(VerbArgs),
+    /// Start a task now that waits for its time or its next attempt.
+    RunNow(VerbArgs),
+    /// Keep a task from starting.
+    Hold(VerbArgs),
+    /// Let a held task start again.
+    Release(VerbArgs),
+    /// Submit a task again as a new one, with changes.
+    Replay(ReplayArgs),
     /// Print the configuration in force, and where each value came from.
     Config(ServerArgs),
     /// Print the description of the API (OpenAPI 3.1).

@@ -52,7 +52,16 @@ fn main() -> ExitCode {
         Command::Result(args) => cli::run(args.client.clone(), async |client| cli::result(client, &args).await),
         Command::Wait(args) => cli::run(args.client.clone(), async |client| cli::wait(client, &args).await),
         Command::Cancel(args) => cli::run(args.client.clone(), async |client| cli::cancel(client, &args).await),
+        Command::Retry(args) => verb(&args, "retry"),
+        Command::RunNow(args) => verb(&args, "run"),
+        Command::Hold(args) => verb(&args, "hold"),
+        Command::Release(args) => verb(&args, "release"),
+        Command::Replay(args) => cli::run(args.client.clone(), async |client| cli::replay(client, &args).await),
     }
+}
+
+fn verb(args: &cli::VerbArgs, verb: &str) -> ExitCode {
+    cli::run(args.client.clone(), async |client| cli::verb(client, args, verb).await)
 }
 
 /// Writes to standard output. Whoever has closed it (`lovage openapi | head`) has read enough, which is no error.

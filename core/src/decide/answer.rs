@@ -7,6 +7,7 @@ use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
 use crate::outcome::{DEFAULT_LEASE, MAX_LEASE, Outcome, Then};
+use crate::redact::pass_on;
 use crate::retry::{MAX_RETRY_AFTER, Verdict};
 use crate::signature::Draft;
 use crate::state::{Reason, State};
@@ -148,6 +149,7 @@ impl Task<'_> {
         let mut draft = replacement;
         let spec = &mut draft.spec;
         self.inherit(&mut spec.labels);
+        pass_on(&self.spec.redact, &mut spec.redact, None);
         spec.parent.clone_from(&self.spec.parent);
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);

@@ -10,6 +10,7 @@ use crate::attempt::AttemptEntry;
 use crate::body::ResultValue;
 use crate::head::{Flags, Head, SessionId};
 use crate::id::{IdRun, TaskKey};
+use crate::redact::pass_on;
 use crate::signature::Draft;
 use crate::spec::{Arrival, Form, call_payload};
 use crate::state::{Reason, State};
@@ -49,6 +50,7 @@ impl Task<'_> {
 
     fn adopt(self, draft: &mut Draft) {
         self.inherit(&mut draft.spec.labels);
+        pass_on(&self.spec.redact, &mut draft.spec.redact, None);
         draft.spec.parent = Some(self.key.id.clone());
         draft.spec.root = Some(self.spec.root.clone().unwrap_or_else(|| self.key.id.clone()));
     }
@@ -79,7 +81,7 @@ impl Task<'_> {
     pub(super) fn link(self, transition: &mut Transition, content_type: Option<&str>, result: Option<&Bytes>) {
         if !self.spec.link.is_empty() {
             let value = as_json(content_type.unwrap_or_default(), result);
-            self.links(transition, &self.spec.link, &value);
+            self.links(transition, &self.spec.link, "result", &value);
         }
     }
 
@@ -98,14 +100,16 @@ impl Task<'_> {
         let error = serde_json::from_slice(bytes).ok();
         let told = Told { id: &self.key.id, task: self.spec.task.as_deref(), error };
         let value = serde_json::to_string(&told).unwrap_or_default();
-        self.links(transition, &self.spec.link_error, &value);
+        self.links(transition, &self.spec.link_error, "error", &value);
     }
 
-    fn links(self, transition: &mut Transition, links: &[Draft], value: &str) {
+    /// `field` is the one of this record that `value` shows.
+    fn links(self, transition: &mut Transition, links: &[Draft], field: &str, value: &str) {
         let mut drafts = links.to_vec();
         for draft in &mut drafts {
             self.adopt(draft);
             if draft.spec.form == Form::Call && !draft.spec.immutable {
+                pass_on(&self.spec.redact, &mut draft.spec.redact, Some(field));
                 draft.payload = prepend(&draft.payload, value);
             }
         }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{FIELDS, LATER, Payload, Signature, callbacks, keys, labels, retry};
 use crate::fields::{self, Errors};
+use crate::redact;
 
 /// Reads the signature that is the whole of `text`. Refused fields are noted; `Err` only if there is no object at all.
 pub fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'a>, Problem> {
@@ -46,7 +47,7 @@ pub fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'a>, Pro
             "result_ttl" => s.result_ttl = fields::value(raw, "/result_ttl", errors),
             "retention" => s.retention = fields::value(raw, "/retention", errors),
             "labels" => s.labels = labels::read(raw, "/labels", errors),
-            "redact" => s.redact = redact(raw, errors),
+            "redact" => s.redact = hidden(raw, errors),
             later if LATER.contains(&later) => errors.unsupported("", later),
             other => errors.unknown("", other, &FIELDS),
         }
@@ -79,27 +80,24 @@ pub(super) fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Mill
 /// The most pointers of `redact`, and the longest in bytes.
 const MAX_REDACT: (usize, usize) = (32, 256);
 
-fn redact(raw: &RawValue, errors: &mut Errors) -> Vec<String> {
+fn hidden(raw: &RawValue, errors: &mut Errors) -> Vec<String> {
     let list: Vec<String> = fields::value(raw, "/redact", errors).unwrap_or_default();
     let (count, bytes) = MAX_REDACT;
     if list.len() > count {
         errors.invalid("/redact", format!("may have {count} pointers"));
     }
     for (n, pointer) in list.iter().take(count).enumerate() {
-        if pointer.len() > bytes || !is_pointer(pointer) {
+        if pointer.len() > bytes || !redact::is_pointer(pointer) {
             errors.invalid(
                 format!("/redact/{n}"),
-                format!("must be a JSON pointer such as \"/kwargs/password\" of up to {bytes} bytes"),
+                format!(
+                    "must be a JSON pointer of up to {bytes} bytes that begins with one of /{}, such as \"/kwargs/password\"",
+                    redact::FIELDS.join(", /")
+                ),
             );
         }
     }
     list
-}
-
-/// RFC 6901; not the empty one, which would hide everything.
-fn is_pointer(text: &str) -> bool {
-    let escapes = || text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    text.starts_with('/') && escapes()
 }
 
 /// An object of strings, as header names and values.

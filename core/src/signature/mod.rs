@@ -12,6 +12,7 @@ mod labels;
 mod links;
 mod nest;
 mod patch;
+mod replay;
 mod retry;
 #[cfg(test)]
 pub(crate) mod tests;

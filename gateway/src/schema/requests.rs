@@ -1,9 +1,11 @@
 //! Query parameters, headers and lists of tasks.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Task, TaskError};
+use super::{Duration, RetryPolicy, Signature, Task, TaskError};
 
 /// `?wait=`
 #[derive(IntoParams)]
@@ -21,6 +23,23 @@ pub(crate) struct IdempotencyHeader {
     /// The same key and request within 24 h answer what was made the first time.
     #[param(rename = "Idempotency-Key")]
     pub idempotency_key: Option<String>,
+}
+
+/// `?dry_run=`
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DryRunQuery {
+    /// Check it, and say where it would go and when it would be tried again; nothing is stored.
+    pub dry_run: Option<bool>,
+}
+
+/// `If-Match`
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct IfMatchHeader {
+    /// The `ETag` that the record must still have.
+    #[param(rename = "If-Match")]
+    pub if_match: Option<String>,
 }
 
 /// Parameters of a batch.
@@ -82,8 +101,40 @@ pub(crate) struct Tasks {
 pub(crate) struct Cancel {
     /// `soft` (default) or `hard`.
     pub mode: Option<String>,
-    /// Children too (default).
+    /// What it has started, too: children and links (default).
     pub cascade: Option<bool>,
+}
+
+/// What a replay changes.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Replay {
+    /// Fields of a signature that take the place of the stored ones; `null` removes one.
+    #[schema(value_type = Option<Signature>)]
+    pub edits: Option<Signature>,
+}
+
+/// Changes of a waiting task.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskPatch {
+    /// Not before this time; null: at once.
+    #[schema(format = DateTime)]
+    pub eta: Option<String>,
+    /// Not before so much later than now.
+    pub delay: Option<Duration>,
+    /// 0 to 9, higher first.
+    #[schema(minimum = 0, maximum = 9)]
+    pub priority: Option<u8>,
+    /// The queue; made on first use.
+    pub queue: Option<String>,
+    /// Never started after this time; null: no expiry.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// Never started so much later than now.
+    pub expires_in: Option<Duration>,
+    /// All labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The whole retry policy.
+    pub retry: Option<RetryPolicy>,
 }
 
 /// The attempts of a task.

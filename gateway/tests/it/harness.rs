@@ -141,17 +141,8 @@ impl Harness {
         let body = lovage_core::Body::decode(&stored.body.unwrap()).unwrap();
         let spec = Spec::decode(&body.spec).unwrap();
         let change = decide(&key, &stored.head, &spec, event, self.store.clock().now(), 1).unwrap();
-        let commit = Commit {
-            key,
-            was: stored.head,
-            head: change.head,
-            queue: spec.queue().into(),
-            lane: None,
-            body: None,
-            result: change.result.map(|result| result.map(|result| result.encode())),
-            attempt: change.attempt.map(|attempt| attempt.encode().into()),
-            effects: Vec::new(),
-        };
+        let queue = spec.queue().into();
+        let commit = Commit::of(&key, stored.head, change, &spec, queue, None, self.store.clock().now(), || 7);
         let done = self.store.commit(p, SessionId(1), vec![commit], Mode::Each, Sync::Durable).await.unwrap();
         assert_eq!(done, [Committed::Ok]);
     }

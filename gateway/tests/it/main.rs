@@ -7,6 +7,7 @@ mod create;
 mod edge;
 mod formats;
 mod harness;
+mod life;
 mod malformed;
 mod openapi;
 mod serve;

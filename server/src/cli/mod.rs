@@ -7,6 +7,7 @@ mod client;
 mod show;
 mod submit;
 mod tasks;
+mod verbs;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use crate::style::plain;
 pub(crate) use client::Client;
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
+pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};
 
 /// Where the server is and how to speak to it.
 #[derive(Clone, Debug, Args)]

@@ -123,6 +123,16 @@ pub(super) fn timed_out(client: &Client, answer: &Answer, record: &Value) -> Res
     Err(Failure::TimedOut(format!("task {id} is still {state}{hint}; it goes on, wait for it with `lovage wait {id}`")))
 }
 
+/// Where a task is after a change.
+pub(super) fn state(client: &Client, answer: &Answer, record: &Value) {
+    if client.wants_json() {
+        json(answer);
+        return;
+    }
+    let held = if record["held"] == true { "  held" } else { "" };
+    say!("{}  {}{held}", text(record, "id"), client.style.state(&text(record, "state")));
+}
+
 /// A cancel was taken.
 pub(super) fn canceled(client: &Client, answer: &Answer, record: &Value) {
     if client.wants_json() {

@@ -48,6 +48,9 @@ pub(crate) struct CancelArgs {
     /// Cut a running attempt off at once instead of asking the worker first.
     #[arg(long)]
     pub hard: bool,
+    /// Leave alone what the task has started.
+    #[arg(long)]
+    pub no_cascade: bool,
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -84,7 +87,7 @@ pub(crate) async fn wait(client: &Client, args: &WaitArgs) -> Result<(), Failure
 
 /// Cancels the task.
 pub(crate) async fn cancel(client: &Client, args: &CancelArgs) -> Result<(), Failure> {
-    let body = json!({ "mode": if args.hard { "hard" } else { "soft" } });
+    let body = json!({ "mode": if args.hard { "hard" } else { "soft" }, "cascade": !args.no_cascade });
     let answer = client.send(client.request(Method::POST, &format!("{}/cancel", task_path(&args.id))).json(&body)).await?;
     show::canceled(client, &answer, &answer.json()?);
     Ok(())

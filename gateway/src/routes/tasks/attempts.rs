@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::{AttemptEntry, Flags, Head, State as TaskState, TaskError, TaskId, TaskKey};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
@@ -54,9 +55,11 @@ pub(crate) async fn attempts(
 ) -> Result<Response, Refusal> {
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let parts = Parts { attempts: true, ..Parts::default() };
+    let parts = Parts { attempts: true, body: true, ..Parts::default() };
     let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
-    let items = entries(&stored).into_iter().map(|entry| show(&app, &key, entry)).collect();
+    let (spec, _) = view::taken_apart(&stored)?;
+    let redaction = Redaction::of(&spec.redact);
+    let items = entries(&stored).into_iter().map(|entry| show(&app, &key, hidden(entry, &redaction))).collect();
     Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor: None }))
 }
 
@@ -74,6 +77,19 @@ fn entries(stored: &Stored) -> Vec<AttemptEntry> {
 
 fn open(head: &Head) -> AttemptEntry {
     AttemptEntry { outcome: "running".to_owned(), ..AttemptEntry::open(head) }
+}
+
+/// What may be shown. Texts that a worker wrote have no places to point at: if anything is hidden, they are.
+fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry {
+    if redaction.is_empty() {
+        return entry;
+    }
+    AttemptEntry {
+        error: entry.error.map(|error| redaction.error(error)),
+        excerpt: entry.excerpt.map(|_| HIDDEN.to_owned()),
+        logs: entry.logs.iter().map(|_| HIDDEN.to_owned()).collect(),
+        ..entry
+    }
 }
 
 fn show(app: &App, key: &TaskKey, entry: AttemptEntry) -> AttemptView {

@@ -6,7 +6,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::worker::DEFAULT_CANCEL_GRACE;
 use lovage_core::{Event, Reason, State as TaskState};
 
 use crate::app::{App, Shared};
@@ -22,7 +21,9 @@ const FIELDS: [&str; 2] = ["mode", "cascade"];
 
 /// Call a task off
 ///
-/// A waiting task never starts. A running one is asked to stop; in mode `hard` its connection is closed at once.
+/// A waiting task never starts. A running one is asked to stop; after its worker's `cancel_grace`, or at once in mode
+/// `hard`, its connection is closed. What it has started (children, links) is canceled too unless `cascade` is false; a
+/// cancel that broke off may be repeated for that.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks",
     params(("id" = String, Path, description = "The task's id")),
@@ -43,43 +44,58 @@ pub(crate) async fn cancel(
 ) -> Result<Response, Refusal> {
     query.done()?;
     let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    let hard = is_hard(&headers, &bytes)?;
+    let Wish { hard, cascade } = wish(&headers, &bytes)?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let changed = app
-        .happen(&key, Event::Cancel { hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE })
-        .await?
-        .ok_or_else(|| Refusal::no_task(&id))?;
-    let status = match changed {
+    let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let grace = app.cancel_grace(key.ns, &stored.head).await?;
+    let event = Event::Cancel { hard, reason: Reason::Requested, grace };
+    let changed = app.happen(&key, event).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let status = match &changed {
         Changed::Applied(head) if head.as_ref().is_some_and(|head| head.state.is_final()) => StatusCode::OK,
         // Running: asked now, or before.
         Changed::Applied(_) | Changed::Not(TaskState::Running) => StatusCode::ACCEPTED,
-        Changed::Not(state) => return Err(wrong_state(state, "canceled")),
+        // An earlier request may not have come to all that the task has started.
+        Changed::Not(TaskState::Canceled) if cascade => StatusCode::OK,
+        Changed::Not(state) => return Err(wrong_state(*state, "canceled")),
     };
+    if cascade {
+        let (spec, _) = view::taken_apart(&stored)?;
+        let below = app.cascade(&key, &spec, hard).await?;
+        if below == 0 && matches!(changed, Changed::Not(TaskState::Canceled)) {
+            return Err(wrong_state(TaskState::Canceled, "canceled"));
+        }
+    }
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let mut response = view::record(&app, &key, &stored)?;
     *response.status_mut() = status;
     Ok(response)
 }
 
-fn is_hard(headers: &HeaderMap, bytes: &Bytes) -> Result<bool, Problem> {
+/// What a cancel is to be.
+struct Wish {
+    hard: bool,
+    /// What the task has started is canceled as well.
+    cascade: bool,
+}
+
+fn wish(headers: &HeaderMap, bytes: &Bytes) -> Result<Wish, Problem> {
+    let mut wish = Wish { hard: false, cascade: true };
     if bytes.is_empty() {
-        return Ok(false);
+        return Ok(wish);
     }
     body::require_json(headers)?;
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let mut errors = Errors::default();
-    let mut hard = false;
     for (name, raw) in fields::document(text)? {
         match &*name {
             "mode" => match fields::string(raw, "/mode", &mut errors).as_deref() {
-                Some("hard") => hard = true,
+                Some("hard") => wish.hard = true,
                 Some("soft") | None => {}
                 Some(_) => errors.invalid("/mode", "must be \"soft\" or \"hard\""),
             },
-            // Tasks of this version have no children but callbacks, which are told, not canceled.
-            "cascade" => drop(fields::boolean(raw, "/cascade", &mut errors)),
+            "cascade" => wish.cascade = fields::boolean(raw, "/cascade", &mut errors).unwrap_or(true),
             other => errors.unknown("", other, &FIELDS),
         }
     }
-    errors.problem().map_or(Ok(hard), Err)
+    errors.problem().map_or(Ok(wish), Err)
 }

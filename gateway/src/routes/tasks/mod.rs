@@ -5,10 +5,14 @@ mod batch;
 mod cancel;
 mod create;
 mod delete;
+mod dry_run;
 mod get;
 mod list;
+mod patch;
 mod payload;
+mod replay;
 mod result;
+mod verbs;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,9 +23,14 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(create::create, list::list))
         .routes(routes!(batch::batch))
-        .routes(routes!(get::get, delete::delete))
+        .routes(routes!(get::get, patch::patch, delete::delete))
         .routes(routes!(payload::payload))
-        .routes(routes!(result::result))
+        .routes(routes!(result::result, result::forget))
         .routes(routes!(attempts::attempts))
         .routes(routes!(cancel::cancel))
+        .routes(routes!(verbs::run))
+        .routes(routes!(verbs::retry))
+        .routes(routes!(verbs::hold))
+        .routes(routes!(verbs::release))
+        .routes(routes!(replay::replay))
 }

@@ -3,6 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::Form;
+use lovage_core::redact::Redaction;
+use lovage_core::view::is_json;
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -13,7 +16,7 @@ use crate::view;
 
 /// The payload as received
 ///
-/// Of a call it is `{"args": …, "kwargs": …}`.
+/// Of a call it is `{"args": …, "kwargs": …}`. What the signature hides with `redact` is hidden here, too.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/payload", operation_id = "getTaskPayload", tag = "tasks",
     params(("id" = String, Path, description = "The task's id")),
@@ -29,6 +32,14 @@ pub(crate) async fn payload(
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     let body = app.store.bodies(app.partition(&key), std::slice::from_ref(&key)).await?.pop().flatten();
     let body = body.ok_or_else(|| Refusal::no_task(&id))?;
-    let Some((_, body)) = view::read_body(Some(&body)) else { return Err(view::damaged("a task's body")) };
-    Ok(view::foreign(StatusCode::OK, &String::from_utf8_lossy(&body.content_type), body.payload))
+    let Some((spec, body)) = view::read_body(Some(&body)) else { return Err(view::damaged("a task's body")) };
+    let (content_type, redaction) = (String::from_utf8_lossy(&body.content_type), Redaction::of(&spec.redact));
+    let shown = match spec.form {
+        Form::Call => redaction.call(&body.payload),
+        Form::Verbatim => redaction.bytes("payload", is_json(&content_type), &body.payload),
+    };
+    Ok(match shown {
+        Some(shown) => view::foreign(StatusCode::OK, view::JSON, shown),
+        None => view::foreign(StatusCode::OK, &content_type, body.payload),
+    })
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/tasks/{id}/result`
+//! `GET|DELETE /v1/tasks/{id}/result`
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use lovage_core::problem::{Code, Problem};
+use lovage_core::redact::Redaction;
 use lovage_core::view::is_json;
-use lovage_core::{Flags, ResultValue, State as TaskState, TaskError};
+use lovage_core::{Event, Flags, ResultValue, State as TaskState, TaskError};
 use lovage_store::Stored;
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
+use crate::change::{Changed, wrong_state};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -52,7 +54,33 @@ pub(crate) async fn result(
             return Ok(response);
         }
     };
-    Err(Problem::new(code, why(head.state, value)).in_state(head.state.as_str()).into())
+    let (spec, _) = view::taken_apart(&stored)?;
+    Err(Problem::new(code, why(head.state, value, &Redaction::of(&spec.redact))).in_state(head.state.as_str()).into())
+}
+
+/// Forget the result
+///
+/// The record stays; an error is a part of it and stays as well.
+#[utoipa::path(
+    delete, path = "/v1/tasks/{id}/result", operation_id = "deleteTaskResult", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id")),
+    responses(
+        (status = 204, description = "Forgotten, or there was none"),
+        (status = 409, description = "It is not final", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn forget(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(id): PathOf<String>,
+    query: Query,
+) -> Result<StatusCode, Refusal> {
+    query.done()?;
+    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
+    match app.happen(&key, Event::Forget).await?.ok_or_else(|| Refusal::no_task(&id))? {
+        Changed::Applied(_) => Ok(StatusCode::NO_CONTENT),
+        Changed::Not(state) => Err(wrong_state(state, "made to forget its result")),
+    }
 }
 
 fn succeeded(app: &App, stored: &Stored, value: Option<ResultValue>) -> Result<Response, Refusal> {
@@ -62,7 +90,9 @@ fn succeeded(app: &App, stored: &Stored, value: Option<ResultValue>) -> Result<R
     }
     match value {
         Some(ResultValue::Value { content_type, bytes }) if !(is_json(&content_type) && is_null(&bytes)) => {
-            Ok(view::foreign(StatusCode::OK, &content_type, bytes))
+            let shown = Redaction::of(&spec.redact).bytes("result", is_json(&content_type), &bytes);
+            let (content_type, bytes) = shown.map_or((&*content_type, bytes), |shown| (view::JSON, shown));
+            Ok(view::foreign(StatusCode::OK, content_type, bytes))
         }
         _ => Ok(StatusCode::NO_CONTENT.into_response()),
     }
@@ -72,12 +102,12 @@ fn is_null(bytes: &Bytes) -> bool {
     bytes.trim_ascii() == b"null"
 }
 
-fn why(state: TaskState, value: Option<ResultValue>) -> String {
+fn why(state: TaskState, value: Option<ResultValue>, redaction: &Redaction) -> String {
     let error = value.and_then(|value| match value {
         ResultValue::Error(bytes) => serde_json::from_slice::<TaskError>(&bytes).ok(),
         ResultValue::Value { .. } | ResultValue::Progress(_) => None,
     });
-    match error {
+    match error.map(|error| redaction.error(error)) {
         Some(error) => format!("the task has {state}: {}: {}", error.kind, error.message),
         None => format!("the task is {state}"),
     }

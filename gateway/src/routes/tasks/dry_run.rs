@@ -1,0 +1,102 @@
+//! `POST /v1/tasks?dry_run=true`: what would be stored, where it would go and when it would be tried again.
+
+use std::collections::BTreeMap;
+
+use axum::response::Response;
+use http::StatusCode;
+use lovage_core::retry::{RetryPolicy, Slot};
+use lovage_core::units::Dur;
+use lovage_core::worker::{WorkerConfig, route};
+use lovage_core::{Draft, Millis, Ns, State};
+use lovage_store::DocKind;
+use serde::Serialize;
+
+use crate::app::App;
+use crate::directory::all_docs;
+use crate::documents::content;
+use crate::problem::Refusal;
+use crate::view;
+
+#[derive(Serialize)]
+struct DryRun<'a> {
+    dry_run: bool,
+    state: &'static str,
+    task: Option<&'a str>,
+    url: Option<&'a str>,
+    /// Who would get it now; null if it is pushed to its URL or nobody serves it.
+    worker: Option<String>,
+    queue: &'a str,
+    priority: u8,
+    due_at: Option<String>,
+    expires_at: Option<String>,
+    soft_time_limit: Option<Dur>,
+    time_limit: Dur,
+    max_run: Option<Dur>,
+    result_ttl: Dur,
+    retention: Dur,
+    retention_failed: Dur,
+    labels: &'a BTreeMap<String, String>,
+    retry: RetryPolicy,
+    timetable: Vec<Attempt>,
+}
+
+#[derive(Serialize)]
+struct Attempt {
+    attempt: u32,
+    delay: Range,
+    after: Range,
+}
+
+#[derive(Serialize)]
+struct Range {
+    min: Dur,
+    max: Dur,
+}
+
+impl From<(std::time::Duration, std::time::Duration)> for Range {
+    fn from((min, max): (std::time::Duration, std::time::Duration)) -> Self {
+        Self { min: dur(min), max: dur(max) }
+    }
+}
+
+fn dur(duration: std::time::Duration) -> Dur {
+    Dur::from_millis(duration.as_millis() as u64)
+}
+
+/// The answer about a task that would be stored now.
+pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Result<Response, Refusal> {
+    let spec = &draft.spec;
+    let due = draft.due(now).filter(|due| *due > now);
+    let attempt = |slot: &Slot| Attempt { attempt: slot.attempt, delay: slot.delay.into(), after: slot.after.into() };
+    let answer = DryRun {
+        dry_run: true,
+        state: if due.is_some() { State::Scheduled } else { State::Queued }.as_str(),
+        task: spec.task.as_deref(),
+        url: spec.url.as_deref(),
+        worker: worker(app, ns, draft).await?,
+        queue: spec.queue(),
+        priority: draft.priority(),
+        due_at: due.map(Millis::rfc3339),
+        expires_at: draft.expires(now).map(Millis::rfc3339),
+        soft_time_limit: spec.soft_time_limit,
+        time_limit: spec.time_limit(),
+        max_run: spec.max_run,
+        result_ttl: dur(spec.result_ttl()),
+        retention: dur(spec.retention(false)),
+        retention_failed: dur(spec.retention(true)),
+        labels: &spec.labels,
+        retry: spec.retry(),
+        timetable: spec.retry().timetable().iter().map(attempt).collect(),
+    };
+    Ok(view::json(StatusCode::OK, &answer))
+}
+
+/// The worker that would get the task if it started now.
+async fn worker(app: &App, ns: Ns, draft: &Draft) -> Result<Option<String>, Refusal> {
+    let (None, Some(task)) = (&draft.spec.url, &draft.spec.task) else { return Ok(None) };
+    let documents = all_docs(&*app.store, DocKind::Worker, Some(ns)).await?;
+    let workers: Vec<(String, WorkerConfig)> =
+        documents.into_iter().filter_map(|document| Some((document.name.clone(), content(&document).ok()?))).collect();
+    let name = route(workers.iter().map(|(name, config)| (&**name, config, name)), draft.spec.queue(), task);
+    Ok(name.cloned())
+}

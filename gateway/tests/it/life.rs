@@ -1,0 +1,66 @@
+//! Verbs on one task where a real server is not needed: trees larger than a page, and a store that fails half-way.
+
+use axum::http::Method;
+use lovage_core::problem::Code;
+use lovage_core::{Draft, Outcome, Spec, Then};
+use lovage_store::wrap::{Fault, Verb};
+use serde_json::{Value, json};
+
+use crate::harness::Harness;
+
+/// A task that waits for this many children.
+async fn parent(h: &Harness, id: &str, children: usize) {
+    let child = |_| Draft { spec: Spec { task: Some("child".into()), ..Spec::default() }, ..Draft::default() };
+    h.finish(id, Outcome::Spawn { tasks: (0..children).map(child).collect(), then: Then::Wait, result: None }).await;
+}
+
+async fn members(h: &Harness, root: &str, state: &str) -> Vec<Value> {
+    h.get(&format!("/v1/tasks?root={root}&state={state}&limit=1000")).await.json()["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_a_tree_of_many_pages() {
+    let h = Harness::new();
+    let top = h.submit(r#"{"task":"a","id":"top"}"#).await;
+    parent(&h, &top, 450).await;
+    let mid = members(&h, &top, "queued").await[7]["id"].as_str().unwrap().to_owned();
+    parent(&h, &mid, 450).await;
+    let canceled = h.post(&format!("/v1/tasks/{mid}/cancel"), "").await.json();
+    assert_eq!((&canceled["state"], &canceled["reason"]), (&json!("canceled"), &json!("requested")));
+    let below = members(&h, &top, "canceled").await;
+    assert_eq!(below.len(), 451);
+    assert!(below.iter().all(|task| task["id"] == json!(mid) || task["parent"] == json!(mid)));
+    assert_eq!(members(&h, &top, "queued").await.len(), 449);
+    assert_eq!(h.post(&format!("/v1/tasks/{top}/cancel"), "").await.status, 200);
+    assert_eq!((members(&h, &top, "canceled").await.len(), members(&h, &top, "queued").await.len()), (900, 0));
+}
+
+#[tokio::test]
+async fn a_cancel_that_fails_half_way_can_be_repeated() {
+    let h = Harness::new();
+    let top = h.submit(r#"{"task":"a","id":"top"}"#).await;
+    parent(&h, &top, 3).await;
+    // The first commit is that of the task itself.
+    h.faulty.script(Verb::Commit, [None, Some(Fault::Before)]);
+    h.post("/v1/tasks/top/cancel", "").await.is_problem(Code::StoreUnavailable);
+    assert_eq!(
+        (h.get("/v1/tasks/top").await.json()["state"].clone(), members(&h, &top, "queued").await.len()),
+        (json!("canceled"), 3)
+    );
+    assert_eq!(h.post("/v1/tasks/top/cancel", "").await.status, 200);
+    assert_eq!(members(&h, &top, "canceled").await.len(), 3);
+    h.post("/v1/tasks/top/cancel", "").await.is_problem(Code::WrongState);
+}
+
+#[tokio::test]
+async fn verbs_are_503_when_the_store_is_away() {
+    let h = Harness::new();
+    h.submit(r#"{"task":"a","id":"t"}"#).await;
+    h.faulty.set_away(true);
+    for verb in ["run", "retry", "hold", "release", "replay", "cancel"] {
+        h.post(&format!("/v1/tasks/t/{verb}"), "").await.is_problem(Code::StoreUnavailable);
+    }
+    let json = [("content-type", "application/json")];
+    h.call(Method::PATCH, "/v1/tasks/t", &json, "{}").await.is_problem(Code::StoreUnavailable);
+    h.call(Method::DELETE, "/v1/tasks/t/result", &[], "").await.is_problem(Code::StoreUnavailable);
+}
