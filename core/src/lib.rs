@@ -23,6 +23,7 @@ pub mod placement;
 pub mod problem;
 pub mod redact;
 pub mod report;
+pub mod resume;
 pub mod retry;
 pub mod signature;
 pub mod spec;

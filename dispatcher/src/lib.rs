@@ -14,7 +14,6 @@ mod options;
 mod owner;
 mod push;
 mod registry;
-mod resume;
 mod service;
 pub mod signing;
 mod stream;

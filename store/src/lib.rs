@@ -4,6 +4,7 @@
 //! batch of one partition. The memory store is the reference that the others are compared with.
 
 mod check;
+mod children;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)] // cases of tests: they panic with what they found
 pub mod conformance;
@@ -23,6 +24,7 @@ mod store;
 pub mod wrap;
 mod write;
 
+pub use children::children;
 pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
 pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore};
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::decide::claim;
+use lovage_core::resume;
 use lovage_core::spec::delivered;
 use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
@@ -20,7 +21,6 @@ use crate::gate::Slot;
 use crate::lanes::{Closed, Waiting};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
-use crate::resume;
 use crate::stream::{self, Sink};
 
 /// A task on its way to running, with everything its push needs.

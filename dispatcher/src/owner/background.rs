@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lovage_core::resume::Children;
 use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
 use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
 
 use super::{STORE_PAUSE, Shared};
-use crate::resume::{self, Child};
 
 /// Records swept or recovered at once.
 const BATCH: usize = 200;
@@ -154,9 +154,9 @@ pub(super) async fn nothing_left(shared: &Shared, p: Partition) -> bool {
 }
 
 /// The children that a parent waited for. Tries until the store has answered; whoever drops this does not want them any more.
-pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> Vec<Child> {
+pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> Children {
     loop {
-        match resume::children(&shared.store, p, parent).await {
+        match lovage_store::children(&*shared.store, p, parent).await {
             Ok(children) => return children,
             Err(error) => {
                 error.log("read what became of spawned tasks");

@@ -1,25 +1,23 @@
 //! What a parent is called with again: its own call and what became of the tasks that it spawned and waited for.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use lovage_core::view::is_json;
-use lovage_core::{AttemptEntry, Body, Flags, Form, Partition, ResultValue, Spec, State, TaskId, TaskKey};
-use lovage_store::{Error, Parts, Store};
 use serde::Serialize;
 use serde_json::value::RawValue;
+
+use crate::body::{Body, ResultValue};
+use crate::id::TaskId;
+use crate::spec::{Form, Spec};
+use crate::state::State;
+use crate::view::is_json;
 
 /// Results of up to this size are sent whatever the others are.
 const SMALL: usize = 16 * 1024;
 /// Bytes of results in one body; beyond it only small ones are sent.
 const MOST_RESULTS: usize = 8 * 1024 * 1024;
-/// Children read at the same time.
-const READS: usize = 16;
 
 /// A child as its parent sees it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Child {
+pub struct Child {
     id: String,
     /// Null: its record is gone already.
     state: Option<&'static str>,
@@ -30,49 +28,42 @@ pub(crate) struct Child {
     result_omitted: bool,
 }
 
-/// The children that `parent` waited for last, in the order in which it spawned them.
-pub(crate) async fn children(store: &Arc<dyn Store>, p: Partition, parent: &TaskKey) -> Result<Vec<Child>, Error> {
-    let parts = Parts { attempts: true, ..Parts::default() };
-    let entries = store.get(p, parent, parts).await?.map(|stored| stored.attempts).unwrap_or_default();
-    let mut entries = entries.iter().rev().filter_map(|bytes| AttemptEntry::decode(bytes));
-    let ids = entries.find(|entry| entry.outcome == "spawned").map(|entry| entry.children).unwrap_or_default();
-    let reads = ids.into_iter().map(|id| {
-        let (store, key) = (Arc::clone(store), TaskKey::new(parent.ns, id));
-        async move { child(&*store, p, &key).await }
-    });
-    let mut reads = stream::iter(reads).buffered(READS);
-    let (mut children, mut total, mut large) = (Vec::new(), 0, true);
-    while let Some(mut child) = reads.try_next().await? {
-        total += child.size();
-        if large && total > MOST_RESULTS {
-            large = false;
-            children.iter_mut().for_each(Child::without_large);
-        }
-        if !large {
-            child.without_large();
-        }
-        children.push(child);
-    }
-    Ok(children)
+/// Children in the order in which they were spawned, with as much of their results as one call may carry.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Children {
+    all: Vec<Child>,
+    #[serde(skip)]
+    bytes: usize,
+    /// All results together are too large.
+    #[serde(skip)]
+    only_small: bool,
 }
 
-async fn child(store: &dyn Store, p: Partition, key: &TaskKey) -> Result<Child, Error> {
-    let stored = store.get(p, key, Parts { result: true, ..Parts::default() }).await?;
-    let Some(stored) = stored else { return Ok(Child::new(&key.id, None, None)) };
-    let value = stored.result.as_ref().and_then(ResultValue::decode);
-    let mut child = Child::new(&key.id, Some(stored.head.state), value);
-    child.result_omitted |= stored.head.flags.has(Flags::RESULT_GONE);
-    Ok(child)
+impl Children {
+    /// Adds the next one.
+    pub fn push(&mut self, mut child: Child) {
+        self.bytes += child.size();
+        if !self.only_small && self.bytes > MOST_RESULTS {
+            self.only_small = true;
+            self.all.iter_mut().for_each(Child::without_large);
+        }
+        if self.only_small {
+            child.without_large();
+        }
+        self.all.push(child);
+    }
 }
 
 impl Child {
-    fn new(id: &TaskId, state: Option<State>, value: Option<ResultValue>) -> Self {
+    /// A child in this state with what is stored in the place of its result; `gone`: the time of its result is over.
+    pub fn new(id: &TaskId, state: Option<State>, value: Option<ResultValue>, gone: bool) -> Self {
         let mut child =
-            Self { id: id.to_string(), state: state.map(State::as_str), result: None, error: None, result_omitted: false };
+            Self { id: id.to_string(), state: state.map(State::as_str), result: None, error: None, result_omitted: gone };
         match value {
             Some(ResultValue::Value { content_type, bytes }) => {
                 child.result = as_json(&content_type, &bytes);
-                child.result_omitted = child.result.is_none();
+                child.result_omitted |= child.result.is_none();
             }
             Some(ResultValue::Error(bytes)) => child.error = serde_json::from_slice(&bytes).ok(),
             Some(ResultValue::Progress(_)) | None => {}
@@ -91,8 +82,8 @@ impl Child {
     }
 }
 
-/// JSON as it is, text as a string; `None`: neither.
-fn as_json(content_type: &str, bytes: &Bytes) -> Option<Box<RawValue>> {
+/// Bytes as a value inside JSON: JSON as it is, text as a string; `None`: neither.
+pub fn as_json(content_type: &str, bytes: &Bytes) -> Option<Box<RawValue>> {
     if is_json(content_type) {
         return serde_json::from_slice(bytes).ok();
     }
@@ -101,15 +92,15 @@ fn as_json(content_type: &str, bytes: &Bytes) -> Option<Box<RawValue>> {
 
 /// The body of the call: the usual fields and the children. A payload that is no call is a field of its own: JSON as it is,
 /// text as a string, other bytes as null.
-pub(crate) fn body(spec: &Spec, id: &TaskId, stored: &Body, children: &[Child]) -> Bytes {
+pub fn body(spec: &Spec, id: &TaskId, stored: &Body, children: &Children) -> Bytes {
     #[derive(Serialize)]
     struct Raw<'a> {
         payload: Option<Box<RawValue>>,
-        children: &'a [Child],
+        children: &'a Children,
     }
     match spec.form {
         Form::Call => {
-            let call = lovage_core::spec::delivered(spec, id, &stored.payload);
+            let call = crate::spec::delivered(spec, id, &stored.payload);
             let mut out = Vec::with_capacity(call.len() + 1024);
             out.extend_from_slice(call.strip_suffix(b"}").unwrap_or(&call));
             out.extend_from_slice(b",\"children\":");
@@ -158,14 +149,17 @@ mod tests {
     #[test]
     fn every_kind_of_result_is_told() {
         let error = ResultValue::Error(Bytes::from_static(br#"{"type":"E","message":"m"}"#));
-        let children = [
-            Child::new(&id("a"), Some(State::Succeeded), value("application/json", "[1.50]")),
-            Child::new(&id("b"), Some(State::Succeeded), value("text/plain", "hi")),
-            Child::new(&id("c"), Some(State::Succeeded), None),
-            Child::new(&id("d"), Some(State::Failed), Some(error)),
-            Child::new(&id("e"), None, None),
-            Child::new(&id("f"), Some(State::Succeeded), value("application/json", "{broken")),
-        ];
+        let mut children = Children::default();
+        for child in [
+            Child::new(&id("a"), Some(State::Succeeded), value("application/json", "[1.50]"), false),
+            Child::new(&id("b"), Some(State::Succeeded), value("text/plain", "hi"), false),
+            Child::new(&id("c"), Some(State::Succeeded), None, false),
+            Child::new(&id("d"), Some(State::Failed), Some(error), false),
+            Child::new(&id("e"), None, None, false),
+            Child::new(&id("f"), Some(State::Succeeded), value("application/json", "{broken"), false),
+        ] {
+            children.push(child);
+        }
         let spec = Spec { task: Some("t".into()), ..Spec::default() };
         let text = body(&spec, &id("p"), &stored("", br#"{"args":[1],"kwargs":{}}"#), &children);
         assert!(text.starts_with(
@@ -188,7 +182,8 @@ mod tests {
             ("text/plain", b"x\"y", json!("x\"y")),
             ("application/octet-stream", b"\xff\xfe", json!(null)),
         ] {
-            let read: Value = serde_json::from_slice(&body(&spec, &id("p"), &stored(content_type, payload), &[])).unwrap();
+            let read: Value =
+                serde_json::from_slice(&body(&spec, &id("p"), &stored(content_type, payload), &Children::default())).unwrap();
             assert_eq!(read, json!({"payload": expected, "children": []}));
         }
     }
@@ -196,10 +191,10 @@ mod tests {
     #[test]
     fn large_results_go_when_all_are_too_large() {
         let text: &'static str = Box::leak(format!("\"{}\"", "x".repeat(SMALL)).into_boxed_str());
-        let mut child = Child::new(&id("a"), Some(State::Succeeded), value("", text));
+        let mut child = Child::new(&id("a"), Some(State::Succeeded), value("", text), false);
         child.without_large();
         assert!(child.result_omitted && child.result.is_none());
-        let mut small = Child::new(&id("a"), Some(State::Succeeded), value("", "1"));
+        let mut small = Child::new(&id("a"), Some(State::Succeeded), value("", "1"), false);
         small.without_large();
         assert_eq!(small.result.unwrap().get(), "1");
     }

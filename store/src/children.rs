@@ -1,0 +1,34 @@
+//! Reads what a parent is called with again.
+
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use lovage_core::resume::{Child, Children};
+use lovage_core::{AttemptEntry, Flags, Partition, ResultValue, TaskKey};
+
+use crate::{Parts, Result, Store};
+
+/// Children read at the same time.
+const READS: usize = 16;
+
+/// The children that `parent` waited for last, in the order in which it spawned them.
+pub async fn children(store: &dyn Store, p: Partition, parent: &TaskKey) -> Result<Children> {
+    let parts = Parts { attempts: true, ..Parts::default() };
+    let entries = store.get(p, parent, parts).await?.map(|stored| stored.attempts).unwrap_or_default();
+    let mut entries = entries.iter().rev().filter_map(|bytes| AttemptEntry::decode(bytes));
+    let ids = entries.find(|entry| entry.outcome == "spawned").map(|entry| entry.children).unwrap_or_default();
+    let keys = ids.into_iter().map(|id| TaskKey::new(parent.ns, id));
+    // Boxed: the compiler cannot see through a stream of borrowing futures that they are `Send`.
+    let mut reads = stream::iter(keys.map(|key| child(store, p, key).boxed())).buffered(READS);
+    let mut children = Children::default();
+    while let Some(child) = reads.try_next().await? {
+        children.push(child);
+    }
+    Ok(children)
+}
+
+async fn child(store: &dyn Store, p: Partition, key: TaskKey) -> Result<Child> {
+    let stored = store.get(p, &key, Parts { result: true, ..Parts::default() }).await?;
+    let Some(stored) = stored else { return Ok(Child::new(&key.id, None, None, false)) };
+    let value = stored.result.as_ref().and_then(ResultValue::decode);
+    Ok(Child::new(&key.id, Some(stored.head.state), value, stored.head.flags.has(Flags::RESULT_GONE)))
+}
