@@ -47,6 +47,9 @@ pub struct WorkerConfig {
     /// It takes tasks together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<WorkerBatch>,
+    /// It cannot be called: it takes its tasks itself, and has no URL.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,

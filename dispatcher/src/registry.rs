@@ -336,6 +336,8 @@ impl Registry {
             }
         };
         let mut instances: Vec<Instance> = config.urls.iter().map(|url| place(url, None, None)).collect();
+        // Whoever pulls is never called, whatever instances it had before.
+        let registered = if config.pull { Vec::new() } else { registered };
         instances.extend(registered.iter().filter(|i| i.until > now).map(|i| place(&i.url, i.capacity, Some(i.until))));
         Worker {
             mark: worker_mark(&doc.name),

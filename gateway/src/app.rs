@@ -43,7 +43,7 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(store: Arc<dyn Store>, options: GatewayOptions, draining: CancellationToken) -> Self {
         let inflaters = Arc::new(Semaphore::new(options.limits.compressed_streams));
-        let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters));
+        let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters, options.limits.event_streams));
         // Gateways of one store do not go from partition to partition in step.
         let turn = AtomicU64::new(options.random.next() >> 32);
         Self {

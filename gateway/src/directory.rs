@@ -9,11 +9,13 @@ use ahash::{AHashMap, AHashSet};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use lovage_core::spec::DEFAULT_QUEUE;
+use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Ns, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
 
 use crate::app::App;
+use crate::documents::content;
 use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
@@ -26,7 +28,15 @@ const REMEMBERED: usize = 100_000;
 #[derive(Default)]
 pub(crate) struct Directory {
     queues: RwLock<AHashMap<Ns, AHashSet<String>>>,
-    workers: ArcSwap<AHashMap<(Ns, u32), Arc<str>>>,
+    workers: ArcSwap<Workers>,
+}
+
+/// The workers of all namespaces.
+#[derive(Default, PartialEq)]
+struct Workers {
+    names: AHashMap<(Ns, u32), Arc<str>>,
+    /// By name, with what decides whose a task is.
+    routes: AHashMap<Ns, Vec<(Arc<str>, WorkerConfig)>>,
 }
 
 impl Directory {
@@ -67,17 +77,26 @@ impl Directory {
 
     /// The name of the worker with this mark, if it still exists.
     pub(crate) fn worker(&self, ns: Ns, mark: u32) -> Option<Arc<str>> {
-        self.workers.load().get(&(ns, mark)).cloned()
+        self.workers.load().names.get(&(ns, mark)).cloned()
     }
 
-    /// Follows the documents for ever.
-    pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache) {
+    /// The name of the worker that serves this task.
+    pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
+        let workers = self.workers.load();
+        let workers = workers.routes.get(&ns)?;
+        route(workers.iter().map(|(name, config)| (&**name, config, name)), queue, task).cloned()
+    }
+
+    /// Follows the documents for ever; tells when tasks may have become another worker's.
+    pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache, rerouted: impl Fn()) {
         let mut seen = 0;
         loop {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
-                    self.load(store).await?;
+                    if self.load(store).await? {
+                        rerouted();
+                    }
                     types.load(store).await?;
                 }
                 Ok::<u64, lovage_store::Error>(version)
@@ -92,18 +111,27 @@ impl Directory {
         }
     }
 
-    async fn load(&self, store: &dyn Store) -> Result<()> {
-        let mut workers = AHashMap::new();
+    /// Answers whether the workers changed.
+    async fn load(&self, store: &dyn Store) -> Result<bool> {
+        let mut workers = Workers::default();
         for document in all_docs(store, DocKind::Worker, None).await? {
-            workers.insert((document.ns, worker_mark(&document.name)), Arc::from(document.name));
+            let name: Arc<str> = document.name.as_str().into();
+            workers.names.insert((document.ns, worker_mark(&name)), name.clone());
+            // One that cannot be read serves nothing; whoever asks for it is told.
+            let Ok(config) = content::<WorkerConfig>(&document) else { continue };
+            let config = WorkerConfig { tasks: config.tasks, queues: config.queues, ..WorkerConfig::default() };
+            workers.routes.entry(document.ns).or_default().push((name, config));
         }
-        self.workers.store(Arc::new(workers));
+        let changed = **self.workers.load() != workers;
+        if changed {
+            self.workers.store(Arc::new(workers));
+        }
         let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
         for document in all_docs(store, DocKind::Queue, None).await? {
             queues.entry(document.ns).or_default().insert(document.name);
         }
         *self.queues.write() = queues;
-        Ok(())
+        Ok(changed)
     }
 }
 

@@ -16,6 +16,7 @@ mod directory;
 mod document;
 mod documents;
 mod edge;
+mod event_stream;
 mod feed_hub;
 mod filter;
 mod formats;
@@ -23,9 +24,12 @@ mod ids;
 mod inflate;
 mod intake;
 mod lane_cache;
+mod lease_desk;
 mod options;
 mod path;
+mod places;
 mod problem;
+mod pull;
 mod query;
 mod raw;
 mod routes;
@@ -65,7 +69,10 @@ impl Gateway {
             tokio::spawn(readers.clone().run_until_cancelled_owned(read));
         }
         let watcher = app.clone();
-        let watch = async move { watcher.directory.watch(&*watcher.store, &watcher.types).await };
+        let watch = async move {
+            let rerouted = || watcher.hub.desk.rerouted(watcher.all_partitions());
+            watcher.directory.watch(&*watcher.store, &watcher.types, rerouted).await;
+        };
         tokio::spawn(readers.clone().run_until_cancelled_owned(watch));
         Self { app, readers }
     }

@@ -38,8 +38,10 @@ pub struct Limits {
     pub connections: usize,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Requests that wait for a task to become final.
+    /// Requests that wait for a task to become final, or for tasks to take.
     pub waiters: usize,
+    /// Open streams of events.
+    pub event_streams: usize,
     /// Compressed NDJSON streams that are read at once; each may need a window of 16 MiB.
     pub compressed_streams: usize,
     /// Bytes that a compressed NDJSON stream may inflate to for each of its own, once it has given more than `array_bytes`.
@@ -67,6 +69,7 @@ impl Default for Limits {
             connections: 10_000,
             streams: 200,
             waiters: 10_000,
+            event_streams: 2_000,
             compressed_streams: 64,
             expansion: 200,
             list_scan: 2_000,
@@ -89,7 +92,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 18] = [
+        let rows: [(&'static str, usize); 19] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -104,6 +107,7 @@ impl Limits {
             ("connections", self.connections),
             ("streams", self.streams as usize),
             ("waiters", self.waiters),
+            ("event_streams", self.event_streams),
             ("compressed_streams", self.compressed_streams),
             ("expansion", self.expansion),
             ("list_scan", self.list_scan),
@@ -124,7 +128,7 @@ pub struct Times {
     pub body_idle: Duration,
     /// For a whole body that is not a stream.
     pub body: Duration,
-    /// For a whole NDJSON stream.
+    /// For a whole stream of lines or events.
     pub stream: Duration,
     /// For a request from its head to the head of its answer.
     pub request: Duration,
@@ -132,6 +136,8 @@ pub struct Times {
     pub write_idle: Duration,
     /// The longest `?wait=`; more is taken as this.
     pub wait: Duration,
+    /// Of a stream of events without one, until the client is told that it lives.
+    pub keep_alive: Duration,
     /// Between two keep-alive pings of HTTP/2, and for their answer.
     pub ping: Duration,
     /// For open requests after the stop signal.
@@ -150,6 +156,7 @@ impl Default for Times {
             request: Duration::from_secs(150),
             write_idle: Duration::from_secs(30),
             wait: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
             ping: Duration::from_secs(20),
             grace: Duration::from_secs(30),
             idempotency: Duration::from_secs(24 * 3_600),

@@ -44,6 +44,7 @@ struct Links {
     payload: String,
     result: String,
     attempts: String,
+    events: String,
     cancel: String,
 }
 
@@ -53,6 +54,7 @@ impl Links {
             payload: format!("{path}/payload"),
             result: format!("{path}/result"),
             attempts: format!("{path}/attempts"),
+            events: format!("{path}/events"),
             cancel: format!("{path}/cancel"),
             itself: path,
         }
@@ -92,17 +94,26 @@ pub(crate) fn accepted(key: &TaskKey, head: &Head) -> Response {
 
 /// 200 with the whole record.
 pub(crate) fn record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
+    let mut response = json(StatusCode::OK, &whole(app, key, stored)?);
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.head.version)) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// The whole record as JSON.
+pub(crate) fn record_bytes(app: &App, key: &TaskKey, stored: &Stored) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(&whole(app, key, stored)?).map_err(|_| damaged("a task's record"))
+}
+
+fn whole(app: &App, key: &TaskKey, stored: &Stored) -> Result<TaskView, Refusal> {
     let (spec, body) = taken_apart(stored)?;
     let kept = stored.result.as_ref().filter(|_| !result_is_over(app, &stored.head, &spec));
     let result = kept.and_then(ResultValue::decode);
     let content_type = String::from_utf8_lossy(&body.content_type);
     let record =
         summary(app, key, &stored.head, &spec).with_result(result.as_ref()).with_payload(&spec, &content_type, &body.payload);
-    let mut response = json(StatusCode::OK, &TaskView { record, links: Links::of(path_of(key)) });
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.head.version)) {
-        response.headers_mut().insert(ETAG, etag);
-    }
-    Ok(response)
+    Ok(TaskView { record, links: Links::of(path_of(key)) })
 }
 
 /// Whether the time of a result has passed. The janitor may be late; what is over is not shown.

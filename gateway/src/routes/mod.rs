@@ -1,5 +1,6 @@
 //! All routes. Mounting one and documenting it is one act.
 
+mod leases;
 mod ops;
 mod queues;
 mod reference;
@@ -23,6 +24,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
     let (router, api) = OpenApiRouter::with_openapi(document::base())
         .merge(tasks::router())
         .merge(workers::router())
+        .merge(leases::router())
         .merge(queues::router())
         .merge(task_types::router())
         .merge(signing_keys::router())

@@ -5,6 +5,8 @@
 #![allow(clippy::struct_field_names, clippy::large_enum_variant, reason = "the names and shapes are those of the wire")]
 
 mod dry_run;
+mod events;
+mod leases;
 mod requests;
 mod signature;
 mod task_types;
@@ -12,6 +14,8 @@ mod tasks;
 mod workers;
 
 pub(crate) use dry_run::*;
+pub(crate) use events::*;
+pub(crate) use leases::*;
 pub(crate) use requests::*;
 pub(crate) use signature::*;
 pub(crate) use task_types::*;

@@ -38,6 +38,8 @@ pub(crate) struct WorkerIn {
     pub cancel_grace: Option<Duration>,
     /// Every 202 that it answers is an acceptance, with a `Lovage-Lease` or without (false).
     pub r#async: Option<bool>,
+    /// It cannot be called, has no URL, and takes its tasks itself with `POST /v1/leases` (false).
+    pub pull: Option<bool>,
     /// Where it is told of cancels and time limits, by signed posts.
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.
@@ -120,6 +122,8 @@ pub(crate) struct Worker {
     pub cancel_grace: String,
     /// Whether every 202 that it answers is an acceptance.
     pub r#async: bool,
+    /// Whether it takes its tasks itself.
+    pub pull: bool,
     /// Where it is told of cancels and time limits.
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.

@@ -147,6 +147,11 @@ impl Harness {
         assert_eq!(done, [Committed::Ok]);
     }
 
+    /// The store's time as the API writes it.
+    pub fn store_time(&self) -> String {
+        self.store.clock().now().rfc3339()
+    }
+
     pub async fn start(&self, id: &str) {
         self.happen(id, Event::Claim { session: SessionId(1), worker: lovage_core::worker_mark("w") }).await;
     }
@@ -164,6 +169,13 @@ impl Harness {
         let outcome =
             Outcome::Success { content_type: Some("application/json".into()), body: Some(Bytes::from_static(json.as_bytes())) };
         self.finish(id, outcome).await;
+    }
+}
+
+/// Lets every task of the runtime run until it waits for something: nothing here does real I/O.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
     }
 }
 

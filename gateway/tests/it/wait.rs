@@ -5,14 +5,7 @@ use std::time::{Duration, Instant};
 use lovage_core::problem::Code;
 use serde_json::json;
 
-use crate::harness::{Harness, options, until};
-
-/// Lets every task of the runtime run until it waits for something: nothing here does real I/O.
-async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
+use crate::harness::{Harness, options, settle, until};
 
 #[tokio::test]
 async fn waits_end_with_the_task() {

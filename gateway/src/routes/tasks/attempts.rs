@@ -63,7 +63,8 @@ pub(crate) async fn attempts(
     Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor: None }))
 }
 
-fn entries(stored: &Stored) -> Vec<AttemptEntry> {
+/// One entry per attempt, the open one last.
+pub(super) fn entries(stored: &Stored) -> Vec<AttemptEntry> {
     let head = &stored.head;
     let mut entries: Vec<AttemptEntry> = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
     if head.state == TaskState::Running {

@@ -6,6 +6,7 @@ mod cancel;
 mod create;
 mod delete;
 mod dry_run;
+mod events;
 mod get;
 mod list;
 mod patch;
@@ -27,6 +28,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(payload::payload))
         .routes(routes!(result::result, result::forget))
         .routes(routes!(attempts::attempts))
+        .routes(routes!(events::events))
         .routes(routes!(cancel::cancel))
         .routes(routes!(verbs::run))
         .routes(routes!(verbs::retry))

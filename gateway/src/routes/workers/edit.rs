@@ -17,7 +17,7 @@ use crate::secrets;
 use lovage_core::fields::{self, Errors};
 use lovage_core::{Rules, names};
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "url",
     "urls",
     "tasks",
@@ -26,13 +26,14 @@ const FIELDS: [&str; 13] = [
     "cancel_grace",
     "headers",
     "async",
+    "pull",
     "control_url",
     "breaker",
     "batch",
     "status_map",
     "signing",
 ];
-const LATER: [&str; 9] = ["rate", "burst", "balance", "auth", "health", "recycle", "http", "pull", "max_run"];
+const LATER: [&str; 8] = ["rate", "burst", "balance", "auth", "health", "recycle", "http", "max_run"];
 const MOST_URLS: usize = 100;
 const MOST_PATTERNS: usize = 100;
 const MOST_CONCURRENCY: u64 = 100_000;
@@ -85,6 +86,7 @@ pub(super) fn apply(
             "cancel_grace" => config.cancel_grace = if given { fields::value(raw, "/cancel_grace", &mut errors) } else { None },
             "headers" => config.headers = headers(raw, kept, &rules, &mut errors),
             "async" => config.accepts = given && fields::boolean(raw, "/async", &mut errors).unwrap_or_default(),
+            "pull" => config.pull = given && fields::boolean(raw, "/pull", &mut errors).unwrap_or_default(),
             "control_url" => {
                 let url = if given { fields::string(raw, "/control_url", &mut errors) } else { None };
                 config.control_url = url.map(Into::into);
@@ -106,6 +108,9 @@ pub(super) fn apply(
     }
     if url && urls {
         errors.invalid("/urls", "cannot be given together with url");
+    }
+    if config.pull && !config.urls.is_empty() {
+        errors.invalid("/pull", "a worker that pulls is not called: it has no url");
     }
     if config.tasks.is_empty() && errors.is_empty() {
         errors.invalid("/tasks", "must have at least one pattern, such as \"images.*\"");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::units::Dur;
-use lovage_core::worker::InstanceConfig;
+use lovage_core::worker::{InstanceConfig, WorkerConfig};
 use lovage_core::{Millis, Ns, Version};
 use lovage_store::{DocGuard, DocKind, DocPut, Document};
 use serde::Serialize;
@@ -69,7 +69,10 @@ pub(crate) async fn put(
     check_name(&id, "/id")?;
     let precondition = Precondition::of(&headers)?;
     let bytes = read_json(&app, &headers, body).await?;
-    app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let registered = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    if content::<WorkerConfig>(&registered)?.pull {
+        return Err(Problem::invalid("/url", "a worker that pulls is not called: it has no instances").into());
+    }
     let config = read(&app, &bytes)?;
     let stored = bytes_of(&config)?;
     let name = format!("{worker}/{id}");

@@ -2,6 +2,8 @@
 
 mod answers;
 mod batches;
+mod events;
+mod leases;
 mod limits;
 
 /// Every test that the table of the protocol names is there.

@@ -1,0 +1,239 @@
+//! Tasks taken by workers that cannot be called.
+//!
+//! A task is claimed and accepted in one commit, guarded by its version: of two that take it at the same moment one gets it,
+//! and nothing in between is ever stored. From then on it is like any other accepted attempt: its lease holds it, reports
+//! renew or end it, and the owner of its partition declares it lost when the lease has run out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use lovage_core::problem::{Code, Problem};
+use lovage_core::resume::Children;
+use lovage_core::{
+    Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
+    decide, worker_mark,
+};
+use lovage_store::{Commit, Committed, Cursor, Error, Index, Mode, Sync};
+use metrics::counter;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::problem::Refusal;
+use crate::view::read_body;
+
+/// Lanes that are looked at together, so that each has its turn.
+const LANES: usize = 64;
+/// Lanes that are read at the same time.
+const READS: usize = 8;
+/// Records read at once of a lane: some may be held.
+const PAGE: usize = 200;
+/// How long it may take until new tasks are sure to be noticed.
+const LIVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+pub(crate) struct Wish {
+    pub ns: Ns,
+    pub worker: Arc<str>,
+    /// The most tasks.
+    pub most: usize,
+    /// How long to wait for the first one.
+    pub wait: Duration,
+    /// How long an attempt may be silent.
+    pub lease: Option<Duration>,
+}
+
+/// A task that its worker has now.
+pub(crate) struct Taken {
+    pub key: TaskKey,
+    pub head: Head,
+    pub spec: Spec,
+    pub body: Body,
+    /// What it waited for, if it is called again after it.
+    pub children: Option<Children>,
+}
+
+/// What has been taken so far.
+#[derive(Default)]
+struct Haul {
+    taken: Vec<Taken>,
+    bytes: usize,
+    /// Nothing more fits.
+    full: bool,
+}
+
+impl App {
+    /// Takes tasks as soon as there are some: none after the wait, and when the server stops.
+    pub(crate) async fn take(&self, wish: &Wish) -> Result<Vec<Taken>, Refusal> {
+        let mut haul = Haul::default();
+        let until = Instant::now() + wish.wait;
+        if wish.wait.is_zero() {
+            self.take_anywhere(wish, &mut haul).await?;
+            return Ok(haul.taken);
+        }
+        // Entered before the first look: what comes after the look is told.
+        let poller = self.hub.poll(wish.ns, &wish.worker)?;
+        if !poller.live(Instant::now() + LIVE_WITHIN).await {
+            return Err(Problem::new(Code::StoreUnavailable, "the store cannot be reached; nothing was changed").into());
+        }
+        self.take_anywhere(wish, &mut haul).await?;
+        while haul.taken.is_empty() {
+            tokio::select! {
+                mut news = poller.line.news() => {
+                    while let Some(p) = news.first().filter(|_| !haul.full) {
+                        self.take_from(p, wish, &mut haul).await?;
+                        if !haul.full {
+                            news.is_empty_now(p);
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(until) => break,
+                () = self.draining.cancelled() => break,
+            }
+        }
+        Ok(haul.taken)
+    }
+
+    /// Begins with another partition each time, so that none is always the last.
+    async fn take_anywhere(&self, wish: &Wish, haul: &mut Haul) -> Result<(), Refusal> {
+        let count = self.partitions();
+        let first = (self.random() % u64::from(count.max(1))) as u16;
+        for n in 0..count {
+            if !haul.full {
+                self.take_from(Partition((first + n) % count), wish, haul).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what there is in a partition, as far as it fits. What was taken is handed out although the store fails afterwards.
+    async fn take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Refusal> {
+        match self.try_take_from(p, wish, haul).await {
+            Err(error) if haul.taken.is_empty() => Err(error.into()),
+            Err(error) => {
+                error.log("take tasks for a worker");
+                haul.full = true;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
+        let mut lanes = self.lanes_of(p, wish).await?;
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        let first = (self.random() % lanes.len() as u64) as usize;
+        lanes.rotate_left(first);
+        for lanes in lanes.chunks(LANES) {
+            // Boxed and gathered: the compiler cannot see through a stream of borrowing futures that they are `Send`.
+            let reads: Vec<_> = lanes.iter().map(|lane| self.first_of(p, *lane, wish.most).boxed()).collect();
+            let mut waiting: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
+            let mut in_turn = Vec::new();
+            for n in 0..wish.most {
+                in_turn.extend(waiting.iter_mut().filter_map(|lane| lane.get_mut(n)?.take()));
+            }
+            let mut in_turn = in_turn.into_iter();
+            while !haul.full {
+                let room = (wish.most - haul.taken.len()).min(self.store.caps().max_batch.max(1));
+                let some: Vec<_> = in_turn.by_ref().take(room).collect();
+                if some.is_empty() {
+                    break;
+                }
+                self.take_these(p, wish, some, haul).await?;
+            }
+            if haul.full {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The lanes whose tasks go to this worker.
+    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
+        let edition = self.hub.desk.edition();
+        let lanes = self.store.lanes(p).await?;
+        let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
+        let routed: Vec<_> = ours
+            .map(|(id, lane)| match &lane.route {
+                Route::Task(task) => (id, self.directory.route(lane.ns, &lane.queue, task)),
+                Route::Origin(_) => (id, None),
+            })
+            .collect();
+        let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
+        let found = routed.iter().filter(|(_, worker)| of_worker(worker)).map(|(id, _)| *id).collect();
+        self.hub.desk.learn(edition, routed.into_iter());
+        Ok(found)
+    }
+
+    /// The first tasks of a lane that may be taken now.
+    async fn first_of(&self, p: Partition, lane: LaneId, most: usize) -> Result<Vec<Option<(TaskKey, Head)>>, Error> {
+        let (mut found, mut from) = (Vec::new(), Cursor::default());
+        loop {
+            let page = self.store.scan(p, &Index::Lane { lane, after: None }, from, PAGE.min(most * 2)).await?;
+            let now = self.now();
+            let free = page.items.into_iter().filter(|(_, head)| lovage_core::decide::claim(head, SessionId(0), 0, now).is_ok());
+            found.extend(free.map(Some));
+            found.truncate(most);
+            match page.next {
+                Some(next) if found.len() < most => from = next,
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// Takes those of them that nobody else takes, as long as their bodies fit into an answer.
+    async fn take_these(&self, p: Partition, wish: &Wish, some: Vec<(TaskKey, Head)>, haul: &mut Haul) -> Result<(), Error> {
+        let keys: Vec<TaskKey> = some.iter().map(|(key, _)| key.clone()).collect();
+        let bodies = self.store.bodies(p, &keys).await?;
+        let (now, unread) = (self.now(), Spec::default());
+        let (mut candidates, mut commits) = (Vec::new(), Vec::new());
+        for ((key, head), body) in some.into_iter().zip(bodies) {
+            let bytes = body.as_ref().map_or(0, Bytes::len);
+            if haul.bytes > 0 && haul.bytes + bytes > self.options.limits.array_bytes {
+                haul.full = true;
+                break;
+            }
+            // Read before the claim: what fails here has changed nothing.
+            let resumed = head.flags.has(Flags::RESUMED);
+            let children = if resumed { Some(lovage_store::children(&*self.store, p, &key).await?) } else { None };
+            let content = read_body(body.as_ref());
+            let spec = content.as_ref().map_or(&unread, |(spec, _)| spec);
+            let Some(transition) = leased(&key, &head, content.as_ref().map(|(spec, _)| spec), wish, now, self.random()) else {
+                continue;
+            };
+            haul.bytes += bytes;
+            let after = transition.head.clone();
+            let (queue, random) = (spec.queue().into(), || self.random());
+            commits.push(Commit::of(&key, head, transition, spec, queue, Some(&wish.worker), now, random));
+            // One that cannot be read fails instead.
+            let taken = content.zip(after).map(|((spec, body), head)| Taken { key, head, spec, body, children });
+            candidates.push(taken);
+        }
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let committed = self.store.commit(p, SessionId(0), commits, Mode::Each, Sync::Durable).await?;
+        // Of the others somebody else was faster.
+        let ours = candidates.into_iter().zip(committed).filter(|(_, committed)| *committed == Committed::Ok);
+        haul.taken.extend(ours.filter_map(|(taken, _)| taken).inspect(|_| counter!("lovage_tasks_leased_total").increment(1)));
+        haul.full |= haul.taken.len() >= wish.most;
+        Ok(())
+    }
+}
+
+/// The attempt starts and is accepted at once; one of a task without a readable `spec` fails. No session holds it.
+fn leased(key: &TaskKey, head: &Head, spec: Option<&Spec>, wish: &Wish, now: Millis, random: u64) -> Option<Transition> {
+    let outcome = match spec {
+        Some(_) => Outcome::Accepted { lease: wish.lease },
+        None => Outcome::Permanent { error: TaskError::new("Damaged", "the stored task cannot be read") },
+    };
+    let unread = Spec::default();
+    let spec = spec.unwrap_or(&unread);
+    let claim = Event::Claim { session: SessionId(0), worker: worker_mark(&wish.worker) };
+    let claimed = decide(key, head, spec, claim, now, random).ok()?.head?;
+    decide(key, &claimed, spec, Event::Answered { attempt: claimed.open_attempt(), outcome }, now, random).ok()
+}
