@@ -56,6 +56,8 @@ pub struct Plan {
     pub task: String,
     /// They may be delivered together, up to so many.
     pub together: Option<usize>,
+    /// Milliseconds that the worker waits before it answers a request.
+    pub worker_delay_ms: u64,
     /// How long to wait for the far ends.
     pub limit: Duration,
 }
@@ -109,7 +111,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     // Tasks that were open before are not this run's business.
     let (worker_cpu, standing) = match &plan.worker {
         Some(worker) => {
-            watch::reset_worker(worker, false, 0).await?;
+            watch::reset_worker(worker, false, plan.worker_delay_ms).await?;
             (watch::worker_stats(worker, 0).await?.cpu_seconds, watch::open_tasks(&plan.server).await?)
         }
         None => (0.0, 0),

@@ -30,7 +30,8 @@ pub enum Scenario {
     Backlog,
     /// Throughput with JSON arrays while 10 000 or 1 000 000 other tasks stand queued for a worker that does not exist.
     Standing,
-    /// Throughput with JSON arrays, one task per request to the worker and then 100.
+    /// Throughput with JSON arrays, one task per request to the worker and then 100; with a worker that costs nothing, and with
+    /// one that takes 16 requests at a time and 2 ms for each.
     Batch,
 }
 
@@ -53,6 +54,17 @@ pub struct Sizes {
     pub bullmq_warm_up: usize,
 }
 
+/// How tasks get to the worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// So many in one request.
+    pub together: Option<usize>,
+    /// What the worker waits before it answers a request.
+    pub delay_ms: u64,
+    /// Requests that it takes at once; none: as many as all workers of the bench.
+    pub concurrency: Option<usize>,
+}
+
 /// Tasks per request in `batch`.
 const TOGETHER: usize = 100;
 const SMALL_BACKLOG: usize = 10_000;
@@ -62,9 +74,9 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
     let bed = Bed { setup, over_redis };
     let mut named = Vec::new();
     match scenario {
-        Scenario::Array => named.push(("array".to_owned(), throughput(&bed, "array", sizes.bulk, 0, None).await?)),
-        Scenario::Ndjson => named.push(("ndjson".to_owned(), throughput(&bed, "ndjson", sizes.bulk, 0, None).await?)),
-        Scenario::Single => named.push(("single".to_owned(), throughput(&bed, "single", sizes.single, 0, None).await?)),
+        Scenario::Array => named.push(("array".to_owned(), throughput(&bed, "array", sizes.bulk, 0, Way::default()).await?)),
+        Scenario::Ndjson => named.push(("ndjson".to_owned(), throughput(&bed, "ndjson", sizes.bulk, 0, Way::default()).await?)),
+        Scenario::Single => named.push(("single".to_owned(), throughput(&bed, "single", sizes.single, 0, Way::default()).await?)),
         Scenario::Rate => named.push(("rate".to_owned(), rate(&bed, sizes.rate).await?)),
         Scenario::Memory => named.push(("memory".to_owned(), memory(&bed, sizes.queued).await?)),
         Scenario::Start => named.push(("start".to_owned(), start(&bed).await?)),
@@ -75,13 +87,15 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
         }
         Scenario::Standing => {
             for tasks in [SMALL_BACKLOG, sizes.large_backlog] {
-                named.push((format!("standing-{tasks}"), throughput(&bed, "array", sizes.bulk, tasks, None).await?));
+                named.push((format!("standing-{tasks}"), throughput(&bed, "array", sizes.bulk, tasks, Way::default()).await?));
             }
         }
         Scenario::Batch => {
             for together in [1, TOGETHER] {
-                let figures = throughput(&bed, "array", sizes.bulk, 0, Some(together).filter(|n| *n > 1)).await?;
-                named.push((format!("batch-{together}"), figures));
+                let way = Way { together: Some(together).filter(|n| *n > 1), ..Way::default() };
+                named.push((format!("batch-{together}"), throughput(&bed, "array", sizes.bulk, 0, way).await?));
+                let slow = Way { delay_ms: 2, concurrency: Some(16), ..way };
+                named.push((format!("batch-slow-{together}"), throughput(&bed, "array", sizes.bulk, 0, slow).await?));
             }
         }
     }
@@ -130,24 +144,18 @@ impl Bed<'_> {
     }
 }
 
-async fn throughput(
-    bed: &Bed<'_>,
-    mode: &str,
-    tasks: usize,
-    standing: usize,
-    together: Option<usize>,
-) -> anyhow::Result<Figures> {
+async fn throughput(bed: &Bed<'_>, mode: &str, tasks: usize, standing: usize, way: Way) -> anyhow::Result<Figures> {
     let made = bed.make().await?;
     if standing > 0 {
         bed.fill(&made, "idle.push", standing)?;
     }
     let worker = BenchWorker::start(bed.setup)?;
-    made.lovage.register_for(bed.setup, &worker, together).await?;
+    made.lovage.register_for(bed.setup, &worker, way).await?;
     let cpu = made.lovage.process.cpu_seconds()?;
     let redis_before = redis_cpu(&made)?;
     let url = format!("http://{}", worker.origin.address);
-    let together = together.map(|n| n.to_string());
-    let mut more = vec!["--worker", &url];
+    let (together, delay) = (way.together.map(|n| n.to_string()), way.delay_ms.to_string());
+    let mut more = vec!["--worker", &url, "--worker-delay-ms", &delay];
     more.extend(together.iter().flat_map(|n| ["--together", n]));
     let report = made.lovage.load(bed.setup, &bed.arguments(mode, tasks, &more))?;
     let per_1000 = |seconds: f64| seconds * 1000.0 / tasks as f64;

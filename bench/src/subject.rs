@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::client::Origin;
 use crate::load::Report;
 use crate::process::Process;
+use crate::scenarios::Way;
 
 /// Where the programs are and what all scenarios share.
 #[derive(Clone, Debug)]
@@ -122,16 +123,16 @@ impl Lovage {
 
     /// Registers the bench worker for `bench.*`.
     pub async fn register(&self, setup: &Setup, worker: &BenchWorker) -> anyhow::Result<()> {
-        self.register_for(setup, worker, None).await
+        self.register_for(setup, worker, Way::default()).await
     }
 
-    /// The same; it takes up to `together` tasks in one request.
-    pub async fn register_for(&self, setup: &Setup, worker: &BenchWorker, together: Option<usize>) -> anyhow::Result<()> {
+    /// The same, for tasks that get to it in this way.
+    pub async fn register_for(&self, setup: &Setup, worker: &BenchWorker, way: Way) -> anyhow::Result<()> {
         let document = json!({
             "url": worker.task_url(),
             "tasks": ["bench.*"],
-            "concurrency": setup.concurrency,
-            "batch": together.map(|max| json!({ "max": max })),
+            "concurrency": way.concurrency.unwrap_or(setup.concurrency),
+            "batch": way.together.map(|max| json!({ "max": max })),
         });
         self.origin.expect("PUT", "/v1/workers/bench", &document.to_string()).await?;
         Ok(())

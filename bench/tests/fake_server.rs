@@ -175,6 +175,7 @@ fn measure(mode: Mode, tasks: usize, faults: Faults, limit: Duration) -> anyhow:
             payload_bytes: 640,
             task: "bench.push".to_owned(),
             together: None,
+            worker_delay_ms: 0,
             limit,
         };
         match mode {

@@ -47,6 +47,9 @@ struct Arguments {
     /// The tasks may be delivered together, up to so many.
     #[arg(long)]
     together: Option<usize>,
+    /// Milliseconds that the worker waits before it answers a request.
+    #[arg(long, default_value_t = 0)]
+    worker_delay_ms: u64,
     /// Seconds to wait until everything is received and final.
     #[arg(long, default_value_t = 300)]
     limit: u64,
@@ -82,6 +85,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
         payload_bytes: arguments.payload,
         task: arguments.task.clone(),
         together: arguments.together,
+        worker_delay_ms: arguments.worker_delay_ms,
         limit: Duration::from_secs(arguments.limit),
     };
     match plan.mode {
