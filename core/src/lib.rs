@@ -26,6 +26,7 @@ pub mod report;
 pub mod retry;
 pub mod signature;
 pub mod spec;
+pub mod standing;
 pub mod state;
 pub mod submit;
 pub mod task_type;

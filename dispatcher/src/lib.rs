@@ -17,6 +17,7 @@ mod registry;
 mod resume;
 mod service;
 pub mod signing;
+mod standing;
 mod stream;
 mod timers;
 

@@ -8,6 +8,7 @@ mod attempt_key;
 mod auth;
 mod batch;
 mod body;
+mod bulk;
 mod cascade;
 mod change;
 mod cursor;
@@ -16,6 +17,7 @@ mod directory;
 mod document;
 mod documents;
 mod edge;
+mod explain;
 mod feed_hub;
 mod filter;
 mod formats;
@@ -32,8 +34,10 @@ mod routes;
 mod schema;
 mod secrets;
 mod serve;
+mod tree;
 mod types;
 mod view;
+mod walk;
 
 use std::sync::Arc;
 

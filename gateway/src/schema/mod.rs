@@ -4,14 +4,18 @@
 #![allow(dead_code, reason = "these types describe, they are never made")]
 #![allow(clippy::struct_field_names, clippy::large_enum_variant, reason = "the names and shapes are those of the wire")]
 
+mod bulk;
 mod dry_run;
+mod insight;
 mod requests;
 mod signature;
 mod task_types;
 mod tasks;
 mod workers;
 
+pub(crate) use bulk::*;
 pub(crate) use dry_run::*;
+pub(crate) use insight::*;
 pub(crate) use requests::*;
 pub(crate) use signature::*;
 pub(crate) use task_types::*;

@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batch;
+mod bulk;
 mod codings;
 mod create;
 mod edge;
 mod formats;
 mod harness;
+mod insight;
 mod life;
 mod malformed;
 mod openapi;
