@@ -37,8 +37,8 @@ pub(crate) struct Place {
 pub(crate) struct Step {
     /// Records that were looked at.
     pub looked: usize,
-    /// All of the partition in which the step was made.
-    pub found: Vec<Found>,
+    /// Those whose heads pass, all of the partition in which the step was made.
+    pub heads: Vec<(TaskKey, Head)>,
     /// Where to go on; `None`: this was the end.
     pub next: Option<Place>,
 }
@@ -63,14 +63,14 @@ impl Walk<'_> {
     pub(crate) async fn step(&self, place: &Place, want: usize) -> Result<Step, Refusal> {
         let Page { items, next } = self.read(place, want.min(self.app.store.caps().max_batch.max(1))).await?;
         let looked = items.len();
-        let found = self.matching(place.partition, items).await?;
+        let heads = items.into_iter().filter(|(_, head)| self.filter.passes_head(head)).collect();
         let following = Partition(place.partition.0 + 1);
         let next = match next {
             Some(cursor) => Some(Place { cursor, partition: place.partition }),
             None if self.filter.root.is_some() || following.0 >= self.app.partitions() => None,
             None => Some(Place { partition: following, cursor: Cursor::default() }),
         };
-        Ok(Step { looked, found, next })
+        Ok(Step { looked, heads, next })
     }
 
     async fn read(&self, place: &Place, want: usize) -> Result<Page, Refusal> {
@@ -88,15 +88,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Those that pass, in order.
-    async fn matching(&self, p: Partition, items: Vec<(TaskKey, Head)>) -> Result<Vec<Found>, Refusal> {
-        let items: Vec<_> = items.into_iter().filter(|(_, head)| self.filter.passes_head(head)).collect();
-        if items.is_empty() {
+    /// Those of the heads of a step whose tasks pass, in order.
+    pub(crate) async fn matching(&self, p: Partition, heads: Vec<(TaskKey, Head)>) -> Result<Vec<Found>, Refusal> {
+        if heads.is_empty() {
             return Ok(Vec::new());
         }
-        let keys: Vec<TaskKey> = items.iter().map(|(key, _)| key.clone()).collect();
+        let keys: Vec<TaskKey> = heads.iter().map(|(key, _)| key.clone()).collect();
         let bodies = self.app.store.bodies(p, &keys).await?;
-        let candidates = items.into_iter().zip(bodies).filter_map(|((key, head), body)| {
+        let candidates = heads.into_iter().zip(bodies).filter_map(|((key, head), body)| {
             // Gone since the page was read, or damaged: the record's own route tells.
             let (spec, body) = view::read_body(body.as_ref())?;
             self.filter.passes_spec(&spec).then_some(Found { key, head, spec, body, error: None })

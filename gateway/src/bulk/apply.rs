@@ -12,17 +12,20 @@ use crate::problem::Refusal;
 use crate::walk::Found;
 
 impl Verb {
-    fn event(&self, found: &Found) -> Event {
-        match self {
+    /// What happens to a task; `None`: it stays as it is.
+    fn event(&self, found: &Found) -> Option<Event> {
+        let event = match self {
             Self::Cancel { hard } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE },
             Self::Retry => Event::Retry,
+            Self::Replay => return None,
             Self::Delete => Event::Delete,
             Self::Patch(changes) => Event::Patch {
                 changes: changes.clone(),
                 content_type: found.body.content_type.clone(),
                 payload: found.body.payload.clone(),
             },
-        }
+        };
+        Some(event)
     }
 
     /// Whether a task in this state, which refuses the verb, is what the verb wants it to be.
@@ -35,6 +38,7 @@ impl Verb {
         let what = match self {
             Self::Cancel { .. } => "canceled",
             Self::Retry => "retried",
+            Self::Replay => "replayed",
             Self::Delete => "deleted",
             Self::Patch(_) => "changed",
         };
@@ -55,10 +59,14 @@ impl App {
 
     /// Changes tasks of one partition, or only finds out which would be refused.
     pub(super) async fn apply(&self, order: &Order, p: Partition, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
+        if let (Verb::Replay, Some(first)) = (&order.verb, found.first()) {
+            let ns = first.key.ns;
+            return self.replay_all(ns, order, found, tally).await;
+        }
         let now = self.now();
         let (mut commits, mut events) = (Vec::new(), Vec::new());
         for found in found {
-            let event = order.verb.event(&found);
+            let Some(event) = order.verb.event(&found) else { continue };
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(_) if order.dry_run => {}
                 Ok(transition) => {

@@ -6,6 +6,7 @@
 
 mod apply;
 mod read;
+mod replay;
 mod run;
 
 use axum::body::Body;
@@ -31,6 +32,7 @@ const SHOWN: usize = 20;
 pub(crate) enum Kind {
     Cancel,
     Retry,
+    Replay,
     Delete,
     Patch,
 }
@@ -41,6 +43,7 @@ impl Kind {
         match self {
             Self::Cancel => "cancel",
             Self::Retry => "retry",
+            Self::Replay => "replay",
             Self::Delete => "delete",
             Self::Patch => "patch",
         }
@@ -51,7 +54,7 @@ impl Kind {
         match self {
             Self::Cancel => !state.is_final(),
             Self::Retry => matches!(state, State::Failed | State::Retrying),
-            Self::Delete => state.is_final(),
+            Self::Replay | Self::Delete => state.is_final(),
             Self::Patch => state.is_waiting(),
         }
     }
@@ -59,8 +62,12 @@ impl Kind {
 
 /// A verb with what it needs.
 enum Verb {
-    Cancel { hard: bool },
+    Cancel {
+        hard: bool,
+    },
     Retry,
+    /// New tasks with the signatures of these, whatever their state.
+    Replay,
     Delete,
     Patch(Box<Patch>),
 }

@@ -51,6 +51,7 @@ pub(super) fn order(app: &App, kind: Kind, dead: bool, text: &str) -> Result<Ord
     let verb = match kind {
         Kind::Cancel => Verb::Cancel { hard },
         Kind::Retry => Verb::Retry,
+        Kind::Replay => Verb::Replay,
         Kind::Delete => Verb::Delete,
         Kind::Patch => Verb::Patch(Box::new(patch.unwrap_or_default())),
     };
@@ -71,7 +72,7 @@ fn names(kind: Kind) -> Vec<&'static str> {
     let own = match kind {
         Kind::Cancel => Some("mode"),
         Kind::Patch => Some("patch"),
-        Kind::Retry | Kind::Delete => None,
+        Kind::Retry | Kind::Replay | Kind::Delete => None,
     };
     FIELDS.into_iter().chain(own).collect()
 }

@@ -13,6 +13,9 @@ use crate::problem::Refusal;
 use crate::view;
 use crate::walk::{Found, Place, STEPS, Walk};
 
+/// Records that one step looks at. Walks over Redis must be able to keep whole steps of its own cursor, which are about half of
+/// this: a place inside one would be lost when tasks are deleted.
+const STEP: usize = 500;
 /// Tasks that are in memory, with their payloads, and in one commit at once.
 const AT_ONCE: usize = 100;
 
@@ -39,17 +42,22 @@ impl App {
         let walk = Walk { app: self, ns, filter: &filter, errors: false };
         let mut place = resumed.map_or_else(|| walk.start(), |resumed| resumed.place);
         let limits = &self.options.limits;
-        let mut budget = limits.list_scan;
+        let want = STEP.min(limits.bulk_tasks).min(limits.list_scan);
+        let mut looked = 0;
         for _ in 0..STEPS {
-            let room = limits.bulk_tasks.saturating_sub(tally.matched);
-            let want = AT_ONCE.min(budget).min(room);
-            if want == 0 {
+            if tally.matched + want > limits.bulk_tasks || looked + want > limits.list_scan {
                 break;
             }
             let step = walk.step(&place, want).await?;
-            budget -= step.looked.min(budget);
-            tally.matched += step.found.len();
-            self.apply(order, place.partition, step.found, &mut tally).await?;
+            looked += step.looked;
+            let mut heads = step.heads;
+            while !heads.is_empty() {
+                let rest = heads.split_off(heads.len().min(AT_ONCE));
+                let found = walk.matching(place.partition, heads).await?;
+                tally.matched += found.len();
+                self.apply(order, place.partition, found, &mut tally).await?;
+                heads = rest;
+            }
             match step.next {
                 Some(next) => place = next,
                 None => return Ok(tally),

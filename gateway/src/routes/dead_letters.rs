@@ -1,4 +1,4 @@
-//! `GET /v1/dead-letters`, `POST /v1/dead-letters:cancel|retry|delete|patch`
+//! `GET /v1/dead-letters`, `POST /v1/dead-letters:cancel|retry|replay|delete|patch`
 //!
 //! Dead letters are failed tasks: nothing is moved or copied, this is a view of the tasks that narrows them to those.
 
@@ -23,6 +23,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(list))
         .routes(routes!(cancel))
         .routes(routes!(retry))
+        .routes(routes!(replay))
         .routes(routes!(delete))
         .routes(routes!(patch))
 }
@@ -109,4 +110,23 @@ async fn patch(
     body: Body,
 ) -> Result<Response, Refusal> {
     bulk::call(&app, &caller, (Kind::Patch, true), query, &headers, body).await
+}
+
+/// Submit dead letters again
+///
+/// Each becomes a new task with the same signature and payload; the dead letter stays. Tasks with a unique or debounce key are counted as failed. A call that ended
+/// with 503 may have made some.
+#[utoipa::path(
+    post, path = "/v1/dead-letters:replay", operation_id = "replayDeadLetters", tag = "tasks",
+    request_body = schema::Bulk,
+    responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
+)]
+async fn replay(
+    State(app): State<Shared>,
+    caller: Caller,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    bulk::call(&app, &caller, (Kind::Replay, true), query, &headers, body).await
 }

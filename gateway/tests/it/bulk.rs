@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use axum::http::Method;
 use lovage_core::problem::Code;
-use lovage_core::{Outcome, TaskError};
+use lovage_core::{Event, Outcome, TaskError};
 use lovage_store::wrap::{Fault, Verb};
 use serde_json::{Value, json};
 
@@ -55,7 +55,9 @@ async fn ten_thousand_tasks_are_canceled_a_bounded_number_at_a_time() {
     submit_many(&h, "t", r#""task":"a","queue":"many""#, ALL).await;
     submit_many(&h, "other", r#""task":"a""#, 5).await;
     let counted = bulk(&h, "/v1/tasks:cancel", &json!({"filter": {"queue": "many"}, "dry_run": true})).await;
-    assert_eq!((counts(&counted), counted["next_cursor"].is_string()), ((1_000, 0, 0), true));
+    let (matched, changed, failed) = counts(&counted);
+    assert!((900..=1_000).contains(&matched) && (changed, failed) == (0, 0), "{counted}");
+    assert!(counted["next_cursor"].is_string(), "{counted}");
 
     let mut body = json!({"filter": {"queue": "many", "task": "a"}});
     let (mut changed, mut calls) = (0, 0);
@@ -171,6 +173,32 @@ async fn many_tasks_are_changed_and_deleted() {
     assert_eq!(counts(&bulk(&h, "/v1/tasks:delete", &json!({"filter": {"task": "a"}})).await), (1, 1, 0));
     assert_eq!(counts(&bulk(&h, "/v1/tasks:delete", &json!({"filter": {"task": "a", "state": "queued"}})).await), (4, 0, 4));
     assert_eq!((state(&h, "t-0").await, state(&h, "t-1").await), ("none".to_owned(), "queued".to_owned()));
+}
+
+#[tokio::test]
+async fn replays_are_new_tasks_and_not_replayed_again() {
+    let h = Harness::new();
+    dead(&h, &["d1", "d2"], "ValueError").await;
+    let with_key = r#"{"task":"a","id":"keyed","queue":"dead","unique":{"key":"k"}}"#;
+    h.submit(with_key).await;
+    h.finish("keyed", permanent("ValueError")).await;
+    h.submit(r#"{"task":"b","id":"done","queue":"dead","payload":{"x": 1.50},"priority":7,"delay":"5s","labels":{"a":"b"}}"#)
+        .await;
+    h.happen("done", Event::RunNow).await;
+    h.succeed("done", "1").await;
+    let everything = json!({"filter": {"queue": "dead"}});
+    let count = |dry_run: bool| json!({"filter": {"queue": "dead"}, "dry_run": dry_run});
+    assert_eq!(counts(&bulk(&h, "/v1/tasks:replay", &count(true)).await), (4, 0, 1));
+    let tally = bulk(&h, "/v1/tasks:replay", &everything).await;
+    assert_eq!((counts(&tally), &tally["errors"][0]["id"]), ((4, 3, 1), &json!("keyed")), "{tally}");
+    let made = h.get("/v1/tasks?queue=dead&state=queued").await.json()["items"].as_array().unwrap().clone();
+    assert_eq!(made.len(), 3);
+    let again = made.iter().find(|record| record["task"] == "b").unwrap();
+    assert_eq!((&again["priority"], &again["labels"], &again["attempt"]), (&json!(7), &json!({"a": "b"}), &json!(0)));
+    let payload = h.get(&format!("/v1/tasks/{}/payload", again["id"].as_str().unwrap())).await;
+    assert_eq!(&payload.bytes[..], br#"{"x": 1.50}"#);
+    assert_eq!(state(&h, "d1").await, "failed", "the old one stays");
+    assert_eq!(counts(&bulk(&h, "/v1/dead-letters:replay", &json!({"ids": ["d1", "done"]})).await), (2, 1, 1));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `POST /v1/tasks:cancel|retry|delete|patch`
+//! `POST /v1/tasks:cancel|retry|replay|delete|patch`
 
 use axum::body::Body;
 use axum::extract::State;
@@ -83,4 +83,24 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Refusal> {
     bulk::call(&app, &caller, (Kind::Patch, false), query, &headers, body).await
+}
+
+/// Submit many tasks again
+///
+/// Each becomes a new task with the same signature and payload; the old one stays. Without a state in the filter: those
+/// that are final. Tasks with a unique or debounce key are counted as failed. A call that ended
+/// with 503 may have made some.
+#[utoipa::path(
+    post, path = "/v1/tasks:replay", operation_id = "replayTasks", tag = "tasks",
+    request_body = schema::Bulk,
+    responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
+)]
+pub(crate) async fn replay(
+    State(app): State<Shared>,
+    caller: Caller,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    bulk::call(&app, &caller, (Kind::Replay, false), query, &headers, body).await
 }

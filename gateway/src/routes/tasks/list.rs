@@ -66,7 +66,8 @@ async fn read(walk: &Walk<'_>, start: Place, limit: usize) -> Result<Tasks, Refu
         let record = |found: crate::walk::Found| {
             view::summary(walk.app, &found.key, &found.head, &found.spec).with_result(found.error.as_ref())
         };
-        tasks.items.extend(step.found.into_iter().map(record));
+        let found = walk.matching(place.partition, step.heads).await?;
+        tasks.items.extend(found.into_iter().map(record));
         match step.next {
             Some(next) => place = next,
             None => return Ok(tasks),

@@ -42,6 +42,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(explain::explain))
         .routes(routes!(bulk::cancel))
         .routes(routes!(bulk::retry))
+        .routes(routes!(bulk::replay))
         .routes(routes!(bulk::delete))
         .routes(routes!(bulk::patch))
 }

@@ -37,7 +37,7 @@ async fn attempts_show_what_happened(store: Store) {
     assert_eq!((&first["attempt"], &first["outcome"], &first["status"]), (&json!(1), &json!("backoff"), &json!(500)));
     assert_eq!(first["error"]["type"], "ValueError");
     assert_eq!((&attempts[1]["attempt"], &attempts[1]["outcome"]), (&json!(2), &json!("succeeded")));
-    assert_eq!(attempts[0]["excerpt"], r#"{"message":"no","type":"ValueError"}"#);
+    assert_eq!(attempts[0]["excerpt"], r#"{"type":"ValueError","message":"no"}"#);
     assert_eq!(attempts[1]["excerpt"], r#"{"sum":3}"#);
     for attempt in &attempts {
         assert_eq!(attempt["worker"], "w", "{attempt}");
