@@ -74,6 +74,16 @@ impl Errors {
         self.join(Self { list, ..other });
     }
 
+    /// Takes over the refused fields of a part of the document at `at` that was read apart.
+    pub fn refuse_under(&mut self, at: &str, problem: Problem) {
+        self.unknown |= problem.code == Code::UnknownField;
+        if problem.errors.is_empty() {
+            self.invalid(at, problem.detail);
+        } else {
+            self.list.extend(problem.errors.into_iter().map(|error| error.under(at)));
+        }
+    }
+
     /// Whether nothing was refused.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -27,6 +27,7 @@ pub mod resume;
 pub mod retry;
 pub mod signature;
 pub mod spec;
+pub mod standing;
 pub mod state;
 pub mod submit;
 pub mod task_type;

@@ -56,6 +56,16 @@ pub struct Arrival {
     pub index: u32,
 }
 
+/// Which end of its parent a link follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Linked {
+    /// Its success.
+    Success,
+    /// Its final failure.
+    Failure,
+}
+
 /// What was asked for. See API: Tasks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -144,6 +154,9 @@ pub struct Spec {
     /// Set on a callback: what it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback: Option<CallbackKind>,
+    /// Set on a link: what it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linked: Option<Linked>,
     /// A hash of the request, to tell a repetition from another task with the same id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_hash: Option<u64>,

@@ -56,6 +56,11 @@ impl Gate {
         (until > now).then_some(until)
     }
 
+    /// Until when its breaker is or was open; zero: closed.
+    pub fn breaker_until(&self) -> Millis {
+        self.breaker.lock().until()
+    }
+
     /// Whether it knows more than a new one: how long the worker wants to be left alone, and how often it said so.
     pub fn remembers(&self, now: Millis) -> bool {
         let paused = Millis(self.paused_until.load(Ordering::Relaxed));

@@ -16,6 +16,7 @@ mod push;
 mod registry;
 mod service;
 pub mod signing;
+mod standing;
 mod stream;
 mod timers;
 

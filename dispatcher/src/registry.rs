@@ -115,6 +115,14 @@ impl Worker {
         let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
         live.map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
     }
+
+    /// Live instances, their open pushes, and how many they may have.
+    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
+        let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
+        live.fold((0, 0, 0), |(instances, open, slots), i| {
+            (instances + 1, open + i.slots.open(), slots.saturating_add(i.capacity))
+        })
+    }
 }
 
 #[derive(Default)]
@@ -199,6 +207,16 @@ impl Registry {
     /// The worker with this mark.
     pub fn marked(&self, ns: Ns, mark: u32) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| worker.mark == mark).cloned()
+    }
+
+    /// The worker with this name.
+    pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
+        self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
+    }
+
+    /// The stand-in for a worker of an origin, if something is or was sent there lately.
+    pub fn known_origin(&self, ns: Ns, origin: &str) -> Option<Arc<Worker>> {
+        self.origins.lock().workers.get(&(ns, origin.to_owned())).cloned()
     }
 
     /// The stand-in for a worker of an origin of bare URLs.

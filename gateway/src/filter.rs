@@ -7,6 +7,12 @@ use lovage_store::ListQuery;
 
 use crate::query::{Query, refuse};
 
+/// The names of the parameters.
+pub(crate) const NAMES: [&str; 10] =
+    ["state", "task", "queue", "worker", "label", "root", "created_after", "created_before", "error_type", "dead"];
+/// Parameters of the API that this version does not have.
+pub(crate) const LATER: [&str; 2] = ["workflow", "schedule"];
+
 /// What a list shows.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
@@ -27,7 +33,7 @@ pub(crate) struct Filter {
 impl Filter {
     /// Takes its parameters out of a query.
     pub(crate) fn take(query: &mut Query) -> Result<Self, Problem> {
-        for later in ["workflow", "schedule"] {
+        for later in LATER {
             if query.one(later)?.is_some() {
                 return Err(refuse(later, "is not supported by this version"));
             }
@@ -59,6 +65,29 @@ impl Filter {
             filter.narrow(|state| state == State::Failed);
         }
         Ok(filter)
+    }
+
+    /// Only failed tasks.
+    pub(crate) fn only_dead(&mut self) {
+        self.narrow(|state| state == State::Failed);
+    }
+
+    /// If it says nothing of states: only tasks in these.
+    pub(crate) fn or_in(&mut self, states: impl Fn(State) -> bool) {
+        if self.states.is_empty() {
+            self.narrow(states);
+        }
+    }
+
+    /// Only tasks that were created at this time or before.
+    pub(crate) fn up_to(&mut self, last: Millis) {
+        let end = Millis(last.0.saturating_add(1));
+        self.created_before = Some(self.created_before.map_or(end, |before| before.min(end)));
+    }
+
+    /// Whether errors decide.
+    pub(crate) fn asks_for_errors(&self) -> bool {
+        self.error_type.is_some()
     }
 
     /// Keeps only the states that pass.

@@ -8,6 +8,7 @@ mod attempt_key;
 mod auth;
 mod batch;
 mod body;
+mod bulk;
 mod cascade;
 mod change;
 mod cursor;
@@ -17,6 +18,7 @@ mod document;
 mod documents;
 mod edge;
 mod event_stream;
+mod explain;
 mod feed_hub;
 mod filter;
 mod formats;
@@ -36,8 +38,10 @@ mod routes;
 mod schema;
 mod secrets;
 mod serve;
+mod tree;
 mod types;
 mod view;
+mod walk;
 
 use std::sync::Arc;
 

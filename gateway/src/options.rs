@@ -7,6 +7,7 @@ use metrics::gauge;
 
 use crate::auth::Auth;
 use crate::ids::Random;
+use lovage_core::standing::Standings;
 use lovage_core::{AttemptUrls, Destinations, SignatureLimits};
 
 /// Sizes of what is accepted, in bytes or items (API: Conventions).
@@ -48,6 +49,10 @@ pub struct Limits {
     pub expansion: usize,
     /// Records that one call of a list looks at, whatever its filters leave of them.
     pub list_scan: usize,
+    /// Tasks that one call of a bulk verb changes, and ids that it takes.
+    pub bulk_tasks: usize,
+    /// Tasks that a tree shows.
+    pub tree_tasks: usize,
     /// Task types of a namespace.
     pub task_types: usize,
 }
@@ -73,6 +78,8 @@ impl Default for Limits {
             compressed_streams: 64,
             expansion: 200,
             list_scan: 2_000,
+            bulk_tasks: 1_000,
+            tree_tasks: 1_000,
             task_types: 500,
         }
     }
@@ -92,7 +99,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 19] = [
+        let rows: [(&'static str, usize); 21] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -111,6 +118,8 @@ impl Limits {
             ("compressed_streams", self.compressed_streams),
             ("expansion", self.expansion),
             ("list_scan", self.list_scan),
+            ("bulk_tasks", self.bulk_tasks),
+            ("tree_tasks", self.tree_tasks),
             ("task_types", self.task_types),
         ];
         for (name, value) in rows {
@@ -184,6 +193,8 @@ pub struct GatewayOptions {
     pub public_url: Option<String>,
     /// Where workers report.
     pub attempt_urls: AttemptUrls,
+    /// How workers are doing, for explanations; `None`: nobody knows here.
+    pub standings: Option<Arc<dyn Standings>>,
     /// The text of `/metrics`; `None`: the route is 404.
     pub metrics: Option<RenderMetrics>,
 }

@@ -23,6 +23,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
+impl From<Vec<(String, String)>> for Query {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+}
+
 impl Query {
     fn parse(text: &str) -> Result<Self, Problem> {
         let decode = |part: &str| {

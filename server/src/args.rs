@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::cli::{CancelArgs, GetArgs, ReplayArgs, ResultArgs, SubmitArgs, VerbArgs, WaitArgs};
+use crate::cli::{
+    CancelArgs, DeadCommand, ExplainArgs, GetArgs, ReplayArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
+};
 use crate::config::Flags;
 
 /// A task queue for HTTP: submit a task, Lovage calls your HTTP worker until it is done, and keeps the result.
@@ -43,6 +45,13 @@ pub(crate) enum Command {
     Release(VerbArgs),
     /// Submit a task again as a new one, with changes.
     Replay(ReplayArgs),
+    /// Say why a task does not go on, or how it ended.
+    Explain(ExplainArgs),
+    /// Show a task with all that came of it: spawned tasks, links and callbacks.
+    Tree(TreeArgs),
+    /// Look after tasks that failed.
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Print the configuration in force, and where each value came from.
     Config(ServerArgs),
     /// Print the description of the API (OpenAPI 3.1).

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lovage_core::AttemptUrls;
+use lovage_core::standing::Standings;
 use lovage_dispatcher::egress::{AddressPolicy, EgressOptions, HttpTransport};
 use lovage_dispatcher::{Dispatcher, Options, Random, Registry};
 use rustix::time::{ClockId, clock_gettime};
@@ -19,6 +20,7 @@ use crate::storage::Storage;
 pub(crate) struct Dispatch {
     storage: (Arc<dyn lovage_store::Store>, lovage_core::SessionId),
     egress: EgressOptions,
+    registry: Arc<Registry>,
     options: Options,
     random: Random,
     threads: usize,
@@ -40,6 +42,7 @@ impl Dispatch {
         };
         Ok(Self {
             storage: (Arc::clone(&storage.store), storage.session),
+            registry: Registry::new(policy.clone()),
             egress: EgressOptions { policy, extra_ca, ..config.egress.options() },
             options: Options {
                 attempt_urls: Some(attempt_urls),
@@ -50,6 +53,11 @@ impl Dispatch {
             threads: config.runtime.dispatcher_threads,
             grace: config.grace.get(),
         })
+    }
+
+    /// How its workers are doing.
+    pub fn standings(&self) -> Arc<dyn Standings> {
+        Arc::clone(&self.registry) as Arc<dyn Standings>
     }
 
     /// Starts the thread. The receiver is told when all is given back; it fails if the thread ended in another way.
@@ -67,9 +75,8 @@ impl Dispatch {
         let (store, session) = self.storage;
         runtime("dispatcher-io", self.threads)?.block_on(async {
             // Connections belong to the runtime in which the transport is made.
-            let registry = Registry::new(self.egress.policy.clone());
             let transport = HttpTransport::new(self.egress).context("egress.extra_ca_file")?;
-            let dispatcher = Dispatcher::new(store, Arc::new(transport), registry, session, self.random, self.options)
+            let dispatcher = Dispatcher::new(store, Arc::new(transport), self.registry, session, self.random, self.options)
                 .with_uptime(Arc::new(uptime));
             dispatcher.run(stop, self.grace).await;
             Ok(())

@@ -57,6 +57,9 @@ fn main() -> ExitCode {
         Command::Hold(args) => verb(&args, "hold"),
         Command::Release(args) => verb(&args, "release"),
         Command::Replay(args) => cli::run(args.client.clone(), async |client| cli::replay(client, &args).await),
+        Command::Explain(args) => cli::run(args.client.clone(), async |client| cli::explain(client, &args).await),
+        Command::Tree(args) => cli::run(args.client.clone(), async |client| cli::tree(client, &args).await),
+        Command::Dead(command) => cli::run(command.client().clone(), async |client| cli::dead(client, &command).await),
     }
 }
 

@@ -91,6 +91,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     let random = lovage_gateway::Random::from_os().context("no random numbers")?;
     let draw = random.clone();
     let dispatch = Dispatch::new(&config, policy.clone(), &storage, attempt_urls.clone(), Arc::new(move || draw.next()))?;
+    let standings = dispatch.standings();
     let dispatcher = dispatch.start(stop.clone())?;
     let gateway = Gateway::start(
         Arc::clone(&storage.store),
@@ -102,6 +103,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
             random,
             public_url: config.public_url.clone(),
             attempt_urls,
+            standings: Some(standings),
             metrics: Some(Arc::new(move || metrics.render())),
         },
     );

@@ -67,8 +67,10 @@ impl Task<'_> {
                 let content_type = result.is_some().then(|| "application/json".to_owned());
                 let children = self.children(tasks, false);
                 let mut done = self.succeeded(content_type, result);
+                // Its links are there already, and no children of the worker's.
+                let links = done.spawns.len();
                 self.give_ids(&mut done, children);
-                let ids = done.spawns.iter().map(|task| task.key.id.clone()).collect();
+                let ids = done.spawns.iter().skip(links).map(|task| task.key.id.clone()).collect();
                 let mut done = self.entry(done, "succeeded", None);
                 if let Some(entry) = &mut done.attempt {
                     entry.children = ids;

@@ -12,7 +12,7 @@ use crate::head::{Flags, Head, SessionId};
 use crate::id::{IdRun, TaskKey};
 use crate::redact::pass_on;
 use crate::signature::Draft;
-use crate::spec::{Arrival, Form, call_payload};
+use crate::spec::{Arrival, Form, Linked, call_payload};
 use crate::state::{Reason, State};
 use crate::time::Millis;
 use crate::view::is_json;
@@ -81,7 +81,7 @@ impl Task<'_> {
     pub(super) fn link(self, transition: &mut Transition, content_type: Option<&str>, result: Option<&Bytes>) {
         if !self.spec.link.is_empty() {
             let value = as_json(content_type.unwrap_or_default(), result);
-            self.links(transition, &self.spec.link, "result", &value);
+            self.links(transition, &self.spec.link, Linked::Success, &value);
         }
     }
 
@@ -100,14 +100,19 @@ impl Task<'_> {
         let error = serde_json::from_slice(bytes).ok();
         let told = Told { id: &self.key.id, task: self.spec.task.as_deref(), error };
         let value = serde_json::to_string(&told).unwrap_or_default();
-        self.links(transition, &self.spec.link_error, "error", &value);
+        self.links(transition, &self.spec.link_error, Linked::Failure, &value);
     }
 
-    /// `field` is the one of this record that `value` shows.
-    fn links(self, transition: &mut Transition, links: &[Draft], field: &str, value: &str) {
+    fn links(self, transition: &mut Transition, links: &[Draft], linked: Linked, value: &str) {
+        // The field of this record that `value` shows.
+        let field = match linked {
+            Linked::Success => "result",
+            Linked::Failure => "error",
+        };
         let mut drafts = links.to_vec();
         for draft in &mut drafts {
             self.adopt(draft);
+            draft.spec.linked = Some(linked);
             if draft.spec.form == Form::Call && !draft.spec.immutable {
                 pass_on(&self.spec.redact, &mut draft.spec.redact, Some(field));
                 draft.payload = prepend(&draft.payload, value);

@@ -1,5 +1,6 @@
 //! All routes. Mounting one and documenting it is one act.
 
+mod dead_letters;
 mod leases;
 mod ops;
 mod queues;
@@ -23,6 +24,7 @@ use crate::{document, edge};
 fn documented() -> (Router<Shared>, OpenApi) {
     let (router, api) = OpenApiRouter::with_openapi(document::base())
         .merge(tasks::router())
+        .merge(dead_letters::router())
         .merge(workers::router())
         .merge(leases::router())
         .merge(queues::router())

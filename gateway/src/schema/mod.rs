@@ -4,8 +4,10 @@
 #![allow(dead_code, reason = "these types describe, they are never made")]
 #![allow(clippy::struct_field_names, clippy::large_enum_variant, reason = "the names and shapes are those of the wire")]
 
+mod bulk;
 mod dry_run;
 mod events;
+mod insight;
 mod leases;
 mod requests;
 mod signature;
@@ -13,8 +15,10 @@ mod task_types;
 mod tasks;
 mod workers;
 
+pub(crate) use bulk::*;
 pub(crate) use dry_run::*;
 pub(crate) use events::*;
+pub(crate) use insight::*;
 pub(crate) use leases::*;
 pub(crate) use requests::*;
 pub(crate) use signature::*;

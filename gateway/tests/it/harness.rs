@@ -81,6 +81,7 @@ pub fn options() -> GatewayOptions {
         random: Random::seeded(7),
         public_url: None,
         attempt_urls: AttemptUrls::new("http://localhost", TokenKey::new(&[7; 32])),
+        standings: None,
         metrics: Some(Arc::new(|| "lovage_up 1\n".to_owned())),
     }
 }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batch;
+mod bulk;
 mod codings;
 mod create;
 mod edge;
 mod events;
 mod formats;
 mod harness;
+mod insight;
 mod leases;
 mod life;
 mod malformed;

@@ -46,7 +46,12 @@ impl Answer {
 
 /// The path of a task.
 pub(crate) fn task_path(id: &str) -> String {
-    format!("/v1/tasks/{}", utf8_percent_encode(id, &PLAIN))
+    format!("/v1/tasks/{}", encoded(id))
+}
+
+/// A part of a path or a query.
+pub(crate) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, &PLAIN).to_string()
 }
 
 /// A wait as the server takes it.

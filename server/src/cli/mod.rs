@@ -4,6 +4,8 @@
 //! go to standard output, everything said about them to standard error, so that output can be piped.
 
 mod client;
+mod dead;
+mod insight;
 mod show;
 mod submit;
 mod tasks;
@@ -16,6 +18,8 @@ use clap::Args;
 use crate::style::plain;
 
 pub(crate) use client::Client;
+pub(crate) use dead::{DeadCommand, dead};
+pub(crate) use insight::{ExplainArgs, TreeArgs, explain, tree};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
 pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};

@@ -77,10 +77,20 @@ pub(super) fn record(client: &Client, answer: &Answer, record: &Value) {
         };
         table.add_row([client.style.dim(name), shown]);
     }
+    self::table(table);
+}
+
+/// A table without lines.
+pub(super) fn table(mut table: Table) {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     say!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+}
+
+/// A line for people.
+pub(super) fn line(text: &str) {
+    say!("{text}");
 }
 
 /// A task is final: its result to standard output if it succeeded, else why not, and exit code 1.
@@ -152,7 +162,7 @@ pub(super) fn json(answer: &Answer) {
 }
 
 /// A text of the record, fit for a terminal.
-fn text<'a>(record: &'a Value, name: &str) -> Cow<'a, str> {
+pub(super) fn text<'a>(record: &'a Value, name: &str) -> Cow<'a, str> {
     plain(record[name].as_str().unwrap_or_default())
 }
 

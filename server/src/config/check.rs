@@ -44,6 +44,7 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
         ("dispatcher.lane_window", dispatcher.lane_window),
         ("limits.connections", config.limits.connections),
         ("limits.list_scan", config.limits.list_scan),
+        ("limits.bulk_tasks", config.limits.bulk_tasks),
     ] {
         ensure!(value > 0, "{name} (from {}): at least 1 is needed", loaded.source(name));
     }

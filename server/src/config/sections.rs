@@ -54,6 +54,8 @@ pub(crate) struct LimitsSection {
     pub compressed_streams: usize,
     pub expansion: usize,
     pub list_scan: usize,
+    pub bulk_tasks: usize,
+    pub tree_tasks: usize,
     pub task_types: usize,
 }
 
@@ -79,6 +81,8 @@ impl Default for LimitsSection {
             compressed_streams: it.compressed_streams,
             expansion: it.expansion,
             list_scan: it.list_scan,
+            bulk_tasks: it.bulk_tasks,
+            tree_tasks: it.tree_tasks,
             task_types: it.task_types,
         }
     }
@@ -106,6 +110,8 @@ impl LimitsSection {
             compressed_streams: self.compressed_streams,
             expansion: self.expansion,
             list_scan: self.list_scan,
+            bulk_tasks: self.bulk_tasks,
+            tree_tasks: self.tree_tasks,
             task_types: self.task_types,
         }
     }

@@ -33,6 +33,18 @@ async fn the_page_of_the_task_types_is_true() {
     assert_eq!(repeat("docs/task-types.md", &lovage), 6);
 }
 
+#[tokio::test]
+async fn the_page_of_tasks_in_bulk_is_true() {
+    let lovage = Lovage::dev().start().await;
+    assert_eq!(repeat("docs/tasks-in-bulk.md", &lovage), 6);
+}
+
+#[tokio::test]
+async fn the_page_of_looking_into_tasks_is_true() {
+    let lovage = Lovage::dev().start().await;
+    assert_eq!(repeat("docs/looking-into-tasks.md", &lovage), 4);
+}
+
 #[test]
 fn a_line_is_compared_piece_by_piece() {
     assert!(is_like("a…c", "abc") && is_like("…", "") && is_like("a…", "a") && is_like("a…b…c", "a b b c"));

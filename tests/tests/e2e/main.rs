@@ -8,5 +8,6 @@ mod documents;
 mod examples;
 mod faults;
 mod harness;
+mod life;
 mod protocol;
 mod server;

@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::redact::{HIDDEN, Redaction};
-use lovage_core::{AttemptEntry, Flags, Head, State as TaskState, TaskError, TaskId, TaskKey};
+use lovage_core::{AttemptEntry, Flags, Head, ResultValue, State as TaskState, TaskError, TaskId, TaskKey};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
 
@@ -55,11 +56,17 @@ pub(crate) async fn attempts(
 ) -> Result<Response, Refusal> {
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let parts = Parts { attempts: true, body: true, ..Parts::default() };
+    let parts = Parts { body: true, result: true, attempts: true };
     let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let (spec, _) = view::taken_apart(&stored)?;
+    let mut entries = entries(&stored);
+    if let Some(last) = entries.last_mut().filter(|last| last.outcome == "succeeded")
+        && !view::result_is_over(&app, &stored.head, &spec)
+    {
+        last.excerpt = last.excerpt.take().or_else(|| excerpt(&stored));
+    }
     let redaction = Redaction::of(&spec.redact);
-    let items = entries(&stored).into_iter().map(|entry| show(&app, &key, hidden(entry, &redaction))).collect();
+    let items = entries.into_iter().map(|entry| show(&app, &key, hidden(entry, &redaction))).collect();
     Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor: None }))
 }
 
@@ -74,6 +81,17 @@ pub(super) fn entries(stored: &Stored) -> Vec<AttemptEntry> {
         entries.push(AttemptEntry::of_success(head));
     }
     AttemptEntry::merged(entries)
+}
+
+/// The answer of a success is the result: its beginning is not stored twice.
+fn excerpt(stored: &Stored) -> Option<String> {
+    match ResultValue::decode(stored.result.as_ref()?)? {
+        ResultValue::Value { bytes, .. } => {
+            let start = &bytes[..bytes.len().min(EXCERPT_BYTES)];
+            (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
+        }
+        ResultValue::Error(_) | ResultValue::Progress(_) => None,
+    }
 }
 
 fn open(head: &Head) -> AttemptEntry {

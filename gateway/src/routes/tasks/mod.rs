@@ -2,23 +2,28 @@
 
 mod attempts;
 mod batch;
+mod bulk;
 mod cancel;
 mod create;
 mod delete;
 mod dry_run;
 mod events;
+mod explain;
 mod get;
 mod list;
 mod patch;
 mod payload;
 mod replay;
 mod result;
+mod tree;
 mod verbs;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::Shared;
+
+pub(super) use list::page;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -35,4 +40,11 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(verbs::hold))
         .routes(routes!(verbs::release))
         .routes(routes!(replay::replay))
+        .routes(routes!(tree::tree))
+        .routes(routes!(explain::explain))
+        .routes(routes!(bulk::cancel))
+        .routes(routes!(bulk::retry))
+        .routes(routes!(bulk::replay))
+        .routes(routes!(bulk::delete))
+        .routes(routes!(bulk::patch))
 }

@@ -1,0 +1,108 @@
+//! What an order does to the tasks that were found.
+
+use lovage_core::problem::Code;
+use lovage_core::worker::DEFAULT_CANCEL_GRACE;
+use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, decide};
+use lovage_store::{Commit, Committed, Mode, Sync};
+
+use super::{Order, Tally, Verb};
+use crate::app::App;
+use crate::change::{Changed, wrong_state};
+use crate::problem::Refusal;
+use crate::walk::Found;
+
+impl Verb {
+    /// What happens to a task; `None`: it stays as it is.
+    fn event(&self, found: &Found) -> Option<Event> {
+        let event = match self {
+            Self::Cancel { hard } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE },
+            Self::Retry => Event::Retry,
+            Self::Replay => return None,
+            Self::Delete => Event::Delete,
+            Self::Patch(changes) => Event::Patch {
+                changes: changes.clone(),
+                content_type: found.body.content_type.clone(),
+                payload: found.body.payload.clone(),
+            },
+        };
+        Some(event)
+    }
+
+    /// Whether a task in this state, which refuses the verb, is what the verb wants it to be.
+    fn is_done(&self, state: State) -> bool {
+        // A running task that is being canceled already.
+        matches!((self, state), (Self::Cancel { .. }, State::Running))
+    }
+
+    fn refused(&self, state: State) -> Refusal {
+        let what = match self {
+            Self::Cancel { .. } => "canceled",
+            Self::Retry => "retried",
+            Self::Replay => "replayed",
+            Self::Delete => "deleted",
+            Self::Patch(_) => "changed",
+        };
+        wrong_state(state, what)
+    }
+}
+
+impl App {
+    /// What has to be there before the first task is changed.
+    pub(super) async fn prepare(&self, ns: Ns, order: &Order) -> Result<(), Refusal> {
+        if let Verb::Patch(changes) = &order.verb
+            && let Some(queue) = changes.queue.as_deref().filter(|_| !order.dry_run)
+        {
+            self.directory.ensure_queues(self, ns, std::iter::once(queue)).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes tasks of one partition, or only finds out which would be refused.
+    pub(super) async fn apply(&self, order: &Order, p: Partition, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
+        if let (Verb::Replay, Some(first)) = (&order.verb, found.first()) {
+            let ns = first.key.ns;
+            return self.replay_all(ns, order, found, tally).await;
+        }
+        let now = self.now();
+        let (mut commits, mut events) = (Vec::new(), Vec::new());
+        for found in found {
+            let Some(event) = order.verb.event(&found) else { continue };
+            match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
+                Ok(_) if order.dry_run => {}
+                Ok(transition) => {
+                    let queue = found.spec.queue().into();
+                    let random = || self.random();
+                    commits.push(Commit::of(&found.key, found.head, transition, &found.spec, queue, None, now, random));
+                    events.push((found.key, event));
+                }
+                Err(Decision::Unchanged) => {}
+                Err(_) => self.refuse(order, &found.key, found.head.state, tally),
+            }
+        }
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let done = self.store.commit(p, SessionId(0), commits, Mode::Each, Sync::Durable).await?;
+        for ((key, event), done) in events.into_iter().zip(done) {
+            if done == Committed::Ok {
+                tally.changed += 1;
+                continue;
+            }
+            // It moved meanwhile: decided anew on what is stored now.
+            match self.happen(&key, event).await {
+                Ok(Some(Changed::Applied(_))) => tally.changed += 1,
+                Ok(Some(Changed::Not(state))) => self.refuse(order, &key, state, tally),
+                Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
+                Err(Refusal(problem)) if problem.code == Code::Overloaded => tally.fail(key.id.to_string(), problem),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, order: &Order, key: &lovage_core::TaskKey, state: State, tally: &mut Tally) {
+        if !order.verb.is_done(state) {
+            tally.fail(key.id.to_string(), order.verb.refused(state).0);
+        }
+    }
+}

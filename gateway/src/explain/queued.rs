@@ -1,0 +1,150 @@
+//! Why a task that may start has not started: who serves it, whether that one may be called, and who is before it.
+
+use lovage_core::standing::{BreakerState, Standing};
+use lovage_core::worker::{WorkerConfig, route};
+use lovage_core::{Flags, LaneDef, Millis, Route, Score};
+use lovage_store::{Cursor, DocKind, Index};
+
+use super::{Case, LanePlace, Story, WorkerStanding};
+use crate::directory::all_docs;
+use crate::documents::content;
+use crate::problem::Refusal;
+
+/// Tasks of a lane that are counted.
+const COUNTED: u32 = 1_000;
+/// Heads that are read at once.
+const PAGE: usize = 250;
+
+impl Case<'_> {
+    pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
+        let lane = self.spec.lane(self.key.ns);
+        self.callee(&lane, story).await?;
+        if let Some(batch) = &self.spec.batch {
+            let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
+            story.cause("batching", text, None);
+        }
+        let place = self.place(lane).await?;
+        let before = match (place.ahead, place.more) {
+            (0, false) => "It is the first of its lane.".to_owned(),
+            (1, false) => "One task of its lane is before it.".to_owned(),
+            (n, false) => format!("{n} tasks of its lane are before it."),
+            (n, true) => format!("More than {n} tasks of its lane are before it."),
+        };
+        if story.causes.is_empty() {
+            story.say("It may start now.");
+        }
+        story.say(before);
+        story.lane = Some(place);
+        Ok(())
+    }
+
+    /// Who would get it, and what keeps it from being sent there.
+    async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
+        let (name, standing) = match &lane.route {
+            Route::Origin(origin) => {
+                story.say(format!("It is pushed straight to {origin}."));
+                (origin.clone(), self.known(|all, now| all.origin(self.key.ns, origin, now)))
+            }
+            Route::Task(task) => {
+                let Some(name) = self.serving(&lane.queue, task).await? else {
+                    let text = format!("No worker serves `{task}` in queue `{}`.", lane.queue);
+                    story.cause("no_worker", text, None);
+                    return Ok(());
+                };
+                story.say(format!("Worker `{name}` serves it."));
+                let standing = self.known(|all, now| all.worker(self.key.ns, &name, now));
+                (name, standing)
+            }
+        };
+        if let Some(standing) = standing {
+            self.keeps_away(&name, &standing, story);
+        }
+        story.worker = Some(shown(name, standing));
+        Ok(())
+    }
+
+    fn keeps_away(&self, name: &str, standing: &Standing, story: &mut Story) {
+        let until = standing.paused_until;
+        let time = until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+        if standing.instances == 0 {
+            story.cause("no_worker", format!("`{name}` has no instance that can be called."), None);
+        }
+        match standing.breaker {
+            BreakerState::Open => story.cause("breaker", format!("`{name}` is left alone{time} because it failed."), until),
+            BreakerState::HalfOpen if standing.open > 0 => {
+                story.cause("breaker", format!("`{name}` failed; it is being tried with one attempt."), None);
+            }
+            BreakerState::HalfOpen | BreakerState::Closed if until.is_some() => {
+                story.cause("throttled", format!("`{name}` asked to be left alone{time}."), until);
+            }
+            BreakerState::HalfOpen | BreakerState::Closed => {}
+        }
+        if standing.instances > 0 && standing.open >= standing.slots {
+            let text = format!("All {} slots of `{name}` are taken.", standing.slots);
+            story.cause("concurrency", text, None);
+        }
+    }
+
+    /// How the worker with this name is doing.
+    pub(super) fn standing(&self, name: &str) -> WorkerStanding {
+        shown(name.to_owned(), self.known(|all, now| all.worker(self.key.ns, name, now)))
+    }
+
+    fn known(&self, ask: impl FnOnce(&dyn lovage_core::standing::Standings, Millis) -> Option<Standing>) -> Option<Standing> {
+        self.app.options.standings.as_deref().and_then(|all| ask(all, self.app.now()))
+    }
+
+    /// The worker that serves this task name.
+    async fn serving(&self, queue: &str, task: &str) -> Result<Option<String>, Refusal> {
+        let documents = all_docs(&*self.app.store, DocKind::Worker, Some(self.key.ns)).await?;
+        let mut configs = Vec::with_capacity(documents.len());
+        for document in documents {
+            configs.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let workers = configs.iter().map(|(config, name)| (name.as_str(), config, name));
+        Ok(route(workers, queue, task).cloned())
+    }
+
+    /// How many tasks of its lane start before it. Those that are held do not.
+    async fn place(&self, lane: LaneDef) -> Result<LanePlace, Refusal> {
+        let (task, origin) = match lane.route {
+            Route::Task(task) => (Some(task), None),
+            Route::Origin(origin) => (None, Some(origin)),
+        };
+        let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
+        let mine = Score::new(self.head.priority, self.head.seq);
+        let index = Index::Lane { lane: self.head.lane, after: None };
+        let p = self.app.partition(self.key);
+        let mut from = Cursor::default();
+        let mut looked = 0;
+        loop {
+            let page = self.app.store.scan(p, &index, from, PAGE).await?;
+            for (_, head) in page.items {
+                if Score::new(head.priority, head.seq) >= mine {
+                    return Ok(place);
+                }
+                if looked == COUNTED {
+                    place.more = true;
+                    return Ok(place);
+                }
+                looked += 1;
+                place.ahead += u32::from(!head.flags.has(Flags::HELD));
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(place),
+            }
+        }
+    }
+}
+
+fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
+    WorkerStanding {
+        name,
+        instances: standing.map(|it| it.instances),
+        open: standing.map(|it| it.open),
+        slots: standing.map(|it| it.slots),
+        breaker: standing.map(|it| it.breaker.as_str()),
+        paused_until: standing.and_then(|it| it.paused_until).map(Millis::rfc3339),
+    }
+}

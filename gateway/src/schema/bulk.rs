@@ -1,0 +1,127 @@
+//! Bulk verbs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::RetryPolicy;
+
+/// The filters of a task list as an object.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskFilter {
+    /// In one of these states; also a string.
+    pub state: Option<Vec<String>>,
+    /// With this name.
+    pub task: Option<String>,
+    /// In this queue.
+    pub queue: Option<String>,
+    /// Last sent to this worker.
+    pub worker: Option<String>,
+    /// With all of these labels, `KEY:VALUE`; also a string.
+    pub label: Option<Vec<String>>,
+    /// Descendants of this task.
+    pub root: Option<String>,
+    /// Accepted at this time or later.
+    #[schema(format = DateTime)]
+    pub created_after: Option<String>,
+    /// Accepted before this time.
+    #[schema(format = DateTime)]
+    pub created_before: Option<String>,
+    /// Failed with an error of this type.
+    pub error_type: Option<String>,
+    /// Failed and kept for inspection (or, with `false`, not).
+    pub dead: Option<bool>,
+}
+
+/// Which tasks a bulk verb is about: `filter` or `ids`.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Bulk {
+    /// All that pass; `{}` is all of them.
+    pub filter: Option<TaskFilter>,
+    /// These.
+    pub ids: Option<Vec<String>>,
+    /// Count only.
+    pub dry_run: Option<bool>,
+    /// `next_cursor` of the call before, with the same filter.
+    pub cursor: Option<String>,
+}
+
+/// Which tasks to cancel, and how.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkCancel {
+    /// All that pass; `{}` is all of them.
+    pub filter: Option<TaskFilter>,
+    /// These.
+    pub ids: Option<Vec<String>>,
+    /// Count only.
+    pub dry_run: Option<bool>,
+    /// `next_cursor` of the call before, with the same filter.
+    pub cursor: Option<String>,
+    /// `soft` (default) or `hard`.
+    pub mode: Option<String>,
+}
+
+/// Which tasks to change, and how.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkPatch {
+    /// All that pass; `{}` is all of them.
+    pub filter: Option<TaskFilter>,
+    /// These.
+    pub ids: Option<Vec<String>>,
+    /// Count only.
+    pub dry_run: Option<bool>,
+    /// `next_cursor` of the call before, with the same filter.
+    pub cursor: Option<String>,
+    /// The changes.
+    pub patch: BulkChanges,
+}
+
+/// What a call of a bulk verb did.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkAnswer {
+    /// Tasks that were found.
+    pub matched: u64,
+    /// Tasks that were changed; none in a dry run.
+    pub changed: u64,
+    /// Tasks that could not be changed, or that do not exist; in a dry run those that could not.
+    pub failed: u64,
+    /// Call again with it; null: there are no more.
+    pub next_cursor: Option<String>,
+    /// The first 20 of those that failed.
+    pub errors: Vec<BulkError>,
+}
+
+/// A task that could not be changed.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkError {
+    /// Its id.
+    pub id: String,
+    /// The code for programs.
+    pub code: String,
+    /// Why, in a sentence.
+    pub detail: String,
+}
+
+/// Changes of waiting tasks: what is not given stays, null gives a field its default again.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkChanges {
+    /// Not before this time.
+    #[schema(format = DateTime)]
+    pub eta: Option<String>,
+    /// Not before so long after the change.
+    pub delay: Option<String>,
+    /// 0 to 9, higher first.
+    pub priority: Option<u8>,
+    /// Another queue.
+    pub queue: Option<String>,
+    /// Never started at this time or later.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// Never started so long after the change or later.
+    pub expires_in: Option<String>,
+    /// All labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The whole retry policy.
+    pub retry: Option<RetryPolicy>,
+}
