@@ -27,6 +27,7 @@ mod path;
 mod problem;
 mod query;
 mod raw;
+mod report;
 mod routes;
 mod schema;
 mod secrets;

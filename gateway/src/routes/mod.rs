@@ -1,5 +1,6 @@
 //! All routes. Mounting one and documenting it is one act.
 
+mod attempts;
 mod ops;
 mod queues;
 mod reference;
@@ -22,6 +23,7 @@ use crate::{document, edge};
 fn documented() -> (Router<Shared>, OpenApi) {
     let (router, api) = OpenApiRouter::with_openapi(document::base())
         .merge(tasks::router())
+        .merge(attempts::router())
         .merge(workers::router())
         .merge(queues::router())
         .merge(task_types::router())

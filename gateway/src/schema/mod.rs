@@ -4,12 +4,14 @@
 #![allow(dead_code, reason = "these types describe, they are never made")]
 #![allow(clippy::struct_field_names, clippy::large_enum_variant, reason = "the names and shapes are those of the wire")]
 
+mod reports;
 mod requests;
 mod signature;
 mod task_types;
 mod tasks;
 mod workers;
 
+pub(crate) use reports::*;
 pub(crate) use requests::*;
 pub(crate) use signature::*;
 pub(crate) use task_types::*;
