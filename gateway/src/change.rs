@@ -9,7 +9,7 @@ use crate::problem::Refusal;
 use crate::view::taken_apart;
 
 /// How often a change is tried again because the task moved under it.
-const TRIES: usize = 16;
+pub(crate) const TRIES: usize = 16;
 
 /// What came of a change.
 pub(crate) enum Changed {

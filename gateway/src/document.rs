@@ -17,6 +17,7 @@ use crate::schema;
     components(schemas(schema::Problem, schema::FieldError, schema::Links)),
     tags(
         (name = "tasks", description = "Submit, watch and cancel"),
+        (name = "attempts", description = "What workers report while they work"),
         (name = "task types", description = "Defaults and schemas for the tasks of a name"),
         (name = "workers", description = "Who does the work"),
         (name = "queues", description = "Where tasks wait"),

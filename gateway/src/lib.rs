@@ -34,6 +34,7 @@ mod problem;
 mod pull;
 mod query;
 mod raw;
+mod report;
 mod routes;
 mod schema;
 mod secrets;

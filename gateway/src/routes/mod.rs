@@ -1,5 +1,6 @@
 //! All routes. Mounting one and documenting it is one act.
 
+mod attempts;
 mod dead_letters;
 mod leases;
 mod ops;
@@ -25,6 +26,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
     let (router, api) = OpenApiRouter::with_openapi(document::base())
         .merge(tasks::router())
         .merge(dead_letters::router())
+        .merge(attempts::router())
         .merge(workers::router())
         .merge(leases::router())
         .merge(queues::router())
