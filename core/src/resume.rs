@@ -117,7 +117,7 @@ pub fn body(spec: &Spec, id: &TaskId, stored: &Body, children: &Children) -> Byt
 }
 
 /// `{"payload": …}` of a payload that is no call, as in [`body`].
-pub(crate) fn payload(stored: &Body) -> Bytes {
+pub fn payload(stored: &Body) -> Bytes {
     #[derive(Serialize)]
     struct Raw {
         payload: Option<Box<RawValue>>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
+use lovage_core::resume::{self, Children};
 use lovage_core::spec::delivered;
 use lovage_core::{AttemptToken, AttemptUrls, Body, Flags, Form, Head, Millis, Spec, TaskKey};
 
@@ -14,7 +15,6 @@ use crate::egress::{HeaderLines, PushRequest, Target};
 use crate::options::Options;
 use crate::push::{DEADLINE, QUEUE, TASK, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, set};
 use crate::registry::Worker;
-use crate::resume::{self, Child};
 
 static BATCH: HeaderName = HeaderName::from_static("lovage-batch");
 
@@ -34,7 +34,7 @@ impl Item {
     }
 
     /// Writes its object: what it would get alone, and what its headers would say.
-    fn write(&self, children: Option<&[Child]>, urls: Option<&AttemptUrls>, out: &mut Vec<u8>) {
+    fn write(&self, children: Option<&Children>, urls: Option<&AttemptUrls>, out: &mut Vec<u8>) {
         let (spec, id) = (&self.spec, &self.key.id);
         let fields = match (children, spec.form) {
             (Some(children), _) => resume::body(spec, id, &self.body, children),
@@ -83,7 +83,7 @@ impl Array {
     }
 
     /// Adds an item with the children that it is called again with; false: it does not fit. The first one always fits.
-    pub fn add(&mut self, item: &Item, children: Option<&[Child]>, options: &Options) -> bool {
+    pub fn add(&mut self, item: &Item, children: Option<&Children>, options: &Options) -> bool {
         let before = self.text.len();
         if self.len > 0 {
             self.text.push(b',');
@@ -168,8 +168,8 @@ mod tests {
         assert!(array.add(&item("1", call(), r#"{"args":[1.50],"kwargs":{}}"#), None, &options));
         let raw = Spec { form: Form::Verbatim, ..call() };
         assert!(array.add(&item("2", raw.clone(), r#" {"x": 1} "#), None, &options));
-        assert!(array.add(&item("3", call(), r#"{"args":[],"kwargs":{}}"#), Some(&[]), &options));
-        assert!(array.add(&item("4", raw, "null"), Some(&[]), &options));
+        assert!(array.add(&item("3", call(), r#"{"args":[],"kwargs":{}}"#), Some(&Children::default()), &options));
+        assert!(array.add(&item("4", raw, "null"), Some(&Children::default()), &options));
         assert_eq!(
             read(array),
             json!([

@@ -43,7 +43,7 @@ mod tests {
         let registry = Registry::new(AddressPolicy { allow_private: true, ..AddressPolicy::default() });
         let now = Millis(10_000);
         let origin = "http://a.example";
-        assert_eq!(registry.origin(Ns::DEFAULT, origin, now), None);
+        assert_eq!(Standings::origin(&*registry, Ns::DEFAULT, origin, now), None);
         let worker = Registry::origin(&registry, Ns::DEFAULT, origin, now);
         let seen = |now| Standings::origin(&*registry, Ns::DEFAULT, origin, now).unwrap();
         let free = Standing { instances: 1, open: 0, slots: 100, breaker: BreakerState::Closed, paused_until: None };

@@ -65,7 +65,7 @@ impl Batch {
         let (mut array, mut sent) = (Array::new(), Vec::with_capacity(self.items.len()));
         for item in &self.items {
             let children = if item.is_resumed() { Some(background::children(shared, p, &item.key).await) } else { None };
-            if !array.add(item, children.as_deref(), options) {
+            if !array.add(item, children.as_ref(), options) {
                 metrics::counter!("lovage_batches_split_total").increment(1);
                 break;
             }
