@@ -6,6 +6,7 @@
 mod queued;
 mod words;
 
+use lovage_core::redact::Redaction;
 use lovage_core::{AttemptEntry, Flags, Head, Millis, Reason, ResultValue, Spec, State, TaskError, TaskKey};
 use lovage_store::Parts;
 use serde::Serialize;
@@ -99,8 +100,9 @@ impl App {
         let parts = Parts { body: true, result: true, attempts: true };
         let Some(stored) = self.store.get(self.partition(key), key, parts).await? else { return Ok(None) };
         let (spec, _) = view::taken_apart(&stored)?;
+        let redaction = Redaction::of(&spec.redact);
         let error = match stored.result.as_ref().and_then(ResultValue::decode) {
-            Some(ResultValue::Error(bytes)) => serde_json::from_slice(&bytes).ok(),
+            Some(ResultValue::Error(bytes)) => serde_json::from_slice(&bytes).ok().map(|error| redaction.error(error)),
             Some(ResultValue::Value { .. } | ResultValue::Progress(_)) | None => None,
         };
         let entries = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();

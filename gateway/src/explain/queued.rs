@@ -1,5 +1,6 @@
 //! Why a task that may start has not started: who serves it, whether that one may be called, and who is before it.
 
+use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
 use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Flags, LaneDef, Millis, Route, Score};
@@ -42,8 +43,9 @@ impl Case<'_> {
     async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
         let (name, standing) = match &lane.route {
             Route::Origin(origin) => {
-                story.say(format!("It is pushed straight to {origin}."));
-                (origin.clone(), self.known(|all, now| all.origin(self.key.ns, origin, now)))
+                let shown = self.shown_origin(origin);
+                story.say(format!("It is pushed straight to {shown}."));
+                (shown, self.known(|all, now| all.origin(self.key.ns, origin, now)))
             }
             Route::Task(task) => {
                 let Some(name) = self.serving(&lane.queue, task).await? else {
@@ -61,6 +63,10 @@ impl Case<'_> {
         }
         story.worker = Some(shown(name, standing));
         Ok(())
+    }
+
+    fn shown_origin(&self, origin: &str) -> String {
+        if Redaction::of(&self.spec.redact).hides("url") { HIDDEN.to_owned() } else { origin.to_owned() }
     }
 
     fn keeps_away(&self, name: &str, standing: &Standing, story: &mut Story) {
@@ -109,7 +115,7 @@ impl Case<'_> {
     async fn place(&self, lane: LaneDef) -> Result<LanePlace, Refusal> {
         let (task, origin) = match lane.route {
             Route::Task(task) => (Some(task), None),
-            Route::Origin(origin) => (None, Some(origin)),
+            Route::Origin(origin) => (None, Some(self.shown_origin(&origin))),
         };
         let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
         let mine = Score::new(self.head.priority, self.head.seq);

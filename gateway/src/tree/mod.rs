@@ -5,6 +5,7 @@
 mod draw;
 
 use lovage_core::callback::CallbackKind;
+use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::spec::Linked;
 use lovage_core::{Head, Reason, Spec, TaskId, TaskKey};
 use lovage_store::{Cursor, Index, Parts};
@@ -137,7 +138,7 @@ fn node(key: &TaskKey, head: &Head, spec: Spec) -> Node {
         parent: spec.parent,
         callback: spec.callback,
         task: spec.task,
-        url: spec.url,
+        url: if Redaction::of(&spec.redact).hides("url") { spec.url.map(|_| HIDDEN.to_owned()) } else { spec.url },
         name: spec.name,
         state: head.state.as_str(),
         reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
