@@ -69,13 +69,18 @@ impl App {
             let key = &found.key;
             if done == Committed::Ok {
                 tally.changed += 1;
+                if matches!(event, Event::Delete) {
+                    self.forget_home(key, &found.spec, found.head.created).await;
+                }
             } else {
                 // It moved meanwhile: decided anew on what is stored now.
                 match self.happen(key, event).await {
                     Ok(Some(Changed::Applied(_))) => tally.changed += 1,
                     Ok(Some(Changed::Not(state))) => self.refuse(order, key, state, tally),
                     Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
-                    Err(Refusal(problem)) if problem.code == Code::Overloaded => tally.fail(key.id.to_string(), problem),
+                    Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
+                        tally.fail(key.id.to_string(), problem);
+                    }
                     Err(refusal) => return Err(refusal),
                 }
             }
