@@ -1,16 +1,35 @@
 //! What an order does to the tasks that were found.
 
+use std::time::Duration;
+
 use lovage_core::problem::Code;
 use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, decide};
 use lovage_store::{Commit, Committed, Mode, Sync};
 
 use super::{Order, Tally, Verb};
 use crate::app::App;
+use crate::cascade::Graces;
 use crate::change::{Changed, wrong_state};
 use crate::problem::Refusal;
 use crate::walk::Found;
 
 impl Verb {
+    /// What happens to a task; `None`: it stays as it is.
+    fn event(&self, found: &Found, grace: Duration) -> Option<Event> {
+        let event = match self {
+            Self::Cancel { hard, .. } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace },
+            Self::Retry => Event::Retry,
+            Self::Replay(_) => return None,
+            Self::Delete => Event::Delete,
+            Self::Patch(changes) => Event::Patch {
+                changes: changes.clone(),
+                content_type: found.body.content_type.clone(),
+                payload: found.body.payload.clone(),
+            },
+        };
+        Some(event)
+    }
+
     /// Whether a task in this state, which refuses the verb, is what the verb wants it to be.
     fn is_done(&self, state: State) -> bool {
         // A running task that is being canceled already.
@@ -47,9 +66,10 @@ impl App {
             return self.replay_all(ns, (edits, order.dry_run), found, tally).await;
         }
         let now = self.now();
-        let (mut commits, mut asked) = (Vec::new(), Vec::new());
+        let (mut commits, mut asked, mut graces) = (Vec::new(), Vec::new(), Graces::default());
         for found in found {
-            let Some(event) = self.event(&order.verb, &found).await? else { continue };
+            let grace = graces.of(self, found.key.ns, &found.head).await?;
+            let Some(event) = order.verb.event(&found, grace) else { continue };
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(_) if order.dry_run => {}
                 Ok(transition) => {
@@ -93,25 +113,6 @@ impl App {
             }
         }
         Ok(())
-    }
-
-    /// What happens to a task; `None`: it stays as it is.
-    async fn event(&self, verb: &Verb, found: &Found) -> Result<Option<Event>, Refusal> {
-        let event = match verb {
-            Verb::Cancel { hard, .. } => {
-                let grace = self.cancel_grace(found.key.ns, &found.head).await?;
-                Event::Cancel { hard: *hard, reason: Reason::Requested, grace }
-            }
-            Verb::Retry => Event::Retry,
-            Verb::Replay(_) => return Ok(None),
-            Verb::Delete => Event::Delete,
-            Verb::Patch(changes) => Event::Patch {
-                changes: changes.clone(),
-                content_type: found.body.content_type.clone(),
-                payload: found.body.payload.clone(),
-            },
-        };
-        Ok(Some(event))
     }
 
     fn refuse(&self, order: &Order, key: &lovage_core::TaskKey, state: State, tally: &mut Tally) {

@@ -132,13 +132,14 @@ impl App {
 }
 
 fn node(key: &TaskKey, head: &Head, spec: Spec) -> Node {
+    let hidden = Redaction::of(&spec.redact).hides("url");
     Node {
         id: key.id.clone(),
         kind: Kind::of(&spec),
         parent: spec.parent,
         callback: spec.callback,
         task: spec.task,
-        url: if Redaction::of(&spec.redact).hides("url") { spec.url.map(|_| HIDDEN.to_owned()) } else { spec.url },
+        url: if hidden { spec.url.map(|_| HIDDEN.to_owned()) } else { spec.url },
         name: spec.name,
         state: head.state.as_str(),
         reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
