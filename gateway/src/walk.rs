@@ -64,7 +64,7 @@ impl Walk<'_> {
 
     /// Looks at up to `want` records behind `place`.
     pub(crate) async fn step(&self, place: &Place, want: usize) -> Result<Step, Refusal> {
-        let Page { items, next } = self.read(place, want.min(self.app.store.caps().max_batch.max(1))).await?;
+        let Page { items, next } = self.read(place, want).await?;
         let looked = items.len();
         let heads = items.into_iter().filter(|(_, head)| self.filter.passes_head(head)).collect();
         let following = Partition(place.partition.0 + 1);
@@ -97,7 +97,10 @@ impl Walk<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<TaskKey> = heads.iter().map(|(key, _)| key.clone()).collect();
-        let bodies = self.app.store.bodies(p, &keys).await?;
+        let mut bodies = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(self.app.store.caps().max_batch.max(1)) {
+            bodies.extend(self.app.store.bodies(p, keys).await?);
+        }
         let candidates = heads.into_iter().zip(bodies).filter_map(|((key, head), body)| {
             // Gone since the page was read, or damaged: the record's own route tells.
             let (spec, body) = view::read_body(body.as_ref())?;
