@@ -33,7 +33,7 @@ impl App {
     /// Cancels what the task `top` has started, and answers how many of them it canceled or asked to stop.
     pub(crate) async fn cascade(&self, top: &TaskKey, spec: &Spec, hard: bool) -> Result<usize, Refusal> {
         let root = TaskKey::new(top.ns, spec.root.clone().unwrap_or_else(|| top.id.clone()));
-        let p = self.partition(&root);
+        let p = self.home(&root).await?;
         let mut canceled = 0;
         for _ in 0..WALKS {
             let open = self.open_below(p, &root, top, hard).await?;

@@ -54,9 +54,12 @@ pub(crate) struct Walk<'a> {
 
 impl Walk<'_> {
     /// Where the walk begins.
-    pub(crate) fn start(&self) -> Place {
-        let partition = self.filter.tree(self.ns).map_or(Partition(0), |root| self.app.partition(&root));
-        Place { partition, cursor: Cursor::default() }
+    pub(crate) async fn start(&self) -> Result<Place, Refusal> {
+        let partition = match self.filter.tree(self.ns) {
+            Some(root) => self.app.home(&root).await?,
+            None => Partition(0),
+        };
+        Ok(Place { partition, cursor: Cursor::default() })
     }
 
     /// Looks at up to `want` records behind `place`.

@@ -72,8 +72,9 @@ impl App {
                 Ok(transition) => {
                     let queue = found.spec.queue().into();
                     let random = || self.random();
+                    let created = found.head.created;
                     commits.push(Commit::of(&found.key, found.head, transition, &found.spec, queue, None, now, random));
-                    events.push((found.key, event));
+                    events.push((found.key, event, found.spec, created));
                 }
                 Err(Decision::Unchanged) => {}
                 Err(_) => self.refuse(order, &found.key, found.head.state, tally),
@@ -83,9 +84,12 @@ impl App {
             return Ok(());
         }
         let done = self.store.commit(p, SessionId(0), commits, Mode::Each, Sync::Durable).await?;
-        for ((key, event), done) in events.into_iter().zip(done) {
+        for ((key, event, spec, created), done) in events.into_iter().zip(done) {
             if done == Committed::Ok {
                 tally.changed += 1;
+                if matches!(event, Event::Delete) {
+                    self.forget_home(&key, &spec, created).await;
+                }
                 continue;
             }
             // It moved meanwhile: decided anew on what is stored now.
@@ -93,7 +97,9 @@ impl App {
                 Ok(Some(Changed::Applied(_))) => tally.changed += 1,
                 Ok(Some(Changed::Not(state))) => self.refuse(order, &key, state, tally),
                 Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
-                Err(Refusal(problem)) if problem.code == Code::Overloaded => tally.fail(key.id.to_string(), problem),
+                Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
+                    tally.fail(key.id.to_string(), problem)
+                }
                 Err(refusal) => return Err(refusal),
             }
         }

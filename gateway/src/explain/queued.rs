@@ -114,7 +114,7 @@ impl Case<'_> {
         let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
         let mine = Score::new(self.head.priority, self.head.seq);
         let index = Index::Lane { lane: self.head.lane, after: None };
-        let p = self.app.partition(self.key);
+        let p = self.app.lives_in(self.key, self.spec);
         let mut from = Cursor::default();
         let mut looked = 0;
         loop {

@@ -98,13 +98,13 @@ impl App {
 
     async fn head_and_spec(&self, key: &TaskKey) -> Result<Option<(Head, Spec)>, Refusal> {
         let parts = Parts { body: true, ..Parts::default() };
-        let Some(stored) = self.store.get(self.partition(key), key, parts).await? else { return Ok(None) };
+        let Some((_, stored)) = self.find(key, parts).await? else { return Ok(None) };
         let (spec, _) = view::taken_apart(&stored)?;
         Ok(Some((stored.head, spec)))
     }
 
     async fn members(&self, root: &TaskKey, tree: &mut Tree) -> Result<(), Refusal> {
-        let p = self.partition(root);
+        let p = self.home(root).await?;
         let index = Index::Members { root: root.clone() };
         let page = PAGE.min(self.store.caps().max_batch.max(1));
         let mut room = self.options.limits.tree_tasks.saturating_sub(tree.nodes.len());

@@ -81,11 +81,11 @@ pub(crate) async fn events(
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     if !wants_stream(&headers) {
         let parts = Parts { attempts: true, ..Parts::default() };
-        let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
+        let (_, stored) = app.find(&key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
         return Ok(view::json(StatusCode::OK, &Events { items: known(&app, &key, &stored), next_cursor: None }));
     }
     // Entered before the look: whatever happens afterwards is noticed.
-    let waiter = app.hub.follow_task(&key)?;
+    let waiter = app.hub.follow_task(&key, app.home(&key).await?)?;
     waiter.live(Instant::now() + LIVE_WITHIN).await;
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let version = stored.head.version;

@@ -3,6 +3,7 @@
 //! Sizes fit a test run of a few minutes. `LOVAGE_FULL=1` makes them those of the demands.
 
 mod flaky;
+mod keys;
 mod kills;
 mod load;
 mod power;
