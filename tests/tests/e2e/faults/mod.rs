@@ -2,6 +2,7 @@
 //!
 //! Sizes fit a test run of a few minutes. `LOVAGE_FULL=1` makes them those of the demands.
 
+mod accepted;
 mod flaky;
 mod kills;
 mod load;
