@@ -1,21 +1,23 @@
 //! What an order does to the tasks that were found.
 
+use std::time::Duration;
+
 use lovage_core::problem::Code;
-use lovage_core::worker::DEFAULT_CANCEL_GRACE;
 use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, decide};
 use lovage_store::{Commit, Committed, Mode, Sync};
 
 use super::{Order, Tally, Verb};
 use crate::app::App;
+use crate::cascade::Graces;
 use crate::change::{Changed, wrong_state};
 use crate::problem::Refusal;
 use crate::walk::Found;
 
 impl Verb {
     /// What happens to a task; `None`: it stays as it is.
-    fn event(&self, found: &Found) -> Option<Event> {
+    fn event(&self, found: &Found, grace: Duration) -> Option<Event> {
         let event = match self {
-            Self::Cancel { hard } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE },
+            Self::Cancel { hard } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace },
             Self::Retry => Event::Retry,
             Self::Replay => return None,
             Self::Delete => Event::Delete,
@@ -64,9 +66,10 @@ impl App {
             return self.replay_all(ns, order, found, tally).await;
         }
         let now = self.now();
-        let (mut commits, mut events) = (Vec::new(), Vec::new());
+        let (mut commits, mut events, mut graces) = (Vec::new(), Vec::new(), Graces::default());
         for found in found {
-            let Some(event) = order.verb.event(&found) else { continue };
+            let grace = graces.of(self, found.key.ns, &found.head).await?;
+            let Some(event) = order.verb.event(&found, grace) else { continue };
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(_) if order.dry_run => {}
                 Ok(transition) => {

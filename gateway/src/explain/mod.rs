@@ -6,6 +6,7 @@
 mod queued;
 mod words;
 
+use lovage_core::redact::Redaction;
 use lovage_core::{AttemptEntry, Flags, Head, Millis, Reason, ResultValue, Spec, State, TaskError, TaskKey};
 use lovage_store::Parts;
 use serde::Serialize;
@@ -100,7 +101,10 @@ impl App {
         let Some(stored) = self.store.get(self.partition(key), key, parts).await? else { return Ok(None) };
         let (spec, _) = view::taken_apart(&stored)?;
         let error = match stored.result.as_ref().and_then(ResultValue::decode) {
-            Some(ResultValue::Error(bytes)) => serde_json::from_slice(&bytes).ok(),
+            Some(ResultValue::Error(bytes)) => {
+                let error = serde_json::from_slice(&bytes).ok();
+                error.map(|error| Redaction::of(&spec.redact).error(error))
+            }
             Some(ResultValue::Value { .. } | ResultValue::Progress(_)) | None => None,
         };
         let entries = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();

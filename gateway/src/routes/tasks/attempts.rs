@@ -99,7 +99,7 @@ fn open(head: &Head) -> AttemptEntry {
 }
 
 /// What may be shown. Texts that a worker wrote have no places to point at: if anything is hidden, they are.
-fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry {
+pub(super) fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry {
     if redaction.is_empty() {
         return entry;
     }

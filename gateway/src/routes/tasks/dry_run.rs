@@ -94,6 +94,7 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
 /// The worker that would get the task if it started now.
 async fn worker(app: &App, ns: Ns, draft: &Draft) -> Result<Option<String>, Refusal> {
     let (None, Some(task)) = (&draft.spec.url, &draft.spec.task) else { return Ok(None) };
+    // Read anew: the directory may be a moment behind, and whoever asks has perhaps just registered the worker.
     let documents = all_docs(&*app.store, DocKind::Worker, Some(ns)).await?;
     let workers: Vec<(String, WorkerConfig)> =
         documents.into_iter().filter_map(|document| Some((document.name.clone(), content(&document).ok()?))).collect();

@@ -15,7 +15,7 @@ const SECRET: &str = "hunter2";
 /// The texts of all routes that show something of a task.
 async fn views(site: &Site, id: &str) -> Vec<(String, String)> {
     let mut seen = Vec::new();
-    for path in ["", "/payload", "/result", "/attempts"] {
+    for path in ["", "/payload", "/result", "/attempts", "/explain", "/tree", "/events"] {
         let answer = site.get(&format!("/v1/tasks/{id}{path}")).await;
         seen.push((path.to_owned(), String::from_utf8_lossy(&answer.body).into_owned()));
     }
