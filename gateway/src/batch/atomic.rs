@@ -185,16 +185,18 @@ impl Round<'_> {
             let spawn = Effect::Spawn(Box::new(insert));
             match with {
                 Some((_, commit)) => commit.effects.push(spawn),
-                None => {
-                    commits.iter_mut().filter(|(of, _)| *of == first).for_each(|(_, commit)| commit.effects.push(spawn.clone()))
-                }
+                None => commits.iter_mut().filter(|(of, _)| *of == first).for_each(|(_, commit)| {
+                    commit.effects.push(spawn.clone());
+                }),
             }
         }
         let taken: Vec<usize> = commits.iter().map(|(n, _)| *n).collect();
         let commits = commits.into_iter().map(|(_, commit)| commit).collect();
         let done = self.app.store.commit(self.partition, SessionId(0), commits, Mode::Atomic, Sync::Durable).await;
         if done.map_err(Stop::from)?.iter().any(|done| *done != Committed::Ok) {
-            taken.into_iter().for_each(|n| self.items[n].take_from_nobody());
+            for n in taken {
+                self.items[n].take_from_nobody();
+            }
             return Ok(None);
         }
         for n in open {

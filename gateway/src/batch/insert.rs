@@ -67,7 +67,9 @@ impl App {
                 Ok(inserted) => inserted,
                 Err(error) => {
                     let problem = store_problem(&error);
-                    places.into_iter().for_each(|place| answers[place] = Some(Answer::Refused(problem.clone())));
+                    for place in places {
+                        answers[place] = Some(Answer::Refused(problem.clone()));
+                    }
                     failed = Some(problem);
                     continue;
                 }

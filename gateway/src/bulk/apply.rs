@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lovage_core::problem::Code;
-use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, decide};
+use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
 use lovage_store::{Commit, Committed, Mode, Sync};
 
 use super::{Order, Tally, Verb};
@@ -48,6 +48,14 @@ impl Verb {
     }
 }
 
+impl Order {
+    fn refuse(&self, key: &TaskKey, state: State, tally: &mut Tally) {
+        if !self.verb.is_done(state) {
+            tally.fail(key.id.to_string(), self.verb.refused(state).0);
+        }
+    }
+}
+
 impl App {
     /// What has to be there before the first task is changed.
     pub(super) async fn prepare(&self, ns: Ns, order: &Order) -> Result<(), Refusal> {
@@ -78,7 +86,7 @@ impl App {
                     asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}
-                Err(_) => self.refuse(order, &found.key, found.head.state, tally),
+                Err(_) => order.refuse(&found.key, found.head.state, tally),
             }
         }
         if commits.is_empty() {
@@ -96,7 +104,7 @@ impl App {
                 // It moved meanwhile: decided anew on what is stored now.
                 match self.happen(key, event).await {
                     Ok(Some(Changed::Applied(_))) => tally.changed += 1,
-                    Ok(Some(Changed::Not(state))) => self.refuse(order, key, state, tally),
+                    Ok(Some(Changed::Not(state))) => order.refuse(key, state, tally),
                     Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
                     Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
                         tally.fail(key.id.to_string(), problem);
@@ -113,11 +121,5 @@ impl App {
             }
         }
         Ok(())
-    }
-
-    fn refuse(&self, order: &Order, key: &lovage_core::TaskKey, state: State, tally: &mut Tally) {
-        if !order.verb.is_done(state) {
-            tally.fail(key.id.to_string(), order.verb.refused(state).0);
-        }
     }
 }

@@ -59,7 +59,7 @@ impl Case<'_> {
             }
         };
         if let Some(standing) = standing {
-            self.keeps_away(&name, &standing, story);
+            keeps_away(&name, &standing, story);
         }
         story.worker = Some(shown(name, standing));
         Ok(())
@@ -67,28 +67,6 @@ impl Case<'_> {
 
     fn shown_origin(&self, origin: &str) -> String {
         if Redaction::of(&self.spec.redact).hides("url") { HIDDEN.to_owned() } else { origin.to_owned() }
-    }
-
-    fn keeps_away(&self, name: &str, standing: &Standing, story: &mut Story) {
-        let until = standing.paused_until;
-        let time = until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
-        if standing.instances == 0 {
-            story.cause("no_worker", format!("`{name}` has no instance that can be called."), None);
-        }
-        match standing.breaker {
-            BreakerState::Open => story.cause("breaker", format!("`{name}` is left alone{time} because it failed."), until),
-            BreakerState::HalfOpen if standing.open > 0 => {
-                story.cause("breaker", format!("`{name}` failed; it is being tried with one attempt."), None);
-            }
-            BreakerState::HalfOpen | BreakerState::Closed if until.is_some() => {
-                story.cause("throttled", format!("`{name}` asked to be left alone{time}."), until);
-            }
-            BreakerState::HalfOpen | BreakerState::Closed => {}
-        }
-        if standing.instances > 0 && standing.open >= standing.slots {
-            let text = format!("All {} slots of `{name}` are taken.", standing.slots);
-            story.cause("concurrency", text, None);
-        }
     }
 
     /// How the worker with this name is doing.
@@ -152,5 +130,27 @@ fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
         slots: standing.map(|it| it.slots),
         breaker: standing.map(|it| it.breaker.as_str()),
         paused_until: standing.and_then(|it| it.paused_until).map(Millis::rfc3339),
+    }
+}
+
+fn keeps_away(name: &str, standing: &Standing, story: &mut Story) {
+    let until = standing.paused_until;
+    let time = until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+    if standing.instances == 0 {
+        story.cause("no_worker", format!("`{name}` has no instance that can be called."), None);
+    }
+    match standing.breaker {
+        BreakerState::Open => story.cause("breaker", format!("`{name}` is left alone{time} because it failed."), until),
+        BreakerState::HalfOpen if standing.open > 0 => {
+            story.cause("breaker", format!("`{name}` failed; it is being tried with one attempt."), None);
+        }
+        BreakerState::HalfOpen | BreakerState::Closed if until.is_some() => {
+            story.cause("throttled", format!("`{name}` asked to be left alone{time}."), until);
+        }
+        BreakerState::HalfOpen | BreakerState::Closed => {}
+    }
+    if standing.instances > 0 && standing.open >= standing.slots {
+        let text = format!("All {} slots of `{name}` are taken.", standing.slots);
+        story.cause("concurrency", text, None);
     }
 }

@@ -41,7 +41,7 @@ impl App {
     /// A task that comes under this key; a generated id is one of the slot where the task has to live.
     pub(crate) fn coming_as(&self, key: TaskKey, mut draft: Draft, idempotency: Option<Idempotency>) -> Coming {
         let own = self.partition(&key);
-        let slot = self.bound(&key, &draft);
+        let slot = Self::bound(&key, &draft);
         let partition = slot.partition(self.partitions());
         let away = partition != own;
         draft.spec.away = away.then(|| slot.number());
@@ -49,7 +49,7 @@ impl App {
     }
 
     /// The slot in which this task has to live.
-    pub(crate) fn bound(&self, key: &TaskKey, draft: &Draft) -> Slot {
+    pub(crate) fn bound(key: &TaskKey, draft: &Draft) -> Slot {
         match key.id {
             TaskId::Client(_) => draft.spec.bound(key.ns).unwrap_or_else(|| key.slot()),
             TaskId::Generated(_) => key.slot(),

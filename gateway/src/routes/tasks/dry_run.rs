@@ -17,6 +17,8 @@ use crate::documents::content;
 use crate::problem::Refusal;
 use crate::view;
 
+/// The names are those of the wire.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct DryRun<'a> {
     dry_run: bool,
@@ -40,6 +42,7 @@ struct DryRun<'a> {
     timetable: Vec<Attempt>,
 }
 
+#[allow(clippy::struct_field_names)] // as above
 #[derive(Serialize)]
 struct Attempt {
     attempt: u32,

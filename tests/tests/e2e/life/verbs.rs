@@ -54,7 +54,7 @@ async fn every_verb_in_every_state(store: Store) {
                 let actual = if state == "accepted" { "running" } else { state };
                 assert_eq!((answer.code(), &answer.json["state"]), ("wrong_state", &json!(actual)), "{verb} × {state}");
             }
-            row.push_str(&format!(" {} |", answer.status));
+            row = format!("{row} {} |", answer.status);
         }
         assert!(table.contains(&row), "docs/tasks.md has no row {row}");
         assert_eq!(ask(&site, "unknown", verb).await.code(), "task_unknown");
