@@ -34,6 +34,11 @@ pub enum CallbackKind {
     Terminal,
 }
 
+impl CallbackKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Success, Self::Failure, Self::Retry, Self::Progress, Self::Terminal];
+}
+
 /// Where and how to tell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Callback {
@@ -168,7 +173,7 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
         callback: Some(kind),
         ..Spec::default()
     };
-    let key = TaskKey::new(of.ns, IdRun::new(now, of.slot(), random).nth(0));
+    let key = TaskKey::new(of.ns, IdRun::new(now, spec.slot(of), random).nth(0));
     let lane = child.lane(of.ns);
     let mut new_head = NewTask::first_head(&lane, DEFAULT_PRIORITY, None, None, now);
     new_head.flags = new_head.flags.with(Flags::HAS_PARENT);

@@ -187,6 +187,13 @@ impl IdRun {
         TaskId::Generated(with_counter(self.base, counter(self.base) + u64::from(n)))
     }
 
+    /// The `n`-th id of the run, moved to another slot.
+    #[must_use]
+    pub fn nth_in(&self, n: u32, slot: Slot) -> TaskId {
+        let moved = Self { base: self.base & !u128::from(SLOTS - 1) | u128::from(slot.number()) };
+        moved.nth(n)
+    }
+
     /// The run that starts with this id; `None` for a client-chosen one.
     pub fn starting_at(id: &TaskId) -> Option<Self> {
         match id {

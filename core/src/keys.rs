@@ -28,6 +28,26 @@ pub enum UniqueScope {
     Ttl,
 }
 
+impl UniqueScope {
+    /// As a byte of the stored format.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Self::Queued => b'q',
+            Self::Active => b'a',
+            Self::Ttl => b't',
+        }
+    }
+
+    /// Reads a byte of the stored format; one that this version does not know holds until the task is final.
+    pub fn from_byte(byte: u8) -> Self {
+        match byte {
+            b'q' => Self::Queued,
+            b't' => Self::Ttl,
+            _ => Self::Active,
+        }
+    }
+}
+
 /// What happens to a submit whose unique key is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,6 +89,21 @@ pub struct Debounce {
     pub max_wait: Option<Dur>,
 }
 
+impl Unique {
+    /// When a key that is held for a time is free, for a task submitted at `created`.
+    pub fn until(&self, created: Millis) -> Option<Millis> {
+        self.ttl.filter(|_| self.scope == UniqueScope::Ttl).map(|ttl| created.after(ttl.get()))
+    }
+}
+
+impl Debounce {
+    /// When the task runs that was the last of its burst at `now`; `first` is when the first of them came.
+    pub fn due(&self, first: Millis, now: Millis) -> Millis {
+        let due = now.after(self.wait.get());
+        self.max_wait.map_or(due, |max_wait| due.min(first.after(max_wait.get())))
+    }
+}
+
 /// Tasks of one lane with the same values here may be delivered together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Batching {
@@ -103,6 +138,12 @@ pub fn unique_holds(scope: UniqueScope, until: Millis, head: Option<&Head>, now:
     }
 }
 
+/// Whether the task that took a debounce key still waits for others of its burst, so that a newer one takes its place. One
+/// whose wait is over will run, however long it waits for a worker: else a steady stream could keep all of them from running.
+pub fn is_debouncing(head: &Head, now: Millis) -> bool {
+    head.state == State::Scheduled && head.due > now
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +168,22 @@ mod tests {
                     prop_assert_eq!(holds(UniqueScope::Queued), head.started.0 == 0);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_burst_is_bounded_from_its_first() {
+        let debounce = |max_wait| Debounce { key: "k".into(), wait: Dur::from_secs(2), max_wait };
+        assert_eq!(debounce(None).due(Millis(1_000), Millis(60_000)), Millis(62_000));
+        let bounded = debounce(Some(Dur::from_secs(5)));
+        assert_eq!(bounded.due(Millis(1_000), Millis(1_000)), Millis(3_000));
+        assert_eq!(bounded.due(Millis(1_000), Millis(5_000)), Millis(6_000));
+    }
+
+    #[test]
+    fn scopes_are_read_as_they_were_written() {
+        for scope in [UniqueScope::Queued, UniqueScope::Active, UniqueScope::Ttl] {
+            assert_eq!(UniqueScope::from_byte(scope.to_byte()), scope);
         }
     }
 

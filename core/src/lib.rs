@@ -46,7 +46,7 @@ pub use destinations::{Destinations, HeaderRefusal, UrlRefusal};
 pub use event::{Event, Patch, When};
 pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version, worker_mark};
 pub use id::{IdRun, Ns, Partition, Slot, SlotKind, TaskId, TaskKey};
-pub use keys::{Batching, Debounce, HeldKey, OnConflict, Unique, UniqueScope, unique_holds};
+pub use keys::{Batching, Debounce, HeldKey, OnConflict, Unique, UniqueScope, is_debouncing, unique_holds};
 pub use lane::{LaneDef, Route, Score};
 pub use outcome::{Outcome, RawOutcome, Then};
 pub use placement::{Placement, count_delta, placement};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::callback::{CallbackKind, Callbacks};
-use crate::id::{Ns, Slot, SlotKind, TaskId};
+use crate::id::{Ns, Slot, SlotKind, TaskId, TaskKey};
 use crate::keys::{Batching, Debounce, Unique};
 use crate::lane::{LaneDef, Route};
 use crate::retry::RetryPolicy;
@@ -151,6 +151,9 @@ pub struct Spec {
     /// The task that waits for this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arrives: Option<Arrival>,
+    /// The slot in which it lives, if that is not its id's: a client chose the id, and the task took a key that belongs there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<u16>,
     /// Set on a callback: what it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callback: Option<CallbackKind>,
@@ -202,13 +205,24 @@ impl Spec {
         LaneDef { ns, queue: self.queue().to_owned(), route, batch: self.batch.clone() }
     }
 
-    /// The slot in which all tasks with its unique, debounce or batch key live; `None`: any will do.
-    pub fn home(&self, ns: Ns) -> Option<Slot> {
+    /// The slot in which all tasks with its unique or debounce key live; `None`: it has neither.
+    pub fn bound(&self, ns: Ns) -> Option<Slot> {
         let unique = self.unique.as_ref().map(|it| (SlotKind::Unique, &it.key));
         let debounce = self.debounce.as_ref().map(|it| (SlotKind::Debounce, &it.key));
-        let batch = self.batch.as_ref().map(|it| (SlotKind::Batch, &it.key));
-        let (kind, key) = unique.or(debounce).or(batch)?;
+        let (kind, key) = unique.or(debounce)?;
         Some(Slot::of(ns, kind, key.as_bytes()))
+    }
+
+    /// The slot for its id, if that is made for it: where other tasks with its unique, debounce or batch key live; `None`: any
+    /// will do.
+    pub fn home(&self, ns: Ns) -> Option<Slot> {
+        let batch = self.batch.as_ref().map(|it| Slot::of(ns, SlotKind::Batch, it.key.as_bytes()));
+        self.bound(ns).or(batch)
+    }
+
+    /// The slot in which the task `key` with this signature lives.
+    pub fn slot(&self, key: &TaskKey) -> Slot {
+        self.away.map_or_else(|| key.slot(), Slot::new)
     }
 
     /// Named MessagePack.

@@ -33,7 +33,7 @@ impl App {
     /// Cancels what the task `top` has started, and answers how many of them it canceled or asked to stop.
     pub(crate) async fn cascade(&self, top: &TaskKey, spec: &Spec, hard: bool) -> Result<usize, Refusal> {
         let root = TaskKey::new(top.ns, spec.root.clone().unwrap_or_else(|| top.id.clone()));
-        let p = self.partition(&root);
+        let p = self.home(&root).await?;
         let mut canceled = 0;
         for _ in 0..WALKS {
             let open = self.open_below(p, &root, top, hard).await?;
@@ -80,9 +80,9 @@ impl App {
     /// Cancels these. One that moved meanwhile is left to the next walk.
     async fn cancel_all(&self, p: Partition, members: &[Member], hard: bool) -> Result<usize, Refusal> {
         let now = self.now();
-        let mut commits = Vec::with_capacity(members.len());
+        let (mut commits, mut graces) = (Vec::with_capacity(members.len()), Graces::default());
         for Member { key, head, spec } in members {
-            let grace = self.cancel_grace(key.ns, head).await?;
+            let grace = graces.of(self, key.ns, head).await?;
             let event = Event::Cancel { hard, reason: Reason::Upstream, grace };
             if let Ok(transition) = decide(key, head, spec, event, now, self.random()) {
                 let queue = spec.queue().into();
@@ -105,6 +105,25 @@ impl App {
         let worker = self.store.doc(DocKind::Worker, ns, &name).await?;
         let config = worker.as_ref().map(content::<WorkerConfig>).transpose()?;
         Ok(config.map_or(DEFAULT_CANCEL_GRACE, |config| config.cancel_grace()))
+    }
+}
+
+/// The graces of workers that were looked up, for cancels of many.
+#[derive(Default)]
+pub(crate) struct Graces(HashMap<u32, Duration>);
+
+impl Graces {
+    /// As [`App::cancel_grace`]; each worker is looked up once.
+    pub(crate) async fn of(&mut self, app: &App, ns: Ns, head: &Head) -> Result<Duration, Refusal> {
+        if !head.is_accepted() {
+            return Ok(DEFAULT_CANCEL_GRACE);
+        }
+        if let Some(grace) = self.0.get(&head.worker) {
+            return Ok(*grace);
+        }
+        let grace = app.cancel_grace(ns, head).await?;
+        self.0.insert(head.worker, grace);
+        Ok(grace)
     }
 }
 

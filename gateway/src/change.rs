@@ -2,7 +2,7 @@
 
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Body, Event, Head, Refusal as Decision, SessionId, State, TaskKey, decide};
-use lovage_store::{Commit, Committed, Mode, Sync};
+use lovage_store::{Commit, Committed, Mode, Parts, Sync};
 
 use crate::app::App;
 use crate::problem::Refusal;
@@ -31,8 +31,11 @@ impl App {
         key: &TaskKey,
         event: impl Fn(&Head, &Body) -> Result<Event, Problem> + Send + std::marker::Sync,
     ) -> Result<Option<Changed>, Refusal> {
+        let parts = Parts { body: true, result: true, attempts: false };
+        // A task that has the unique key of this one but holds it no longer.
+        let mut rival = None;
         for _ in 0..TRIES {
-            let Some(stored) = self.load(key).await? else { return Ok(None) };
+            let Some((p, stored)) = self.find(key, parts).await? else { return Ok(None) };
             let (spec, body) = taken_apart(&stored)?;
             let event = event(&stored.head, &body)?;
             let now = self.now();
@@ -43,11 +46,22 @@ impl App {
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };
             let after = transition.head.clone();
+            let created = stored.head.created;
             let queue = spec.queue().into();
-            let commit = Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random());
-            let done = self.store.commit(self.partition(key), SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
-            if done.first() == Some(&Committed::Ok) {
-                return Ok(Some(Changed::Applied(after)));
+            let mut commit = Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random());
+            if let Some(rival) = rival.take() {
+                commit.steal_from(&rival);
+            }
+            let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
+            match done.into_iter().next() {
+                Some(Committed::Ok) => {
+                    if after.is_none() {
+                        self.forget_home(key, &spec, created).await;
+                    }
+                    return Ok(Some(Changed::Applied(after)));
+                }
+                Some(Committed::Conflict { entry, .. }) => rival = Some(self.loser_of(p, &entry, now).await?),
+                Some(Committed::Stale(_) | Committed::Aborted) | None => {}
             }
         }
         Err(Problem::new(Code::Overloaded, "the task changes too fast; try again").into())

@@ -106,18 +106,18 @@ impl FeedHub {
         }
     }
 
-    /// Enters a request that waits for the end of this task.
-    pub(crate) fn subscribe(self: &Arc<Self>, key: &TaskKey) -> Result<Waiter, Problem> {
-        Ok(self.enter(key, Wish::End, self.waiting.take()?))
+    /// Enters a request that waits for the end of this task, which lives in this partition.
+    pub(crate) fn subscribe(self: &Arc<Self>, key: &TaskKey, p: Partition) -> Result<Waiter, Problem> {
+        Ok(self.enter(key, p, Wish::End, self.waiting.take()?))
     }
 
-    /// Enters a stream of the changes of this task.
-    pub(crate) fn follow_task(self: &Arc<Self>, key: &TaskKey) -> Result<Waiter, Problem> {
-        Ok(self.enter(key, Wish::Change, self.streams.take()?))
+    /// Enters a stream of the changes of this task, which lives in this partition.
+    pub(crate) fn follow_task(self: &Arc<Self>, key: &TaskKey, p: Partition) -> Result<Waiter, Problem> {
+        Ok(self.enter(key, p, Wish::Change, self.streams.take()?))
     }
 
-    fn enter(self: &Arc<Self>, key: &TaskKey, wish: Wish, place: Place) -> Waiter {
-        let shard = usize::from(key.slot().partition(self.shards.len() as u16).0);
+    fn enter(self: &Arc<Self>, key: &TaskKey, p: Partition, wish: Wish, place: Place) -> Waiter {
+        let shard = usize::from(p.0);
         let notify = Arc::new(Notify::new());
         let entry = Entry { notify: notify.clone(), wish };
         self.shards[shard].state.lock().waiters.entry(key.clone()).or_default().push(entry);

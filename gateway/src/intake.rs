@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use lovage_core::fields::Errors;
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Body, Draft, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, signature};
+use lovage_core::{Body, Draft, IdRun, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, signature};
 use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, Result as StoreResult};
 use sha2::{Digest, Sha256};
 
@@ -71,7 +71,7 @@ impl App {
     }
 }
 
-fn id_exists(id: &TaskId) -> Problem {
+pub(crate) fn id_exists(id: &TaskId) -> Problem {
     Problem::new(Code::IdExists, format!("there is another task with the id `{id}`"))
 }
 
@@ -98,6 +98,9 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// Bytes of the hash of a request and of the number of ids that it made.
+const HASH_AND_COUNT: usize = 36;
+
 /// An `Idempotency-Key` with what its request was.
 #[derive(Clone, Debug)]
 pub(crate) struct Idempotency {
@@ -119,6 +122,12 @@ impl Idempotency {
         Ok(Some(Self { key: Bytes::copy_from_slice(key), hash }))
     }
 
+    /// The key of one item that is stored apart from the others of its request. No client can send it.
+    pub(crate) fn of_item(&self, place: usize) -> Self {
+        let key = [&self.key[..], &[0], &(place as u32).to_be_bytes()].concat();
+        Self { key: key.into(), hash: self.hash }
+    }
+
     /// Where the tasks of this key live, unless they have an id of their own.
     pub(crate) fn slot(&self, ns: Ns) -> Slot {
         Slot::of(ns, SlotKind::Idempotency, &self.key)
@@ -126,11 +135,46 @@ impl Idempotency {
 
     /// What the first insert takes along: the hash of the request and how many ids it made.
     pub(crate) fn put(&self, app: &App, now: Millis, ids: u32) -> KeyPut {
-        let mut value = Vec::with_capacity(36);
+        let mut value = Vec::with_capacity(HASH_AND_COUNT);
         value.extend_from_slice(&self.hash);
         value.extend_from_slice(&ids.to_be_bytes());
         let until = now.after(app.options.times.idempotency);
         KeyPut { kind: KeyKind::Idempotency, key: self.key.clone(), value: value.into(), until: Some(until), steal: None }
+    }
+
+    /// The same for a request whose answer names tasks of other requests at some places: `run` and those places stand behind.
+    pub(crate) fn put_with(&self, app: &App, now: Millis, ids: u32, run: &IdRun, given: &[(u32, TaskKey)]) -> KeyPut {
+        let put = self.put(app, now, ids);
+        if given.is_empty() {
+            return put;
+        }
+        let mut value = put.value.to_vec();
+        for (place, id) in std::iter::once((0, run.nth(0))).chain(given.iter().map(|(place, key)| (*place, key.id.clone()))) {
+            let id = id.to_string();
+            value.extend_from_slice(&place.to_be_bytes());
+            value.push(id.len() as u8);
+            value.extend_from_slice(id.as_bytes());
+        }
+        KeyPut { value: value.into(), ..put }
+    }
+
+    /// The ids that the request made which took the key, and those that it was given by place.
+    pub(crate) fn made(entry: &KeyEntry) -> (Option<IdRun>, Vec<(u32, TaskId)>) {
+        let mut rest = entry.value.get(HASH_AND_COUNT..).unwrap_or_default();
+        let mut ids = Vec::new();
+        while let Some((place, more)) = rest.split_first_chunk::<4>()
+            && let Some((len, more)) = more.split_first()
+            && let Some((id, more)) = more.split_at_checked(usize::from(*len))
+            && let Some(id) = std::str::from_utf8(id).ok().and_then(|id| TaskId::parse(id).ok())
+        {
+            ids.push((u32::from_be_bytes(*place), id));
+            rest = more;
+        }
+        if ids.is_empty() {
+            return (IdRun::starting_at(&entry.task.id), ids);
+        }
+        let (_, first) = ids.remove(0);
+        (IdRun::starting_at(&first), ids)
     }
 
     /// The first task of the request that took the key, if that was this same request.

@@ -6,13 +6,17 @@ use http::header::CONTENT_TYPE;
 use lovage_core::Millis;
 use lovage_core::fields::Errors;
 use lovage_core::problem::pointer_step;
-use lovage_core::signature::{Payload, Signature};
+use lovage_core::signature::{self, Payload, Signature};
+use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 const PREFIX: &str = "lovage-";
 const LABEL: &str = "label-";
-const NAMES: [&str; 17] = [
+const UNIQUE: &str = "unique-";
+const DEBOUNCE: &str = "debounce-";
+const NAMES: [&str; 24] = [
     "task",
     "url",
     "method",
@@ -27,6 +31,13 @@ const NAMES: [&str; 17] = [
     "soft-time-limit",
     "time-limit",
     "max-run",
+    "unique-key",
+    "unique-scope",
+    "unique-ttl",
+    "unique-on-conflict",
+    "debounce-key",
+    "debounce-wait",
+    "debounce-max-wait",
     "ignore-result",
     "result-ttl",
     "retention",
@@ -43,6 +54,7 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, body: Bytes, errors: &mut Errors)
     // A payload without a type must not be taken for JSON, which is what an empty one means in the store.
     let content_type = content_type.filter(|text| !text.is_empty()).unwrap_or("application/octet-stream");
     let mut s = Signature { payload: Payload::Raw { content_type, bytes: body }, ..Signature::default() };
+    let mut keys: Vec<(&str, &str)> = Vec::new();
     for name in headers.keys() {
         let Some(field) = name.as_str().strip_prefix(PREFIX) else { continue };
         let mut values = headers.get_all(name).iter();
@@ -76,6 +88,7 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, body: Bytes, errors: &mut Errors)
             "expires-at" => s.expires_at = time(text, &pointer, errors),
             "soft-time-limit" => s.soft_time_limit = parsed(text, &pointer, errors),
             "max-run" => s.max_run = parsed(text, &pointer, errors),
+            _ if NAMES.contains(&field) && (field.starts_with(UNIQUE) || field.starts_with(DEBOUNCE)) => keys.push((field, text)),
             "time-limit" => s.time_limit = parsed(text, &pointer, errors),
             "ignore-result" => s.ignore_result = boolean(text, &pointer, errors),
             "result-ttl" => s.result_ttl = parsed(text, &pointer, errors),
@@ -83,7 +96,16 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, body: Bytes, errors: &mut Errors)
             other => errors.unknown("", &format!("{PREFIX}{other}"), &NAMES),
         }
     }
+    s.unique = nested(&keys, UNIQUE).and_then(|object| signature::unique(&object, "/unique", errors));
+    s.debounce = nested(&keys, DEBOUNCE).and_then(|object| signature::debounce(&object, "/debounce", errors));
     s
+}
+
+/// The object whose fields are headers with this beginning; `None`: there are none.
+fn nested(fields: &[(&str, &str)], prefix: &str) -> Option<Box<RawValue>> {
+    let inner = fields.iter().filter_map(|(name, text)| Some((name.strip_prefix(prefix)?.replace('-', "_"), *text)));
+    let object: BTreeMap<String, &str> = inner.collect();
+    if object.is_empty() { None } else { to_raw_value(&object).ok() }
 }
 
 fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str, at: &str, errors: &mut Errors) -> Option<T> {

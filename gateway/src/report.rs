@@ -33,7 +33,7 @@ impl App {
         let AttemptToken { key, attempt } = token;
         let parts = Parts { body: true, result: false, attempts: true };
         for _ in 0..TRIES {
-            let stored = self.store.get(self.partition(key), key, parts).await?.ok_or_else(|| superseded(*attempt))?;
+            let (p, stored) = self.find(key, parts).await?.ok_or_else(|| superseded(*attempt))?;
             let (spec, _) = taken_apart(&stored)?;
             let (now, was) = (self.now(), stored.head);
             let entries: Vec<AttemptEntry> = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
@@ -54,7 +54,7 @@ impl App {
             let worker = self.directory.worker(key.ns, was.worker);
             let queue = spec.queue().into();
             let commit = Commit::of(key, was, transition, &spec, queue, worker.as_deref(), now, || self.random());
-            let done = self.store.commit(self.partition(key), SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
+            let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
             if done.first() == Some(&Committed::Ok) {
                 return Ok(standing);
             }

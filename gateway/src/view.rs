@@ -8,7 +8,7 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, X_CONT
 use http::{HeaderValue, StatusCode};
 use lovage_core::decide::result_end;
 use lovage_core::problem::Code;
-use lovage_core::{Body, Flags, Head, Record, ResultValue, Spec, State, TaskKey};
+use lovage_core::{Body, Flags, Head, Partition, Record, ResultValue, Spec, State, TaskKey};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::feed_hub::Waiter;
 use crate::problem::{Refusal, store_problem};
+use crate::told::Told;
 
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
@@ -25,6 +26,8 @@ pub(crate) const JSON: &str = "application/json";
 struct TaskView {
     #[serde(flatten)]
     record: Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callbacks: Option<Vec<Told>>,
     links: Links,
 }
 
@@ -92,28 +95,40 @@ pub(crate) fn accepted(key: &TaskKey, head: &Head) -> Response {
     response
 }
 
-/// 200 with the whole record.
+/// 200 with the record.
 pub(crate) fn record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
-    let mut response = json(StatusCode::OK, &whole(app, key, stored)?);
+    let (spec, body) = taken_apart(stored)?;
+    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body, None)))
+}
+
+/// 200 with the record and its callbacks.
+pub(crate) async fn whole_record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
+    let (spec, body) = taken_apart(stored)?;
+    let told = app.told(key, &spec).await?;
+    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body, told)))
+}
+
+/// The record as JSON.
+pub(crate) fn record_bytes(app: &App, key: &TaskKey, stored: &Stored) -> Result<Vec<u8>, Refusal> {
+    let (spec, body) = taken_apart(stored)?;
+    serde_json::to_vec(&shown(app, key, stored, &spec, &body, None)).map_err(|_| damaged("a task's record"))
+}
+
+fn with_etag(stored: &Stored, task: &TaskView) -> Response {
+    let mut response = json(StatusCode::OK, task);
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.head.version)) {
         response.headers_mut().insert(ETAG, etag);
     }
-    Ok(response)
+    response
 }
 
-/// The whole record as JSON.
-pub(crate) fn record_bytes(app: &App, key: &TaskKey, stored: &Stored) -> Result<Vec<u8>, Refusal> {
-    serde_json::to_vec(&whole(app, key, stored)?).map_err(|_| damaged("a task's record"))
-}
-
-fn whole(app: &App, key: &TaskKey, stored: &Stored) -> Result<TaskView, Refusal> {
-    let (spec, body) = taken_apart(stored)?;
-    let kept = stored.result.as_ref().filter(|_| !result_is_over(app, &stored.head, &spec));
+fn shown(app: &App, key: &TaskKey, stored: &Stored, spec: &Spec, body: &Body, callbacks: Option<Vec<Told>>) -> TaskView {
+    let kept = stored.result.as_ref().filter(|_| !result_is_over(app, &stored.head, spec));
     let result = kept.and_then(ResultValue::decode);
     let content_type = String::from_utf8_lossy(&body.content_type);
     let record =
-        summary(app, key, &stored.head, &spec).with_result(result.as_ref()).with_payload(&spec, &content_type, &body.payload);
-    Ok(TaskView { record, links: Links::of(path_of(key)) })
+        summary(app, key, &stored.head, spec).with_result(result.as_ref()).with_payload(spec, &content_type, &body.payload);
+    TaskView { record, callbacks, links: Links::of(path_of(key)) }
 }
 
 /// Whether the time of a result has passed. The janitor may be late; what is over is not shown.
@@ -159,7 +174,17 @@ impl App {
     /// The record with body and result.
     pub(crate) async fn load(&self, key: &TaskKey) -> Result<Option<Stored>, Refusal> {
         let parts = Parts { body: true, result: true, attempts: false };
-        Ok(self.store.get(self.partition(key), key, parts).await?)
+        Ok(self.find(key, parts).await?.map(|(_, stored)| stored))
+    }
+
+    /// Parts of the record, and the partition where it lives: where its id says, or elsewhere.
+    pub(crate) async fn find(&self, key: &TaskKey, parts: Parts) -> Result<Option<(Partition, Stored)>, Refusal> {
+        let own = self.partition(key);
+        if let Some(stored) = self.store.get(own, key, parts).await? {
+            return Ok(Some((own, stored)));
+        }
+        let Some(away) = self.away(key).await? else { return Ok(None) };
+        Ok(self.store.get(away, key, parts).await?.map(|stored| (away, stored)))
     }
 
     /// The record as soon as it is final, or as it is after `wait`.
@@ -169,7 +194,7 @@ impl App {
         }
         let until = Instant::now() + wait;
         // Entered before the first look: a change after the look is sure to wake it.
-        let waiter = self.hub.subscribe(key)?;
+        let waiter = self.hub.subscribe(key, self.home(key).await?)?;
         waiter.live(until).await;
         self.watch(&waiter, key, until, true).await
     }

@@ -54,14 +54,17 @@ pub(crate) struct Walk<'a> {
 
 impl Walk<'_> {
     /// Where the walk begins.
-    pub(crate) fn start(&self) -> Place {
-        let partition = self.filter.tree(self.ns).map_or(Partition(0), |root| self.app.partition(&root));
-        Place { partition, cursor: Cursor::default() }
+    pub(crate) async fn start(&self) -> Result<Place, Refusal> {
+        let partition = match self.filter.tree(self.ns) {
+            Some(root) => self.app.home(&root).await?,
+            None => Partition(0),
+        };
+        Ok(Place { partition, cursor: Cursor::default() })
     }
 
     /// Looks at up to `want` records behind `place`.
     pub(crate) async fn step(&self, place: &Place, want: usize) -> Result<Step, Refusal> {
-        let Page { items, next } = self.read(place, want.min(self.app.store.caps().max_batch.max(1))).await?;
+        let Page { items, next } = self.read(place, want).await?;
         let looked = items.len();
         let heads = items.into_iter().filter(|(_, head)| self.filter.passes_head(head)).collect();
         let following = Partition(place.partition.0 + 1);
@@ -94,7 +97,10 @@ impl Walk<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<TaskKey> = heads.iter().map(|(key, _)| key.clone()).collect();
-        let bodies = self.app.store.bodies(p, &keys).await?;
+        let mut bodies = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(self.app.store.caps().max_batch.max(1)) {
+            bodies.extend(self.app.store.bodies(p, keys).await?);
+        }
         let candidates = heads.into_iter().zip(bodies).filter_map(|((key, head), body)| {
             // Gone since the page was read, or damaged: the record's own route tells.
             let (spec, body) = view::read_body(body.as_ref())?;

@@ -38,7 +38,7 @@ impl Caps {
             Effect::Barrier { members } if *members > MAX_MEMBERS => {
                 Err(Error::Invalid(format!("a barrier of {members} members, at most {MAX_MEMBERS}")))
             }
-            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } => Ok(()),
+            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::TakeKey(_) | Effect::FreeKey { .. } => Ok(()),
         })
     }
 

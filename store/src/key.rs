@@ -20,7 +20,7 @@
 //! 3. When the record is deleted, the entry is taken over with an end that has passed.
 
 use bytes::Bytes;
-use lovage_core::{Millis, TaskKey, Version};
+use lovage_core::{Head, Millis, TaskKey, Unique, UniqueScope, Version, unique_holds};
 
 /// The most keys of one task.
 pub const MAX_KEYS: usize = 4;
@@ -89,6 +89,17 @@ pub struct KeyTake {
 }
 
 impl KeyPut {
+    /// The unique key of a task that was submitted at `created`; how long it is held stands beside it.
+    pub fn unique(unique: &Unique, created: Millis) -> Self {
+        Self {
+            kind: KeyKind::Unique,
+            key: Bytes::copy_from_slice(unique.key.as_bytes()),
+            value: Bytes::copy_from_slice(&[unique.scope.to_byte()]),
+            until: unique.until(created),
+            steal: None,
+        }
+    }
+
     /// The entry that says that `task` has the key.
     pub(crate) fn entry(&self, task: &TaskKey) -> KeyEntry {
         KeyEntry { task: task.clone(), value: self.value.clone(), until: self.until }
@@ -96,6 +107,12 @@ impl KeyPut {
 }
 
 impl KeyEntry {
+    /// Whether the task of this unique key, which has this head, still holds it.
+    pub fn is_held(&self, head: Option<&Head>, now: Millis) -> bool {
+        let scope = UniqueScope::from_byte(self.value.first().copied().unwrap_or_default());
+        unique_holds(scope, self.until.unwrap_or(Millis(u64::MAX)), head, now)
+    }
+
     /// Whether its own end has passed.
     pub(crate) fn is_over(&self, now: Millis) -> bool {
         self.until.is_some_and(|until| until <= now)

@@ -8,6 +8,7 @@ mod children;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)] // cases of tests: they panic with what they found
 pub mod conformance;
+pub mod directory;
 mod docs;
 pub mod embedded;
 mod error;
@@ -25,6 +26,7 @@ pub mod wrap;
 mod write;
 
 pub use children::children;
+pub use directory::Residence;
 pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
 pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore};
 pub use error::{Error, Result};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lovage_core::callback::{self, Change};
-use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition};
+use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition, Version};
 
 use crate::{KeyEntry, KeyKind, KeyPut};
 
@@ -157,6 +157,9 @@ pub enum Effect {
         /// Which member, from 0.
         index: u32,
     },
+    /// The commit's own task takes a key, unless it has it. If it belongs to another task that it may not be stolen from, the
+    /// whole commit is answered [`Committed::Conflict`].
+    TakeKey(KeyPut),
     /// Frees a key, if it still belongs to the commit's own task.
     FreeKey {
         /// What the key is used for.
@@ -173,7 +176,7 @@ pub enum Committed {
     Ok,
     /// The task has another version: this is its head now, or it is gone. Nothing was changed.
     Stale(Option<Head>),
-    /// A key that a spawned task would take belongs to another task. Nothing was changed.
+    /// A key that the task or a spawned one would take belongs to another task. Nothing was changed.
     Conflict {
         /// What the key is used for.
         kind: KeyKind,
@@ -212,6 +215,24 @@ impl Commit {
         self.effects.iter().any(|effect| matches!(effect, Effect::Spawn(_)))
     }
 
+    /// Whether a key that is taken may refuse it.
+    pub(crate) fn may_conflict(&self) -> bool {
+        self.effects.iter().any(|effect| match effect {
+            Effect::Spawn(child) => !child.keys.is_empty(),
+            Effect::TakeKey(_) => true,
+            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } => false,
+        })
+    }
+
+    /// Lets the keys that its own task takes be stolen from this one, if it still has this version.
+    pub fn steal_from(&mut self, holder: &(TaskKey, Version)) {
+        for effect in &mut self.effects {
+            if let Effect::TakeKey(put) = effect {
+                put.steal = Some(holder.clone());
+            }
+        }
+    }
+
     /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit. `worker` is
     /// the name that callbacks show; `random` seeds their ids.
     #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
@@ -236,6 +257,8 @@ impl Commit {
         }
         effects.extend(transition.barrier.map(|members| Effect::Barrier { members }));
         effects.extend(transition.arrive.map(|a| Effect::Arrive { barrier: TaskKey::new(key.ns, a.barrier), index: a.index }));
+        let again = spec.unique.as_ref().filter(|_| transition.holds_again);
+        effects.extend(again.map(|unique| Effect::TakeKey(KeyPut::unique(unique, was.created))));
         effects.extend(transition.frees.into_iter().map(|held| match held {
             HeldKey::Unique(name) => Effect::FreeKey { kind: KeyKind::Unique, key: name.into() },
             HeldKey::Debounce(name) => Effect::FreeKey { kind: KeyKind::Debounce, key: name.into() },

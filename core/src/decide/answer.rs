@@ -156,6 +156,7 @@ impl Task<'_> {
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);
         spec.unique.clone_from(&self.spec.unique);
+        spec.away = self.spec.away;
         spec.callback = self.spec.callback;
         spec.request_hash = self.spec.request_hash;
         let lane = draft.spec.lane(self.key.ns);

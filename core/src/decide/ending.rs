@@ -13,7 +13,10 @@ use crate::state::{Reason, State};
 use crate::time::Millis;
 
 fn record_end(head: &Head, spec: &Spec) -> Millis {
-    head.ended.after(spec.retention(head.state == State::Failed))
+    let end = head.ended.after(spec.retention(head.state == State::Failed));
+    // A key goes with its record, so the record stays for as long as a success holds its key.
+    let unique = spec.unique.as_ref().filter(|_| head.state == State::Succeeded);
+    unique.and_then(|unique| unique.until(head.created)).map_or(end, |until| end.max(until))
 }
 
 /// When the result of a final task stops being shown; the record may outlive it.

@@ -68,7 +68,7 @@ impl Task<'_> {
     /// Makes `drafts` tasks of this transition. The ids follow from the task and its version: a version is left only once, so
     /// a repeated commit makes the same tasks and no other commit makes them.
     pub(super) fn give_ids(self, transition: &mut Transition, drafts: Vec<Draft>) {
-        let run = IdRun::new(self.head.started, self.key.slot(), seed(self.key, self.head));
+        let run = IdRun::new(self.head.started, self.spec.slot(self.key), seed(self.key, self.head));
         for draft in drafts {
             let id = run.nth(transition.spawns.len() as u32);
             let mut task = draft.task(TaskKey::new(self.key.ns, id), self.now);

@@ -8,6 +8,7 @@ use super::{Refusal, Task, Transition, plain};
 use crate::body::Body;
 use crate::event::{Patch, When};
 use crate::head::{Flags, Head, SessionId};
+use crate::keys::unique_holds;
 use crate::state::{Reason, State};
 use crate::time::Millis;
 
@@ -65,7 +66,11 @@ impl Task<'_> {
             next.expires = Millis(0);
         }
         let stored = self.head.flags.has(Flags::HAS_RESULT) || self.head.flags.has(Flags::INTERIM);
-        Ok(Transition { result: stored.then_some(None), ..plain(next) })
+        let holds_again = self.spec.unique.as_ref().is_some_and(|unique| {
+            let until = unique.until(next.created).unwrap_or(Millis(u64::MAX));
+            unique_holds(unique.scope, until, Some(&next), self.now)
+        });
+        Ok(Transition { result: stored.then_some(None), holds_again, ..plain(next) })
     }
 
     pub(super) fn run_now(self) -> Result<Transition, Refusal> {

@@ -61,6 +61,8 @@ pub struct Transition {
     pub barrier: Option<u32>,
     /// A task that waits for this one is told.
     pub arrive: Option<Arrival>,
+    /// It takes its unique key again; if another task holds that, nothing of this happens.
+    pub holds_again: bool,
     /// Keys that are given up if this task still has them.
     pub frees: Vec<HeldKey>,
 }

@@ -11,7 +11,8 @@ const MAX_KEY: usize = 255;
 /// How long a task can wait for company at most.
 const MAX_BATCH_WAIT: Dur = Dur::from_secs(600);
 
-pub(super) fn unique(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Unique> {
+/// Reads the object of `unique` that stands at `at`; `None`: it was refused.
+pub fn unique(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Unique> {
     const FIELDS: [&str; 4] = ["key", "scope", "ttl", "on_conflict"];
     let (mut scope, mut ttl, mut on_conflict) = (UniqueScope::default(), None, OnConflict::default());
     let object = fields::object(raw, at, errors)?;
@@ -31,7 +32,8 @@ pub(super) fn unique(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Un
     Some(Unique { key: key(&object, at, errors)?, scope, ttl, on_conflict })
 }
 
-pub(super) fn debounce(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Debounce> {
+/// Reads the object of `debounce` that stands at `at`; `None`: it was refused.
+pub fn debounce(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Debounce> {
     const FIELDS: [&str; 3] = ["key", "wait", "max_wait"];
     let (mut wait, mut max_wait) = (None, None);
     let object = fields::object(raw, at, errors)?;

@@ -32,6 +32,7 @@ use crate::units::Dur;
 pub use check::Rules;
 pub use draft::Draft;
 pub use json::read;
+pub use keys::{debounce, unique};
 pub(crate) use links::refused;
 pub use links::{MAX_CHILDREN, MAX_LINK_DEPTH, MAX_LINKS, read_children};
 

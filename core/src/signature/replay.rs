@@ -27,7 +27,9 @@ impl Rules<'_> {
         let mut laid = written(spec, Some(priority));
         for (name, raw) in &edits {
             for pair in EITHER.iter().filter(|pair| pair.contains(&&**name) && !fields::is_null(raw)) {
-                pair.iter().for_each(|either| drop(laid.remove(*either)));
+                for either in pair {
+                    laid.remove(*either);
+                }
             }
         }
         laid.extend(edits.iter().map(|(name, raw)| (name.to_string(), (*raw).to_owned())));

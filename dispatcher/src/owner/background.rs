@@ -1,12 +1,13 @@
 //! What an owner does beside pushing: due timers, attempts of dead sessions, retention. Each is a short loop of its own
 //! that reads, decides and commits; what it changes comes back by the feed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::resume::Children;
-use lovage_core::{Body, Event, Head, Partition, Refusal, SessionId, Spec, TaskKey, decide};
-use lovage_store::{Commit, Cursor, Error, FeedRow, Index, Mode, Sync};
+use lovage_core::{Body, Event, Head, Millis, Partition, Refusal, SessionId, Slot, Spec, TaskKey, decide};
+use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync, directory};
 
 use super::{STORE_PAUSE, Shared};
 
@@ -233,11 +234,16 @@ async fn change_together(
     let bodies = shared.store.bodies(p, &keys).await?;
     let now = shared.store.clock().now();
     let mut commits: Vec<Commit> = Vec::with_capacity(found.len());
+    // Of tasks that live away from the home of their ids: their slots.
+    let mut away: HashMap<TaskKey, Slot> = HashMap::new();
     for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
         match decide(key, head, &spec, event(head), now, (shared.random)()) {
             Ok(transition) => {
+                if transition.head.is_none() && spec.away.is_some() {
+                    away.insert(key.clone(), spec.slot(key));
+                }
                 let queue: Arc<str> = spec.queue().into();
                 commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
             }
@@ -248,8 +254,22 @@ async fn change_together(
     let most = shared.store.caps().max_batch.max(1);
     while !commits.is_empty() {
         let rest = commits.split_off(commits.len().min(most));
-        shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await?;
+        let gone: Vec<Option<(TaskKey, Millis, Slot)>> = commits.iter().map(|commit| of_gone(commit, &away)).collect();
+        let done = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await?;
+        for (key, created, slot) in
+            gone.into_iter().zip(done).filter(|(_, done)| *done == Committed::Ok).filter_map(|(gone, _)| gone)
+        {
+            if let Err(error) = directory::forget(&*shared.store, &key, slot, created).await {
+                error.log("strike out a directory entry");
+            }
+        }
         commits = rest;
     }
     Ok(changed)
+}
+
+/// The task that this commit deletes, if it lives away from the home of its id.
+fn of_gone(commit: &Commit, away: &HashMap<TaskKey, Slot>) -> Option<(TaskKey, Millis, Slot)> {
+    let slot = *away.get(&commit.key)?;
+    commit.head.is_none().then(|| (commit.key.clone(), commit.was.created, slot))
 }

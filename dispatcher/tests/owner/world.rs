@@ -401,7 +401,9 @@ impl World {
         for seen in alone.into_iter().chain(self.transport.parts.lock().iter().cloned()) {
             out.entry(seen.id.clone()).or_default().push(seen);
         }
-        out.values_mut().for_each(|pushes| pushes.sort_by_key(|seen| seen.session_order));
+        for pushes in out.values_mut() {
+            pushes.sort_by_key(|seen| seen.session_order);
+        }
         out
     }
 }

@@ -52,7 +52,7 @@ impl App {
             }
             (false, Some(idempotency)) => self.insert_with_key(ns, now, items, idempotency).await,
             (false, None) => {
-                let done = self.insert_each(ns, now, items).await;
+                let done = self.insert_each(ns, now, items, None).await;
                 match done.failed {
                     Some(problem) => Err(problem),
                     None => Ok(Answers { items: done.answers, replayed: false }),
@@ -62,14 +62,15 @@ impl App {
     }
 
     /// Each item on its own, but the tasks with generated ids together under the key: all of them or, if the key is
-    /// taken, none. Items with an id of their own are told apart by it and need no key.
+    /// taken, none. Items with an id of their own are told apart by it and need no key; those with a unique or debounce key
+    /// live where that key does and take a key of their own that follows from this one.
     async fn insert_with_key(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Idempotency) -> Result<Answers, Problem> {
         let count = items.len();
         let (mut keyed, mut others) = (Vec::new(), Vec::new());
         let (mut keyed_places, mut other_places) = (Vec::new(), Vec::new());
         for (place, item) in items.into_iter().enumerate() {
             match item {
-                Ok(draft) if draft.id.is_none() => {
+                Ok(draft) if draft.id.is_none() && draft.spec.bound(ns).is_none() => {
                     keyed_places.push(place);
                     keyed.push(draft);
                 }
@@ -83,13 +84,14 @@ impl App {
         answers.resize_with(count, || None);
         let mut replayed = false;
         if !keyed.is_empty() {
-            let whole = self.insert_atomic(ns, now, Whole { drafts: keyed, idempotency: Some(idempotency) }).await?;
+            let whole = self.insert_atomic(ns, now, Whole { drafts: keyed, idempotency: Some(idempotency.clone()) }).await?;
             replayed = whole.replayed;
             for (place, answer) in keyed_places.into_iter().zip(whole.items) {
                 answers[place] = Some(answer);
             }
         }
-        let done = self.insert_each(ns, now, others).await;
+        let done = self.insert_each(ns, now, others, Some(&idempotency)).await;
+        replayed |= done.replayed;
         if let Some(problem) = done.failed.filter(|_| !answers.iter().any(Option::is_some)) {
             return Err(problem);
         }

@@ -1,16 +1,18 @@
-//! Inserting items each on its own: generated ids go to one partition, client-chosen ones where they belong.
+//! Inserting items each on its own: generated ids go to one partition, client-chosen ones where they belong, those with a
+//! unique, debounce or batch key where that key lives.
 
+use ahash::AHashMap;
 use futures_util::future::join_all;
 use lovage_core::problem::Problem;
-use lovage_core::{IdRun, Millis, Ns, Partition, TaskKey};
-use lovage_store::{Insert, Inserted, Mode};
+use lovage_core::{Draft, IdRun, Millis, Ns, Partition, TaskKey};
+use lovage_store::{Insert, Inserted, KeyKind, Mode};
 
 use super::Answer;
 use crate::app::App;
-use crate::intake::odd_answer;
+use crate::intake::{Idempotency, odd_answer};
+use crate::keys::{Coming, Settled, Stop};
 use crate::lane_cache::LaneCache;
 use crate::problem::store_problem;
-use lovage_core::Draft;
 
 /// An item as read: a task or why it is refused.
 pub(crate) type Item = Result<Draft, Problem>;
@@ -22,97 +24,147 @@ struct Group {
     inserts: Vec<Insert>,
 }
 
+/// Items on their way.
+#[derive(Default)]
+struct Sorted {
+    answers: Vec<Option<Answer>>,
+    /// Those that go together.
+    groups: Vec<Group>,
+    /// Ids and hashes of the requests of those.
+    keys: Vec<Option<(TaskKey, Option<u64>)>>,
+    /// Those whose keys may be taken go their own way.
+    apart: Vec<(usize, Coming)>,
+    /// Those that go together unless a task of their id lives away from its home.
+    drafts: AHashMap<usize, Draft>,
+}
+
 /// What became of the items, in order.
 pub(crate) struct Done {
     pub answers: Vec<Answer>,
+    /// Some were made by an earlier request with the same idempotency key.
+    pub replayed: bool,
     /// Set if the store failed and nothing at all was stored.
     pub failed: Option<Problem>,
 }
 
 impl App {
-    /// Stores what can be stored; every item gets an answer.
-    pub(crate) async fn insert_each(&self, ns: Ns, now: Millis, items: Vec<Item>) -> Done {
-        let run = IdRun::new(now, self.next_slot(items.len()), self.random());
+    /// Stores what can be stored; every item gets an answer. `idempotency` is for those with a unique or debounce key.
+    pub(crate) async fn insert_each(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Option<&Idempotency>) -> Done {
         if let Err(error) = self.ensure_queues(ns, items.iter().flatten().map(|draft| &draft.spec)).await {
             let problem = store_problem(&error);
             let refuse = |item: Item| Answer::Refused(item.err().unwrap_or_else(|| problem.clone()));
-            return Done { answers: items.into_iter().map(refuse).collect(), failed: Some(problem) };
+            return Done { answers: items.into_iter().map(refuse).collect(), replayed: false, failed: Some(problem) };
         }
-        let mut answers: Vec<Option<Answer>> = Vec::new();
-        answers.resize_with(items.len(), || None);
-        let mut groups: Vec<Group> = Vec::new();
-        let mut keys: Vec<Option<(TaskKey, Option<u64>)>> = Vec::with_capacity(items.len());
-        let mut lanes = LaneCache::default();
-        let max = self.store.caps().max_batch.max(1);
-        for (place, item) in items.into_iter().enumerate() {
-            let draft = match item {
-                Ok(draft) => draft,
-                Err(problem) => {
-                    answers[place] = Some(Answer::Refused(problem));
-                    keys.push(None);
-                    continue;
-                }
-            };
-            let key = TaskKey::new(ns, draft.id.clone().unwrap_or_else(|| run.nth(place as u32)));
-            let insert = lanes.insert(&draft, key.clone(), now);
-            keys.push(Some((key, draft.spec.request_hash)));
-            let partition = self.partition(&insert.key);
-            let open = groups.iter_mut().rev().find(|group| group.partition == partition && group.inserts.len() < max);
-            match open {
-                Some(group) => {
-                    group.places.push(place);
-                    group.inserts.push(insert);
-                }
-                None => groups.push(Group { partition, places: vec![place], inserts: vec![insert] }),
-            }
-        }
+        let Sorted { mut answers, groups, keys, mut apart, mut drafts } = self.sort(ns, now, items, idempotency);
         let calls = groups.into_iter().map(|group| async move {
             let answer = self.store.insert(group.partition, group.inserts, Mode::Each).await;
             (group.places, answer)
         });
-        let mut failed = None;
-        let mut reached = false;
+        let (mut failed, mut reached, mut replayed) = (None, false, false);
         let mut taken = Vec::new();
         for (places, answer) in join_all(calls).await {
-            match answer {
-                Ok(inserted) => {
-                    reached = true;
-                    for (place, inserted) in places.into_iter().zip(inserted) {
-                        let Some((key, _)) = &keys[place] else { continue };
-                        answers[place] = Some(match inserted {
-                            Inserted::Ok { .. } => Answer::Stored(key.id.clone()),
-                            Inserted::Exists(_) => {
-                                taken.push(place);
-                                continue;
-                            }
-                            odd => Answer::Refused(odd_answer(&odd)),
-                        });
-                    }
-                }
+            let inserted = match answer {
+                Ok(inserted) => inserted,
                 Err(error) => {
                     let problem = store_problem(&error);
                     for place in places {
                         answers[place] = Some(Answer::Refused(problem.clone()));
                     }
                     failed = Some(problem);
+                    continue;
+                }
+            };
+            reached = true;
+            for (place, inserted) in places.into_iter().zip(inserted) {
+                let Some((key, hash)) = &keys[place] else { continue };
+                match (inserted, drafts.remove(&place)) {
+                    (Inserted::Ok { .. }, _) => answers[place] = Some(Answer::Stored(key.id.clone())),
+                    (Inserted::Exists(_), _) => taken.push((place, (key.clone(), *hash))),
+                    (Inserted::Conflict { kind: KeyKind::Directory, .. }, Some(draft)) => {
+                        apart.push((place, self.coming_as(key.clone(), draft, None)));
+                    }
+                    (odd, _) => answers[place] = Some(Answer::Refused(odd_answer(&odd))),
                 }
             }
         }
-        self.tell_repetitions(&taken, &keys, &mut answers).await;
+        self.tell_repetitions(taken, &mut answers).await;
+        for (place, key, settled) in self.settle_all(apart).await {
+            reached |= !matches!(settled, Err(Stop::Store(_)));
+            answers[place] = Some(match settled {
+                Ok(Settled::Stored(_)) => Answer::Stored(key.id),
+                Ok(Settled::Existing(key)) => Answer::Existing(key.id),
+                Ok(Settled::Replayed(key)) => {
+                    replayed = true;
+                    Answer::Existing(key.id)
+                }
+                Err(Stop::Problem(problem)) => Answer::Refused(problem),
+                Err(Stop::Store(error)) => {
+                    let problem = store_problem(&error);
+                    failed = Some(problem.clone());
+                    Answer::Refused(problem)
+                }
+            });
+        }
         let missing = || Answer::Refused(odd_answer(&Inserted::Aborted));
         let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect();
-        Done { answers, failed: failed.filter(|_| !reached) }
+        Done { answers, replayed, failed: failed.filter(|_| !reached) }
+    }
+
+    /// Gives the items their ids and finds those that can go together.
+    fn sort(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Option<&Idempotency>) -> Sorted {
+        let run = IdRun::new(now, self.next_slot(items.len()), self.random());
+        let mut sorted = Sorted::default();
+        let mut lanes = LaneCache::default();
+        let max = self.store.caps().max_batch.max(1);
+        for (place, item) in items.into_iter().enumerate() {
+            let draft = match item {
+                Ok(draft) => draft,
+                Err(problem) => {
+                    sorted.answers.push(Some(Answer::Refused(problem)));
+                    sorted.keys.push(None);
+                    continue;
+                }
+            };
+            sorted.answers.push(None);
+            let id = draft.id.clone().unwrap_or_else(|| match draft.spec.home(ns) {
+                Some(slot) => run.nth_in(place as u32, slot),
+                None => run.nth(place as u32),
+            });
+            let key = TaskKey::new(ns, id);
+            if draft.spec.bound(ns).is_some() {
+                let idempotency = idempotency.filter(|_| draft.id.is_none()).map(|whole| whole.of_item(place));
+                sorted.apart.push((place, self.coming_as(key, draft, idempotency)));
+                sorted.keys.push(None);
+                continue;
+            }
+            let mut insert = lanes.insert(&draft, key.clone(), now);
+            insert.keys.extend(self.home_check(&key, now));
+            let partition = self.partition(&key);
+            sorted.keys.push(Some((key, draft.spec.request_hash)));
+            if !insert.keys.is_empty() {
+                sorted.drafts.insert(place, draft);
+            }
+            let fits = |group: &&mut Group| group.partition == partition && group.inserts.len() < max;
+            match sorted.groups.iter_mut().rev().find(fits) {
+                Some(group) => {
+                    group.places.push(place);
+                    group.inserts.push(insert);
+                }
+                None => sorted.groups.push(Group { partition, places: vec![place], inserts: vec![insert] }),
+            }
+        }
+        sorted
     }
 
     /// Answers the items whose id is taken.
-    async fn tell_repetitions(&self, taken: &[usize], keys: &[Option<(TaskKey, Option<u64>)>], answers: &mut [Option<Answer>]) {
+    async fn tell_repetitions(&self, taken: Vec<(usize, (TaskKey, Option<u64>))>, answers: &mut [Option<Answer>]) {
         if taken.is_empty() {
             return;
         }
-        let pairs: Vec<_> = taken.iter().filter_map(|place| keys[*place].clone()).collect();
+        let (places, pairs): (Vec<usize>, Vec<_>) = taken.into_iter().unzip();
         let told = self.repeated(&pairs).await;
-        for (n, place) in taken.iter().enumerate() {
-            answers[*place] = Some(match &told {
+        for (n, place) in places.into_iter().enumerate() {
+            answers[place] = Some(match &told {
                 Ok(told) => match &told[n] {
                     Ok(()) => Answer::Existing(pairs[n].0.id.clone()),
                     Err(problem) => Answer::Refused(problem.clone()),

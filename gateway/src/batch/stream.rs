@@ -65,7 +65,7 @@ async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
     let items = chunk.lines.into_iter().map(read).collect();
-    let done = App::insert_each(&app, ns, now, items).await;
+    let done = App::insert_each(&app, ns, now, items, None).await;
     let mut out = Vec::with_capacity(done.answers.len() * 64);
     for answer in done.answers.into_iter().chain(chunk.broken.map(Answer::Refused)) {
         answer.write(&mut out, &request_id);

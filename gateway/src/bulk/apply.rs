@@ -1,23 +1,25 @@
 //! What an order does to the tasks that were found.
 
+use std::time::Duration;
+
 use lovage_core::problem::Code;
-use lovage_core::worker::DEFAULT_CANCEL_GRACE;
-use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, decide};
+use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
 use lovage_store::{Commit, Committed, Mode, Sync};
 
 use super::{Order, Tally, Verb};
 use crate::app::App;
+use crate::cascade::Graces;
 use crate::change::{Changed, wrong_state};
 use crate::problem::Refusal;
 use crate::walk::Found;
 
 impl Verb {
     /// What happens to a task; `None`: it stays as it is.
-    fn event(&self, found: &Found) -> Option<Event> {
+    fn event(&self, found: &Found, grace: Duration) -> Option<Event> {
         let event = match self {
-            Self::Cancel { hard } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace: DEFAULT_CANCEL_GRACE },
+            Self::Cancel { hard, .. } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace },
             Self::Retry => Event::Retry,
-            Self::Replay => return None,
+            Self::Replay(_) => return None,
             Self::Delete => Event::Delete,
             Self::Patch(changes) => Event::Patch {
                 changes: changes.clone(),
@@ -38,11 +40,19 @@ impl Verb {
         let what = match self {
             Self::Cancel { .. } => "canceled",
             Self::Retry => "retried",
-            Self::Replay => "replayed",
+            Self::Replay(_) => "replayed",
             Self::Delete => "deleted",
             Self::Patch(_) => "changed",
         };
         wrong_state(state, what)
+    }
+}
+
+impl Order {
+    fn refuse(&self, key: &TaskKey, state: State, tally: &mut Tally) {
+        if !self.verb.is_done(state) {
+            tally.fail(key.id.to_string(), self.verb.refused(state).0);
+        }
     }
 }
 
@@ -59,50 +69,57 @@ impl App {
 
     /// Changes tasks of one partition, or only finds out which would be refused.
     pub(super) async fn apply(&self, order: &Order, p: Partition, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
-        if let (Verb::Replay, Some(first)) = (&order.verb, found.first()) {
+        if let (Verb::Replay(edits), Some(first)) = (&order.verb, found.first()) {
             let ns = first.key.ns;
-            return self.replay_all(ns, order, found, tally).await;
+            return self.replay_all(ns, (edits, order.dry_run), found, tally).await;
         }
         let now = self.now();
-        let (mut commits, mut events) = (Vec::new(), Vec::new());
+        let (mut commits, mut asked, mut graces) = (Vec::new(), Vec::new(), Graces::default());
         for found in found {
-            let Some(event) = order.verb.event(&found) else { continue };
+            let grace = graces.of(self, found.key.ns, &found.head).await?;
+            let Some(event) = order.verb.event(&found, grace) else { continue };
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(_) if order.dry_run => {}
                 Ok(transition) => {
-                    let queue = found.spec.queue().into();
-                    let random = || self.random();
-                    commits.push(Commit::of(&found.key, found.head, transition, &found.spec, queue, None, now, random));
-                    events.push((found.key, event));
+                    let (queue, was) = (found.spec.queue().into(), found.head.clone());
+                    commits.push(Commit::of(&found.key, was, transition, &found.spec, queue, None, now, || self.random()));
+                    asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}
-                Err(_) => self.refuse(order, &found.key, found.head.state, tally),
+                Err(_) => order.refuse(&found.key, found.head.state, tally),
             }
         }
         if commits.is_empty() {
             return Ok(());
         }
         let done = self.store.commit(p, SessionId(0), commits, Mode::Each, Sync::Durable).await?;
-        for ((key, event), done) in events.into_iter().zip(done) {
+        for ((found, event), done) in asked.into_iter().zip(done) {
+            let key = &found.key;
             if done == Committed::Ok {
                 tally.changed += 1;
-                continue;
+                if matches!(event, Event::Delete) {
+                    self.forget_home(key, &found.spec, found.head.created).await;
+                }
+            } else {
+                // It moved meanwhile: decided anew on what is stored now.
+                match self.happen(key, event).await {
+                    Ok(Some(Changed::Applied(_))) => tally.changed += 1,
+                    Ok(Some(Changed::Not(state))) => order.refuse(key, state, tally),
+                    Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
+                    Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
+                        tally.fail(key.id.to_string(), problem);
+                    }
+                    Err(refusal) => return Err(refusal),
+                }
             }
-            // It moved meanwhile: decided anew on what is stored now.
-            match self.happen(&key, event).await {
-                Ok(Some(Changed::Applied(_))) => tally.changed += 1,
-                Ok(Some(Changed::Not(state))) => self.refuse(order, &key, state, tally),
-                Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
-                Err(Refusal(problem)) if problem.code == Code::Overloaded => tally.fail(key.id.to_string(), problem),
-                Err(refusal) => return Err(refusal),
+            match order.verb {
+                // What has never run has started nothing.
+                Verb::Cancel { hard, cascade: true } if found.head.attempt > 0 || done != Committed::Ok => {
+                    self.cascade(key, &found.spec, hard).await?;
+                }
+                _ => {}
             }
         }
         Ok(())
-    }
-
-    fn refuse(&self, order: &Order, key: &lovage_core::TaskKey, state: State, tally: &mut Tally) {
-        if !order.verb.is_done(state) {
-            tally.fail(key.id.to_string(), order.verb.refused(state).0);
-        }
     }
 }

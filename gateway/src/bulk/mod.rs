@@ -64,10 +64,12 @@ impl Kind {
 enum Verb {
     Cancel {
         hard: bool,
+        /// What they have started is canceled as well.
+        cascade: bool,
     },
     Retry,
-    /// New tasks with the signatures of these, whatever their state.
-    Replay,
+    /// New tasks with the signatures of these and these edits, a JSON object.
+    Replay(String),
     Delete,
     Patch(Box<Patch>),
 }

@@ -16,7 +16,7 @@ const FIELDS: [&str; 4] = ["filter", "ids", "dry_run", "cursor"];
 pub(super) fn order(app: &App, kind: Kind, dead: bool, text: &str) -> Result<Order, Problem> {
     let mut errors = Errors::default();
     let (mut filter, mut ids, mut cursor, mut patch) = (None, None, None, None);
-    let (mut dry_run, mut hard) = (false, false);
+    let (mut dry_run, mut hard, mut cascade, mut edits) = (false, false, true, "{}");
     for (name, raw) in fields::document(text)? {
         match &*name {
             _ if fields::is_null(raw) && known(kind, &name) => {}
@@ -29,6 +29,16 @@ pub(super) fn order(app: &App, kind: Kind, dead: bool, text: &str) -> Result<Ord
                 Some("soft") | None => {}
                 Some(_) => errors.invalid("/mode", "must be \"soft\" or \"hard\""),
             },
+            "cascade" if kind == Kind::Cancel => {
+                cascade = fields::boolean(raw, "/cascade", &mut errors).unwrap_or(true);
+            }
+            "edits" if kind == Kind::Replay => {
+                edits = raw.get();
+                let object = fields::object(raw, "/edits", &mut errors).unwrap_or_default();
+                if object.iter().any(|(name, raw)| name == "id" && !fields::is_null(raw)) {
+                    errors.invalid("/edits/id", "cannot be given to many tasks");
+                }
+            }
             "patch" if kind == Kind::Patch => match app.rules().patch(raw.get()) {
                 Ok(changes) => patch = Some(changes),
                 Err(problem) => errors.refuse_under("/patch", problem),
@@ -49,9 +59,9 @@ pub(super) fn order(app: &App, kind: Kind, dead: bool, text: &str) -> Result<Ord
     }
     errors.problem().map_or(Ok(()), Err)?;
     let verb = match kind {
-        Kind::Cancel => Verb::Cancel { hard },
+        Kind::Cancel => Verb::Cancel { hard, cascade },
         Kind::Retry => Verb::Retry,
-        Kind::Replay => Verb::Replay,
+        Kind::Replay => Verb::Replay(edits.to_owned()),
         Kind::Delete => Verb::Delete,
         Kind::Patch => Verb::Patch(Box::new(patch.unwrap_or_default())),
     };
@@ -69,12 +79,13 @@ pub(super) fn order(app: &App, kind: Kind, dead: bool, text: &str) -> Result<Ord
 }
 
 fn names(kind: Kind) -> Vec<&'static str> {
-    let own = match kind {
-        Kind::Cancel => Some("mode"),
-        Kind::Patch => Some("patch"),
-        Kind::Retry | Kind::Replay | Kind::Delete => None,
+    let own: &[&str] = match kind {
+        Kind::Cancel => &["mode", "cascade"],
+        Kind::Replay => &["edits"],
+        Kind::Patch => &["patch"],
+        Kind::Retry | Kind::Delete => &[],
     };
-    FIELDS.into_iter().chain(own).collect()
+    FIELDS.iter().chain(own).copied().collect()
 }
 
 fn known(kind: Kind, name: &str) -> bool {

@@ -1,10 +1,10 @@
 //! Replays: new tasks with the signatures and payloads of those that were found.
 
 use lovage_core::problem::Problem;
-use lovage_core::{Draft, IdRun, Ns, Spec, TaskKey};
+use lovage_core::{Draft, IdRun, Ns, Rules, TaskKey};
 use lovage_store::{Inserted, Mode};
 
-use super::{Order, Tally};
+use super::Tally;
 use crate::app::App;
 use crate::intake::odd_answer;
 use crate::lane_cache::LaneCache;
@@ -13,15 +13,23 @@ use crate::walk::Found;
 
 impl App {
     /// Submits these tasks again, each under a new id.
-    pub(super) async fn replay_all(&self, ns: Ns, order: &Order, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
+    pub(super) async fn replay_all(
+        &self,
+        ns: Ns,
+        (edits, dry_run): (&str, bool),
+        found: Vec<Found>,
+        tally: &mut Tally,
+    ) -> Result<(), Refusal> {
+        let types = self.types(ns).await?;
+        let rules = Rules { types: types.as_deref(), ..self.rules() };
         let mut drafts = Vec::with_capacity(found.len());
         for found in found {
-            match again(&found) {
+            match again(&rules, &found, edits) {
                 Ok(draft) => drafts.push((found.key, draft)),
                 Err(problem) => tally.fail(found.key.id.to_string(), problem),
             }
         }
-        if order.dry_run || drafts.is_empty() {
+        if dry_run || drafts.is_empty() {
             return Ok(());
         }
         self.ensure_queues(ns, drafts.iter().map(|(_, draft)| &draft.spec)).await?;
@@ -43,29 +51,13 @@ impl App {
     }
 }
 
-/// What was asked for, without what belonged to that one task: its id, its times and its family.
-fn again(found: &Found) -> Result<Draft, Problem> {
-    let spec = &found.spec;
-    for (name, held) in [("unique", spec.unique.is_some()), ("debounce", spec.debounce.is_some())] {
+/// The task that the edits make of a stored one.
+fn again(rules: &Rules<'_>, found: &Found, edits: &str) -> Result<Draft, Problem> {
+    let draft = rules.replay(&found.spec, found.head.priority, &found.body, edits, "/edits")?;
+    for (name, held) in [("unique", draft.spec.unique.is_some()), ("debounce", draft.spec.debounce.is_some())] {
         if held {
-            return Err(Problem::invalid(format!("/{name}"), "tasks with a key of their own are not replayed together"));
+            return Err(Problem::invalid(format!("/{name}"), "tasks with a key of their own are replayed one by one"));
         }
     }
-    let spec = Spec {
-        eta: None,
-        parent: None,
-        root: None,
-        arrives: None,
-        callback: None,
-        linked: None,
-        request_hash: None,
-        ..spec.clone()
-    };
-    Ok(Draft {
-        spec,
-        priority: Some(found.head.priority),
-        content_type: String::from_utf8_lossy(&found.body.content_type).into_owned(),
-        payload: found.body.payload.clone(),
-        ..Draft::default()
-    })
+    Ok(draft)
 }

@@ -1,7 +1,7 @@
 //! Finds the tasks of an order, a bounded number of them in one call.
 
 use lovage_core::problem::Problem;
-use lovage_core::{Millis, Ns, State, TaskKey};
+use lovage_core::{Millis, Ns, Partition, State, TaskKey};
 use lovage_store::Parts;
 
 use super::{Order, Tally, Target};
@@ -40,7 +40,10 @@ impl App {
         let last = resumed.as_ref().map_or_else(|| self.now(), |resumed| resumed.last);
         filter.up_to(last);
         let walk = Walk { app: self, ns, filter: &filter, errors: false };
-        let mut place = resumed.map_or_else(|| walk.start(), |resumed| resumed.place);
+        let mut place = match resumed {
+            Some(resumed) => resumed.place,
+            None => walk.start().await?,
+        };
         let limits = &self.options.limits;
         let want = STEP.min(limits.bulk_tasks).min(limits.list_scan);
         let mut looked = 0;
@@ -81,17 +84,23 @@ impl App {
         for keys in parts.flat_map(|part| part.chunks(AT_ONCE)) {
             let found = self.named(keys, order, &mut tally).await?;
             tally.matched += found.len();
-            self.apply(order, self.partition(&keys[0]), found, &mut tally).await?;
+            // Most live where their ids say, so this is one turn or few.
+            let mut rest = found;
+            while let Some(p) = rest.first().map(|(p, _)| *p) {
+                let (here, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(of, _)| *of == p);
+                self.apply(order, p, here.into_iter().map(|(_, found)| found).collect(), &mut tally).await?;
+                rest = others;
+            }
         }
         Ok(tally)
     }
 
-    /// The tasks with these keys, all of one partition.
-    async fn named(&self, keys: &[TaskKey], order: &Order, tally: &mut Tally) -> Result<Vec<Found>, Refusal> {
+    /// The tasks with these keys, and where they live.
+    async fn named(&self, keys: &[TaskKey], order: &Order, tally: &mut Tally) -> Result<Vec<(Partition, Found)>, Refusal> {
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let parts = Parts { body: true, ..Parts::default() };
-            let Some(stored) = self.store.get(self.partition(key), key, parts).await? else {
+            let Some((p, stored)) = self.find(key, parts).await? else {
                 tally.fail(key.id.to_string(), unknown(&key.id.to_string()));
                 continue;
             };
@@ -102,7 +111,7 @@ impl App {
                 tally.fail(key.id.to_string(), problem);
                 continue;
             }
-            found.push(Found { key: key.clone(), head: stored.head, spec, body, error: None });
+            found.push((p, Found { key: key.clone(), head: stored.head, spec, body, error: None }));
         }
         Ok(found)
     }

@@ -6,6 +6,7 @@
 mod queued;
 mod words;
 
+use lovage_core::redact::Redaction;
 use lovage_core::{AttemptEntry, Flags, Head, Millis, Reason, ResultValue, Spec, State, TaskError, TaskKey};
 use lovage_store::Parts;
 use serde::Serialize;
@@ -97,10 +98,11 @@ impl App {
     /// What there is to say about a task.
     pub(crate) async fn explain(&self, key: &TaskKey) -> Result<Option<Explanation>, Refusal> {
         let parts = Parts { body: true, result: true, attempts: true };
-        let Some(stored) = self.store.get(self.partition(key), key, parts).await? else { return Ok(None) };
+        let Some((_, stored)) = self.find(key, parts).await? else { return Ok(None) };
         let (spec, _) = view::taken_apart(&stored)?;
+        let redaction = Redaction::of(&spec.redact);
         let error = match stored.result.as_ref().and_then(ResultValue::decode) {
-            Some(ResultValue::Error(bytes)) => serde_json::from_slice(&bytes).ok(),
+            Some(ResultValue::Error(bytes)) => serde_json::from_slice(&bytes).ok().map(|error| redaction.error(error)),
             Some(ResultValue::Value { .. } | ResultValue::Progress(_)) | None => None,
         };
         let entries = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
@@ -159,7 +161,8 @@ impl Case<'_> {
         // The attempt that made it wait is the last one.
         let children = self.entries.iter().rev().find(|entry| entry.outcome == "spawned").map(|entry| &entry.children[..]);
         let keys: Vec<TaskKey> = children.unwrap_or_default().iter().map(|id| TaskKey::new(self.key.ns, id.clone())).collect();
-        let heads = if keys.is_empty() { Vec::new() } else { self.app.store.heads(self.app.partition(self.key), &keys).await? };
+        let p = self.app.lives_in(self.key, self.spec);
+        let heads = if keys.is_empty() { Vec::new() } else { self.app.store.heads(p, &keys).await? };
         let open = heads.iter().flatten().filter(|head| !head.state.is_final()).count();
         let text = format!("It waits for the tasks that it has spawned: {open} of {} are not final.", keys.len());
         story.cause("children", text, None);

@@ -1,5 +1,6 @@
 //! Why a task that may start has not started: who serves it, whether that one may be called, and who is before it.
 
+use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
 use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Flags, LaneDef, Millis, Route, Score};
@@ -42,8 +43,9 @@ impl Case<'_> {
     async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
         let (name, standing) = match &lane.route {
             Route::Origin(origin) => {
-                story.say(format!("It is pushed straight to {origin}."));
-                (origin.clone(), self.known(|all, now| all.origin(self.key.ns, origin, now)))
+                let shown = self.shown_origin(origin);
+                story.say(format!("It is pushed straight to {shown}."));
+                (shown, self.known(|all, now| all.origin(self.key.ns, origin, now)))
             }
             Route::Task(task) => {
                 let Some(name) = self.serving(&lane.queue, task).await? else {
@@ -57,32 +59,14 @@ impl Case<'_> {
             }
         };
         if let Some(standing) = standing {
-            self.keeps_away(&name, &standing, story);
+            keeps_away(&name, &standing, story);
         }
         story.worker = Some(shown(name, standing));
         Ok(())
     }
 
-    fn keeps_away(&self, name: &str, standing: &Standing, story: &mut Story) {
-        let until = standing.paused_until;
-        let time = until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
-        if standing.instances == 0 {
-            story.cause("no_worker", format!("`{name}` has no instance that can be called."), None);
-        }
-        match standing.breaker {
-            BreakerState::Open => story.cause("breaker", format!("`{name}` is left alone{time} because it failed."), until),
-            BreakerState::HalfOpen if standing.open > 0 => {
-                story.cause("breaker", format!("`{name}` failed; it is being tried with one attempt."), None);
-            }
-            BreakerState::HalfOpen | BreakerState::Closed if until.is_some() => {
-                story.cause("throttled", format!("`{name}` asked to be left alone{time}."), until);
-            }
-            BreakerState::HalfOpen | BreakerState::Closed => {}
-        }
-        if standing.instances > 0 && standing.open >= standing.slots {
-            let text = format!("All {} slots of `{name}` are taken.", standing.slots);
-            story.cause("concurrency", text, None);
-        }
+    fn shown_origin(&self, origin: &str) -> String {
+        if Redaction::of(&self.spec.redact).hides("url") { HIDDEN.to_owned() } else { origin.to_owned() }
     }
 
     /// How the worker with this name is doing.
@@ -109,12 +93,12 @@ impl Case<'_> {
     async fn place(&self, lane: LaneDef) -> Result<LanePlace, Refusal> {
         let (task, origin) = match lane.route {
             Route::Task(task) => (Some(task), None),
-            Route::Origin(origin) => (None, Some(origin)),
+            Route::Origin(origin) => (None, Some(self.shown_origin(&origin))),
         };
         let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
         let mine = Score::new(self.head.priority, self.head.seq);
         let index = Index::Lane { lane: self.head.lane, after: None };
-        let p = self.app.partition(self.key);
+        let p = self.app.lives_in(self.key, self.spec);
         let mut from = Cursor::default();
         let mut looked = 0;
         loop {
@@ -146,5 +130,27 @@ fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
         slots: standing.map(|it| it.slots),
         breaker: standing.map(|it| it.breaker.as_str()),
         paused_until: standing.and_then(|it| it.paused_until).map(Millis::rfc3339),
+    }
+}
+
+fn keeps_away(name: &str, standing: &Standing, story: &mut Story) {
+    let until = standing.paused_until;
+    let time = until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+    if standing.instances == 0 {
+        story.cause("no_worker", format!("`{name}` has no instance that can be called."), None);
+    }
+    match standing.breaker {
+        BreakerState::Open => story.cause("breaker", format!("`{name}` is left alone{time} because it failed."), until),
+        BreakerState::HalfOpen if standing.open > 0 => {
+            story.cause("breaker", format!("`{name}` failed; it is being tried with one attempt."), None);
+        }
+        BreakerState::HalfOpen | BreakerState::Closed if until.is_some() => {
+            story.cause("throttled", format!("`{name}` asked to be left alone{time}."), until);
+        }
+        BreakerState::HalfOpen | BreakerState::Closed => {}
+    }
+    if standing.instances > 0 && standing.open >= standing.slots {
+        let text = format!("All {} slots of `{name}` are taken.", standing.slots);
+        story.cause("concurrency", text, None);
     }
 }

@@ -118,7 +118,7 @@ async fn patch(
 /// with 503 may have made some.
 #[utoipa::path(
     post, path = "/v1/dead-letters:replay", operation_id = "replayDeadLetters", tag = "tasks",
-    request_body = schema::Bulk,
+    request_body = schema::BulkReplay,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
 async fn replay(

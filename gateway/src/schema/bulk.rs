@@ -1,11 +1,9 @@
 //! Bulk verbs.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::RetryPolicy;
+use super::{Signature, TaskPatch};
 
 /// The filters of a task list as an object.
 #[derive(ToSchema, Serialize)]
@@ -60,6 +58,24 @@ pub(crate) struct BulkCancel {
     pub cursor: Option<String>,
     /// `soft` (default) or `hard`.
     pub mode: Option<String>,
+    /// What they have started, too: children and links (default).
+    pub cascade: Option<bool>,
+}
+
+/// Which tasks to submit again, and with what changes.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct BulkReplay {
+    /// All that pass; `{}` is all of them.
+    pub filter: Option<TaskFilter>,
+    /// These.
+    pub ids: Option<Vec<String>>,
+    /// Count only.
+    pub dry_run: Option<bool>,
+    /// `next_cursor` of the call before, with the same filter.
+    pub cursor: Option<String>,
+    /// Fields of a signature that take the place of the stored ones; `null` removes one.
+    #[schema(value_type = Option<Signature>)]
+    pub edits: Option<Signature>,
 }
 
 /// Which tasks to change, and how.
@@ -74,7 +90,7 @@ pub(crate) struct BulkPatch {
     /// `next_cursor` of the call before, with the same filter.
     pub cursor: Option<String>,
     /// The changes.
-    pub patch: BulkChanges,
+    pub patch: TaskPatch,
 }
 
 /// What a call of a bulk verb did.
@@ -101,27 +117,4 @@ pub(crate) struct BulkError {
     pub code: String,
     /// Why, in a sentence.
     pub detail: String,
-}
-
-/// Changes of waiting tasks: what is not given stays, null gives a field its default again.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct BulkChanges {
-    /// Not before this time.
-    #[schema(format = DateTime)]
-    pub eta: Option<String>,
-    /// Not before so long after the change.
-    pub delay: Option<String>,
-    /// 0 to 9, higher first.
-    pub priority: Option<u8>,
-    /// Another queue.
-    pub queue: Option<String>,
-    /// Never started at this time or later.
-    #[schema(format = DateTime)]
-    pub expires_at: Option<String>,
-    /// Never started so long after the change or later.
-    pub expires_in: Option<String>,
-    /// All labels.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// The whole retry policy.
-    pub retry: Option<RetryPolicy>,
 }

@@ -97,10 +97,23 @@ pub(crate) struct Task {
     pub root: Option<String>,
     /// Set on a callback: what it reports.
     pub callback: Option<String>,
+    /// The callbacks that were made for it, when one task is shown that asks for some.
+    pub callbacks: Option<Vec<CallbackMade>>,
     /// Rises by one with every change; also the `ETag`.
     pub version: u64,
     /// Where its parts are.
     pub links: Option<BTreeMap<String, String>>,
+}
+
+/// A callback of a task: a task of its own.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct CallbackMade {
+    /// `success`, `failure`, `retry`, `progress` or `terminal`.
+    pub kind: String,
+    /// The id of its task.
+    pub id: String,
+    /// The state of its task.
+    pub state: String,
 }
 
 /// What went wrong with a task or an attempt.

@@ -5,6 +5,7 @@
 mod draw;
 
 use lovage_core::callback::CallbackKind;
+use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::spec::Linked;
 use lovage_core::{Head, Reason, Spec, TaskId, TaskKey};
 use lovage_store::{Cursor, Index, Parts};
@@ -98,13 +99,13 @@ impl App {
 
     async fn head_and_spec(&self, key: &TaskKey) -> Result<Option<(Head, Spec)>, Refusal> {
         let parts = Parts { body: true, ..Parts::default() };
-        let Some(stored) = self.store.get(self.partition(key), key, parts).await? else { return Ok(None) };
+        let Some((_, stored)) = self.find(key, parts).await? else { return Ok(None) };
         let (spec, _) = view::taken_apart(&stored)?;
         Ok(Some((stored.head, spec)))
     }
 
     async fn members(&self, root: &TaskKey, tree: &mut Tree) -> Result<(), Refusal> {
-        let p = self.partition(root);
+        let p = self.home(root).await?;
         let index = Index::Members { root: root.clone() };
         let page = PAGE.min(self.store.caps().max_batch.max(1));
         let mut room = self.options.limits.tree_tasks.saturating_sub(tree.nodes.len());
@@ -131,13 +132,14 @@ impl App {
 }
 
 fn node(key: &TaskKey, head: &Head, spec: Spec) -> Node {
+    let hidden = Redaction::of(&spec.redact).hides("url");
     Node {
         id: key.id.clone(),
         kind: Kind::of(&spec),
         parent: spec.parent,
         callback: spec.callback,
         task: spec.task,
-        url: spec.url,
+        url: if hidden { spec.url.map(|_| HIDDEN.to_owned()) } else { spec.url },
         name: spec.name,
         state: head.state.as_str(),
         reason: (head.reason != Reason::None).then(|| head.reason.as_str()),

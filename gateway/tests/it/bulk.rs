@@ -198,6 +198,11 @@ async fn replays_are_new_tasks_and_not_replayed_again() {
     let payload = h.get(&format!("/v1/tasks/{}/payload", again["id"].as_str().unwrap())).await;
     assert_eq!(&payload.bytes[..], br#"{"x": 1.50}"#);
     assert_eq!(state(&h, "d1").await, "failed", "the old one stays");
+    let edited = json!({"ids": ["keyed"], "edits": {"unique": null, "queue": "other"}});
+    assert_eq!(counts(&bulk(&h, "/v1/dead-letters:replay", &edited).await), (1, 1, 0));
+    assert_eq!(h.get("/v1/tasks?queue=other").await.json()["items"].as_array().unwrap().len(), 1);
+    let tally = bulk(&h, "/v1/tasks:replay", &json!({"ids": ["d1"], "edits": {"queue": "no good"}})).await;
+    assert_eq!((counts(&tally), &tally["errors"][0]["code"]), ((1, 0, 1), &json!("invalid_field")));
     assert_eq!(counts(&bulk(&h, "/v1/dead-letters:replay", &json!({"ids": ["d1", "done"]})).await), (2, 1, 1));
 }
 
@@ -223,6 +228,9 @@ async fn bulk_requests_are_checked() {
         ("cancel", json!({"filter": {"label": ["team"]}}), "/filter/label"),
         ("cancel", json!({"filter": {}, "mode": "gently"}), "/mode"),
         ("cancel", json!({"filter": {}, "dry_run": 1}), "/dry_run"),
+        ("replay", json!({"filter": {}, "edits": {"id": "x"}}), "/edits/id"),
+        ("replay", json!({"filter": {}, "edits": [1]}), "/edits"),
+        ("cancel", json!({"filter": {}, "cascade": 1}), "/cascade"),
         ("patch", json!({"filter": {}}), "/patch"),
         ("patch", json!({"filter": {}, "patch": {"priority": 11}}), "/patch/priority"),
         ("patch", json!({"filter": {}, "patch": 1}), "/patch"),

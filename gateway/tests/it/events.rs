@@ -35,10 +35,9 @@ impl Stream {
     /// The next block of lines; none at the end.
     async fn block(&mut self) -> Option<String> {
         loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let block = block.to_owned();
-                self.text = rest.to_owned();
-                return Some(block);
+            if let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                return Some(block.trim_end().to_owned());
             }
             let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame()).await.expect("something comes");
             let Some(frame) = frame else {

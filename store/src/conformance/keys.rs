@@ -274,6 +274,34 @@ pub async fn a_taken_key_refuses_the_commit(fixture: &dyn Fixture) {
     }
 }
 
+/// A task takes a key with a change of its own, from nobody or from whom it may; else nothing changes.
+pub async fn taken_with_a_change(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    for kind in KeyKind::ALL {
+        let put = key_put(&kit, kind, "k", Some(LONG));
+        let take = |put: &KeyPut| vec![Effect::TakeKey(put.clone())];
+        let mut holds = kit.put(kit.task()).await;
+        for _ in 0..2 {
+            holds = kit.committed(&holds, holds.with_effects(take(&put))).await;
+            assert_eq!(lookup(&kit, Ns::DEFAULT, &put).await, Some(put.entry(&holds.key)));
+        }
+        let other = kit.put(kit.task()).await;
+        let newer = kit.committed(&holds, holds.change(|_| {})).await;
+        for refused in [put.clone(), stealing(&put, &holds), stealing(&put, &other)] {
+            let answers = kit.commit(vec![other.with_effects(take(&refused))]).await;
+            assert_eq!(answers, [Committed::Conflict { kind, entry: put.entry(&holds.key) }]);
+            assert_eq!(kit.head(&other.key).await.as_ref(), Some(&other.head));
+        }
+        let other = kit.committed(&other, other.with_effects(take(&stealing(&put, &newer)))).await;
+        assert_eq!(holder(&kit, &put).await.as_ref(), Some(&other.key));
+        kit.committed(&newer, Commit { effects: vec![free(&put)], ..newer.commit(None) }).await;
+        assert_eq!(holder(&kit, &put).await.as_ref(), Some(&other.key));
+        // It goes as one that was taken at the insert would.
+        kit.committed(&other, other.commit(None)).await;
+        assert_eq!(holder(&kit, &put).await, (!kind.ends_with_record()).then_some(other.key));
+    }
+}
+
 /// A spawned task whose id is stored already is left out, with its keys, and hinders nothing.
 pub async fn spawned_once(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;

@@ -89,7 +89,7 @@ pub async fn there_and_back(fixture: &dyn Fixture) {
         }
         assert_eq!(kit.commit(items).await, vec![Committed::Ok; 4]);
         check(&kit, &known).await;
-        assert_eq!(kit.scan_keys(&Index::Lane { lane: second.id(), after: None }, 10).await, [task.key.clone()]);
+        assert_eq!(kit.scan_keys(&Index::Lane { lane: second.id(), after: None }, 10).await, std::slice::from_ref(&task.key));
         assert_eq!(
             (kit.count(Ns::DEFAULT, "mail", State::Queued).await, kit.count(Ns::DEFAULT, "default", State::Queued).await),
             (1, 0)

@@ -217,7 +217,7 @@ impl Apply<'_, '_> {
     }
 
     fn commit(&mut self, item: &Commit, changes: &mut Changes) -> rusqlite::Result<Committed> {
-        if !item.effects.iter().any(|effect| matches!(effect, Effect::Spawn(child) if !child.keys.is_empty())) {
+        if !item.may_conflict() {
             return self.commit_parts(item, changes);
         }
         let mark = (changes.rows.len(), changes.moves.len());
@@ -290,6 +290,11 @@ impl Apply<'_, '_> {
                         && self.statements.barriers.arrive(head.seq, *index)?
                     {
                         self.wake(barrier, changes)?;
+                    }
+                }
+                Effect::TakeKey(put) => {
+                    if let Some(entry) = self.statements.keys.take_with(self.now, &item.key, put)? {
+                        return Ok(Committed::Conflict { kind: put.kind, entry });
                     }
                 }
                 Effect::FreeKey { kind, key } => self.statements.keys.free(&item.key, *kind, key)?,

@@ -72,6 +72,18 @@ impl<'c> Keys<'c> {
         Ok(in_the_way)
     }
 
+    /// Gives a key to a task that is there, or answers the entry that is in the way.
+    pub(super) fn take_with(&mut self, now: Millis, task: &TaskKey, put: &KeyPut) -> rusqlite::Result<Option<KeyEntry>> {
+        if let Some(entry) = self.taken(now, task.ns, put.kind, &put.key)?.filter(|entry| entry.task != *task) {
+            let head = self.head.query_row([&entry.task.to_bytes()[..]], row::head).optional()?;
+            if !may_steal(put, &entry, head.as_ref(), None) {
+                return Ok(Some(entry));
+            }
+        }
+        self.store(put.kind, &put.key, &put.entry(task))?;
+        Ok(None)
+    }
+
     /// Frees a key if it belongs to `task`.
     pub(super) fn free(&mut self, task: &TaskKey, kind: KeyKind, key: &[u8]) -> rusqlite::Result<()> {
         self.free.execute(params![task.ns.0, kind as u8, key, &task.to_bytes()[..]]).map(drop)

@@ -11,7 +11,7 @@ use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
 
 use super::barrier::Barriers;
 use super::index::Indexes;
-use crate::{Claim, Claimed, Commit, Committed, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyTake, Mode};
+use crate::{Claim, Claimed, Commit, Committed, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Mode};
 
 /// Everything about one task.
 #[derive(Clone, Debug)]
@@ -73,14 +73,17 @@ impl Tasks {
 
     /// The first key that the item cannot have; a commit's spawned task may steal from the commit's own task, `parent`.
     fn conflict(&self, now: Millis, item: &Insert, parent: Option<&TaskKey>) -> Option<(KeyKind, KeyEntry)> {
-        item.keys.iter().find_map(|put| {
-            let entry = self.lookup(now, item.key.ns, put.kind, &put.key)?;
-            let may_steal = put.steal.as_ref().is_some_and(|(from, version)| {
-                let unchanged = || self.records.get(from).is_none_or(|record| record.head.version == *version);
-                *from == entry.task && (parent == Some(from) || unchanged())
-            });
-            (!may_steal).then_some((put.kind, entry))
-        })
+        item.keys.iter().find_map(|put| Some((put.kind, self.in_the_way(now, item.key.ns, put, parent)?)))
+    }
+
+    /// The entry of a key that cannot be had.
+    fn in_the_way(&self, now: Millis, ns: Ns, put: &KeyPut, parent: Option<&TaskKey>) -> Option<KeyEntry> {
+        let entry = self.lookup(now, ns, put.kind, &put.key)?;
+        let may_steal = put.steal.as_ref().is_some_and(|(from, version)| {
+            let unchanged = || self.records.get(from).is_none_or(|record| record.head.version == *version);
+            *from == entry.task && (parent == Some(from) || unchanged())
+        });
+        (!may_steal).then_some(entry)
     }
 
     fn store(&mut self, item: Insert, rows: &mut Vec<FeedRow>) -> u64 {
@@ -130,7 +133,7 @@ impl Tasks {
         if self.records.get(&item.key).is_none_or(|record| record.head.version != item.was.version) {
             return Committed::Stale(self.get(&item.key).map(|record| record.head.clone()));
         }
-        let before = item.spawns().then(|| (self.clone(), rows.len()));
+        let before = item.may_conflict().then(|| (self.clone(), rows.len()));
         match (self.change(now, item, rows), before) {
             (Err(refused), Some((before, rows_before))) => {
                 *self = before;
@@ -184,6 +187,14 @@ impl Tasks {
                     if self.barriers.arrive(&barrier, index) {
                         self.wake(now, &barrier, rows);
                     }
+                }
+                Effect::TakeKey(put) => {
+                    let other = self.in_the_way(now, item.key.ns, &put, None).filter(|entry| entry.task != item.key);
+                    if let Some(entry) = other {
+                        return Err(Committed::Conflict { kind: put.kind, entry });
+                    }
+                    let entry = put.entry(&item.key);
+                    self.keys.insert((item.key.ns, put.kind, put.key), entry);
                 }
                 Effect::FreeKey { kind, key } => {
                     let place = (item.key.ns, kind, key);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lovage_core::{Head, Millis, State, TaskKey};
+use lovage_core::{Head, Millis, Ns, State, TaskKey};
 
 use super::compare::{both, ok, same};
 use super::generate::KEYS;
 use super::pair::Pair;
-use crate::{Commit, Effect, Insert, KeyEntry, KeyKind, KeyTake, Store};
+use crate::{Commit, Effect, KeyEntry, KeyKind, KeyPut, KeyTake, Store};
 
 impl Pair {
     /// A change of this task, right or wrong.
@@ -52,11 +52,11 @@ impl Pair {
     }
 
     async fn effect(&mut self, key: &TaskKey, head: &mut Option<Head>, now: Millis) -> Result<Effect, String> {
-        Ok(match self.source.rng.u32(0..10) {
+        Ok(match self.source.rng.u32(0..11) {
             0 => self.plain_spawn(key, now),
             1 | 2 => {
                 let mut child = self.source.task(now, Some(key.clone()));
-                self.steal(&mut child).await?;
+                self.steal(child.key.ns, &mut child.keys).await?;
                 Effect::Spawn(Box::new(child))
             }
             3 | 4 => {
@@ -67,6 +67,12 @@ impl Pair {
                 Effect::Barrier { members: self.source.rng.u32(0..4) }
             }
             5 => Effect::FreeKey { kind: self.source.pick(&KeyKind::ALL), key: Bytes::from_static(self.source.pick(&KEYS)) },
+            6 => {
+                let mut put = [self.source.key(now)];
+                self.steal(key.ns, &mut put).await?;
+                let [put] = put;
+                Effect::TakeKey(put)
+            }
             _ => {
                 let latest = self.waiting.len().saturating_sub(3);
                 let barrier = match self.waiting.get(latest..) {
@@ -78,13 +84,13 @@ impl Pair {
         })
     }
 
-    /// Lets some keys of a task be stolen from whoever has them, at the right version or not.
-    pub(super) async fn steal(&mut self, item: &mut Insert) -> Result<(), String> {
-        for put in &mut item.keys {
+    /// Lets some of these keys be stolen from whoever has them, at the right version or not.
+    pub(super) async fn steal(&mut self, ns: Ns, keys: &mut [KeyPut]) -> Result<(), String> {
+        for put in keys {
             if !self.source.chance(50) {
                 continue;
             }
-            let entry = ok("lookup", self.model.lookup(self.p, item.key.ns, put.kind, &put.key).await)?;
+            let entry = ok("lookup", self.model.lookup(self.p, ns, put.kind, &put.key).await)?;
             let holder = entry.map(|entry| entry.task).or_else(|| self.some_key());
             let Some(holder) = holder else { continue };
             let version = self.model_head(&holder).await?.map_or(1, |head| head.version);

@@ -33,7 +33,7 @@ impl Pair {
         for _ in 0..self.source.rng.usize(1..6) {
             let root = if self.source.chance(20) { self.some_key() } else { None };
             let mut item = self.source.task(now, root);
-            self.steal(&mut item).await?;
+            self.steal(item.key.ns, &mut item.keys).await?;
             items.push(item);
         }
         self.insert_these(items, mode).await

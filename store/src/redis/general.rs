@@ -26,7 +26,7 @@ pub(super) fn is_needed(items: &[Commit]) -> bool {
             spawned += 1;
             spawned > MAX_BATCH || child.exists != OnExists::Generated || !child.keys.is_empty()
         }
-        Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } => true,
+        Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::TakeKey(_) | Effect::FreeKey { .. } => true,
     })
 }
 
@@ -123,6 +123,12 @@ impl General<'_> {
                     KeyPlace::Own(name) => out.number(self.key(name) as u64).bytes(&[]),
                     KeyPlace::Held(field) => out.number(0).bytes(&field),
                 };
+            }
+            Effect::TakeKey(put) => {
+                out.array(2).bytes(b"T");
+                let mut plan = Plan::behind(self.names, self.keys.len());
+                insert::put(&mut plan, out, &item.key, put);
+                self.keys.append(&mut plan.keys);
             }
             Effect::Spawn(child) => {
                 out.array(2).bytes(b"S");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lovage_core::head::{HEAD_BYTES, SEQ_OFFSET};
-use lovage_core::{LaneDef, LaneId, Millis, Placement, Score, SessionId, placement};
+use lovage_core::{LaneDef, LaneId, Millis, Placement, Score, SessionId, TaskKey, placement};
 use redis::Value;
 
 use super::keys::{KeyPlace, PartitionKeys};
@@ -10,7 +10,7 @@ use super::pack::{Packer, expiry, feed_prefix, pack_key, pack_lane, read_head, r
 use super::plan::Plan;
 use super::script::{Call, INSERT};
 use super::value;
-use crate::{Error, Insert, Inserted, Mode, OnExists, Result};
+use crate::{Error, Insert, Inserted, KeyPut, Mode, OnExists, Result};
 
 /// Builds the call that stores `items`.
 pub(super) fn call(names: &PartitionKeys, now: Millis, items: &[Insert], mode: Mode) -> Result<Call> {
@@ -39,20 +39,25 @@ pub(super) fn call(names: &PartitionKeys, now: Millis, items: &[Insert], mode: M
 /// Writes the keys that a new task takes, as `keys.lua` reads them.
 pub(super) fn puts(plan: &mut Plan<'_>, out: &mut Packer, item: &Insert) {
     out.array(item.keys.len());
-    for put in &item.keys {
-        let entry = put.entry(&item.key);
-        out.array(7);
-        match plan.names().key(item.key.ns, put.kind, &put.key) {
-            KeyPlace::Own(name) => out.number(plan.key(name) as u64).bytes(&[]),
-            KeyPlace::Held(field) => out.number(0).bytes(&field),
-        };
-        out.bytes(&pack_key(&entry)).number(expiry(&entry));
-        match &put.steal {
-            Some((from, version)) => out.bytes(&from.to_bytes()).bytes(&version.to_be_bytes()),
-            None => out.bytes(&[]).bytes(&[]),
-        };
-        out.bytes(&[put.kind as u8]);
+    for one in &item.keys {
+        put(plan, out, &item.key, one);
     }
+}
+
+/// Writes a key that `task` takes.
+pub(super) fn put(plan: &mut Plan<'_>, out: &mut Packer, task: &TaskKey, put: &KeyPut) {
+    let entry = put.entry(task);
+    out.array(7);
+    match plan.names().key(task.ns, put.kind, &put.key) {
+        KeyPlace::Own(name) => out.number(plan.key(name) as u64).bytes(&[]),
+        KeyPlace::Held(field) => out.number(0).bytes(&field),
+    };
+    out.bytes(&pack_key(&entry)).number(expiry(&entry));
+    match &put.steal {
+        Some((from, version)) => out.bytes(&from.to_bytes()).bytes(&version.to_be_bytes()),
+        None => out.bytes(&[]).bytes(&[]),
+    };
+    out.bytes(&[put.kind as u8]);
 }
 
 /// Writes what `store` in `lib.lua` needs; the bodies go to `args`.

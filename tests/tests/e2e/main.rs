@@ -5,6 +5,7 @@
 #[macro_use]
 mod contract;
 mod documents;
+mod example_workers;
 mod examples;
 mod faults;
 mod harness;

@@ -57,7 +57,7 @@ pub(crate) async fn attempts(
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     let parts = Parts { body: true, result: true, attempts: true };
-    let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let (_, stored) = app.find(&key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let (spec, _) = view::taken_apart(&stored)?;
     let mut entries = entries(&stored);
     if let Some(last) = entries.last_mut().filter(|last| last.outcome == "succeeded")
@@ -99,7 +99,7 @@ fn open(head: &Head) -> AttemptEntry {
 }
 
 /// What may be shown. Texts that a worker wrote have no places to point at: if anything is hidden, they are.
-fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry {
+pub(super) fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry {
     if redaction.is_empty() {
         return entry;
     }

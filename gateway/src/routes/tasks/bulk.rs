@@ -92,7 +92,7 @@ pub(crate) async fn patch(
 /// with 503 may have made some.
 #[utoipa::path(
     post, path = "/v1/tasks:replay", operation_id = "replayTasks", tag = "tasks",
-    request_body = schema::Bulk,
+    request_body = schema::BulkReplay,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
 pub(crate) async fn replay(

@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use lovage_core::{Draft, IdRun, Ns, TaskKey};
-use lovage_store::{Inserted, Mode};
+use lovage_core::problem::Problem;
+use lovage_core::{Draft, Ns, TaskKey};
 use tokio::time::Instant;
 
 use super::dry_run;
@@ -15,8 +15,8 @@ use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
 use crate::formats::{Bounds, Format};
-use crate::intake::{Idempotency, odd_answer};
-use crate::lane_cache::LaneCache;
+use crate::intake::Idempotency;
+use crate::keys::Settled;
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::raw;
@@ -37,9 +37,10 @@ const TARGET: &str = "POST /v1/tasks";
     )),
     responses(
         (status = 202, description = "Stored", body = schema::TaskAccepted, headers(("Location" = String, description = "Where the task is"))),
-        (status = 200, description = "Final within `wait`, or the same request was made before, or only asked about", content(
+        (status = 200, description = "Final within `wait`, made by an earlier request, the task that holds the unique key, or only asked about", content(
             (schema::Created = "application/json")
         )),
+        (status = 409, description = "The id or the unique key belongs to another task", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn create(
@@ -75,49 +76,30 @@ pub(super) async fn store(
     idempotency: Option<Idempotency>,
     wait: Duration,
 ) -> Result<Response, Refusal> {
-    let now = app.now();
-    let id = draft.id.clone().unwrap_or_else(|| {
-        let slot = idempotency.as_ref().map_or_else(|| app.next_slot(1), |key| key.slot(ns));
-        IdRun::new(now, slot, app.random()).nth(0)
-    });
-    let key = TaskKey::new(ns, id);
-    let mut insert = LaneCache::default().insert(&draft, key.clone(), now);
-    insert.keys.extend(idempotency.as_ref().map(|key| key.put(app, now, 1)));
-    let head = insert.head.clone();
+    let mut coming = app.coming(ns, draft, idempotency, app.now());
 
     // Entered before the insert: whatever happens to the task afterwards is noticed without a look at it.
     let until = Instant::now() + wait;
-    let waiter = if wait.is_zero() { None } else { Some(app.hub.subscribe(&key)?) };
+    let waiter = if wait.is_zero() { None } else { Some(app.hub.subscribe(&coming.key, coming.partition)?) };
     if let Some(waiter) = &waiter {
         waiter.live(until).await;
     }
-    app.ensure_queues(ns, std::iter::once(&draft.spec)).await?;
-    let inserted = app.store.insert(app.partition(&key), vec![insert], Mode::Each).await?.pop();
-    match inserted {
-        Some(Inserted::Ok { .. }) => match waiter {
-            None => Ok(view::accepted(&key, &head)),
-            Some(waiter) => match app.watch(&waiter, &key, until, false).await? {
-                Some(stored) if stored.head.state.is_final() => view::record(app, &key, &stored),
-                Some(stored) => Ok(view::accepted(&key, &stored.head)),
-                None => Ok(view::accepted(&key, &head)),
+    app.ensure_queues(ns, std::iter::once(coming.spec())).await?;
+    match app.settle(&mut coming).await.map_err(Problem::from)? {
+        Settled::Stored(head) => match waiter {
+            None => Ok(view::accepted(&coming.key, &head)),
+            Some(waiter) => match app.watch(&waiter, &coming.key, until, false).await? {
+                Some(stored) if stored.head.state.is_final() => view::record(app, &coming.key, &stored),
+                Some(stored) => Ok(view::accepted(&coming.key, &stored.head)),
+                None => Ok(view::accepted(&coming.key, &head)),
             },
         },
-        Some(Inserted::Exists(_)) => {
-            let mut answers = app.repeated(&[(key.clone(), draft.spec.request_hash)]).await?;
-            answers.pop().unwrap_or(Ok(()))?;
-            existing(app, &key, wait).await
-        }
-        Some(ref conflict @ Inserted::Conflict { ref entry, .. }) => {
-            let key = match &idempotency {
-                Some(idempotency) => idempotency.replay(entry)?,
-                None => return Err(odd_answer(conflict).into()),
-            };
+        Settled::Existing(key) => existing(app, &key, wait).await,
+        Settled::Replayed(key) => {
             let mut response = existing(app, &key, wait).await?;
             response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
             Ok(response)
         }
-        Some(odd @ (Inserted::Late | Inserted::Aborted)) => Err(odd_answer(&odd).into()),
-        None => Err(odd_answer(&Inserted::Aborted).into()),
     }
 }
 

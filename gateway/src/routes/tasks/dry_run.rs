@@ -17,6 +17,8 @@ use crate::documents::content;
 use crate::problem::Refusal;
 use crate::view;
 
+/// The names are those of the wire.
+#[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
 struct DryRun<'a> {
     dry_run: bool,
@@ -40,6 +42,7 @@ struct DryRun<'a> {
     timetable: Vec<Attempt>,
 }
 
+#[allow(clippy::struct_field_names)] // as above
 #[derive(Serialize)]
 struct Attempt {
     attempt: u32,
@@ -94,6 +97,7 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
 /// The worker that would get the task if it started now.
 async fn worker(app: &App, ns: Ns, draft: &Draft) -> Result<Option<String>, Refusal> {
     let (None, Some(task)) = (&draft.spec.url, &draft.spec.task) else { return Ok(None) };
+    // Read anew: the directory may be a moment behind, and whoever asks has perhaps just registered the worker.
     let documents = all_docs(&*app.store, DocKind::Worker, Some(ns)).await?;
     let workers: Vec<(String, WorkerConfig)> =
         documents.into_iter().filter_map(|document| Some((document.name.clone(), content(&document).ok()?))).collect();

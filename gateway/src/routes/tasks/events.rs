@@ -7,12 +7,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use lovage_core::redact::Redaction;
 use lovage_core::{AttemptEntry, Millis, State as TaskState, TaskError, TaskKey, Version};
 use lovage_store::{Parts, Stored};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::attempts::entries;
+use super::attempts::{entries, hidden};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::path::PathOf;
@@ -80,12 +81,14 @@ pub(crate) async fn events(
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     if !wants_stream(&headers) {
-        let parts = Parts { attempts: true, ..Parts::default() };
-        let stored = app.store.get(app.partition(&key), &key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
-        return Ok(view::json(StatusCode::OK, &Events { items: known(&app, &key, &stored), next_cursor: None }));
+        let parts = Parts { attempts: true, body: true, ..Parts::default() };
+        let (_, stored) = app.find(&key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
+        let (spec, _) = view::taken_apart(&stored)?;
+        let items = known(&app, &key, &stored, &Redaction::of(&spec.redact));
+        return Ok(view::json(StatusCode::OK, &Events { items, next_cursor: None }));
     }
     // Entered before the look: whatever happens afterwards is noticed.
-    let waiter = app.hub.follow_task(&key)?;
+    let waiter = app.hub.follow_task(&key, app.home(&key).await?)?;
     waiter.live(Instant::now() + LIVE_WITHIN).await;
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let version = stored.head.version;
@@ -114,10 +117,10 @@ fn last_seen(headers: &HeaderMap) -> Option<Version> {
 }
 
 /// What the record tells, in order.
-fn known(app: &App, key: &TaskKey, stored: &Stored) -> Vec<EventView> {
+fn known(app: &App, key: &TaskKey, stored: &Stored, redaction: &Redaction) -> Vec<EventView> {
     let head = &stored.head;
     let mut events = vec![event("task.created", head.created)];
-    for entry in entries(stored) {
+    for entry in entries(stored).into_iter().map(|entry| hidden(entry, redaction)) {
         events.push(EventView { worker: worker(app, key, &entry), ..of_attempt("attempt.started", entry.started, &entry) });
         if entry.ended.0 != 0 {
             let ended = of_attempt("attempt.ended", entry.ended, &entry);

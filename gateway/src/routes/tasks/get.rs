@@ -26,5 +26,5 @@ pub(crate) async fn get(
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     let stored = app.load_final(&key, wait).await?.ok_or_else(|| Refusal::no_task(&id))?;
-    view::record(&app, &key, &stored)
+    view::whole_record(&app, &key, &stored).await
 }

@@ -6,6 +6,7 @@ use http::StatusCode;
 use lovage_core::Form;
 use lovage_core::redact::Redaction;
 use lovage_core::view::is_json;
+use lovage_store::Parts;
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -30,9 +31,9 @@ pub(crate) async fn payload(
 ) -> Result<Response, Refusal> {
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let body = app.store.bodies(app.partition(&key), std::slice::from_ref(&key)).await?.pop().flatten();
-    let body = body.ok_or_else(|| Refusal::no_task(&id))?;
-    let Some((spec, body)) = view::read_body(Some(&body)) else { return Err(view::damaged("a task's body")) };
+    let found = app.find(&key, Parts { body: true, ..Parts::default() }).await?;
+    let (_, stored) = found.ok_or_else(|| Refusal::no_task(&id))?;
+    let (spec, body) = view::taken_apart(&stored)?;
     let (content_type, redaction) = (String::from_utf8_lossy(&body.content_type), Redaction::of(&spec.redact));
     let shown = match spec.form {
         Form::Call => redaction.call(&body.payload),

@@ -8,11 +8,11 @@
 --               lane left by a deletion or a move or '', barrier that goes (key) or 0, effects,
 --               lane entered by a move or '', its definition}
 --       moves   {command, key, score or '', …};  counts {field, 1 or -1, …}
---       effect  {'B', key, members} | {'A', key, id, index} | {'F', place, field} | {'S', child}
+--       effect  {'B', key, members} | {'A', key, id, index} | {'T', put (see keys.lua)} | {'F', place, field} | {'S', child}
 --       child   {id, head before seq, head after seq, look (0|1), body key, body argument, lane key or 0, base score, moves,
 --               counts, lane, definition, root or '', puts (see keys.lua)}
 -- A barrier is the string `[members u32][arrived u32][one bit for each member]`.
--- Answers as change.lua does, and {'K', kind, entry} for an item whose spawned task cannot have a key.
+-- Answers as change.lua does, and {'K', kind, entry} for an item that cannot have a key, for itself or a spawned task.
 local plan = cmsgpack.unpack(ARGV[1])
 local now, atomic, items = plan[1], plan[2] == 1, plan[3]
 
@@ -147,6 +147,10 @@ local function check(item)
       local entry = taken(name)
       if entry == nil then entry = entry_of(put) end
       if entry and holder(entry) == id then does[e], mine[name] = true, false end
+    elseif effect[1] == 'T' then
+      local put, entry = conflict({ effect[2] }, now, taken, child_or_head)
+      if put and holder(entry) ~= id then return nil, { 'K', put[7], entry } end
+      does[e], mine[name_of(effect[2])] = true, effect[2][3]
     elseif effect[1] == 'S' then
       local child = effect[2]
       if child[4] == 0 or not child_or_head(child[1]) then
@@ -194,6 +198,16 @@ local function apply(item, does)
       make_barrier(KEYS[effect[2]], effect[3], id)
     elseif does[e] and effect[1] == 'S' then
       spawn(effect[2])
+    elseif does[e] and effect[1] == 'T' then
+      local put = effect[2]
+      todo[#todo + 1] = function()
+        local entry = put[1] == 0 and entry_of(put)
+        if entry and holder(entry) == id then
+          call('HSET', HOLDS, put[2], put[3])
+        else
+          take(put, id)
+        end
+      end
     elseif does[e] and effect[2] == 0 then
       later('HDEL', HOLDS, effect[3])
     elseif does[e] then

@@ -10,10 +10,12 @@ use super::site::{PATIENCE, Site, Store, quick_retry, slow_retry};
 on_both_stores!(
     success_is_told,
     failure_and_every_retry_are_told,
+    progress_is_told,
     the_end_is_told_however_it_came,
     a_callback_has_retries_of_its_own,
     a_callback_is_signed_with_the_namespaces_key,
     a_callback_is_seen_by_its_root,
+    a_record_shows_its_callbacks,
     a_callback_is_sent_as_asked,
 );
 
@@ -92,6 +94,23 @@ async fn failure_and_every_retry_are_told(store: Store) {
     }
 }
 
+async fn progress_is_told(store: Store) {
+    let site = listening_site(store).await;
+    let lines = [json!({"progress": {"done": 1}}), json!({"progress": {"done": 2}}), json!({"result": "all"})];
+    // Longer apart than reports are gathered for.
+    site.worker.on("good", Reply::ndjson(std::time::Duration::from_millis(500), &lines));
+    site.submit(&json!({"task": "good", "id": "main", "callbacks": all(&site)})).await;
+    site.wait_final("main").await;
+    let told = told(&site, 4).await;
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["/on_progress", "/on_success", "/on_terminal"]);
+    let mut seen: Vec<Value> = told["/on_progress"].iter().map(Call::json).collect();
+    seen.sort_by_key(|body| body["progress"]["done"].as_u64());
+    for (body, done) in seen.iter().zip(1..) {
+        let told = [&body["type"], &body["id"], &body["state"], &body["progress"]];
+        assert_eq!(told, [&json!("task.progress"), &json!("main"), &json!("running"), &json!({"done": done})]);
+    }
+}
+
 async fn the_end_is_told_however_it_came(store: Store) {
     let site = listening_site(store).await;
     let callbacks = all(&site);
@@ -152,6 +171,35 @@ async fn a_callback_is_seen_by_its_root(store: Store) {
         assert_eq!(site.wait_final(id).await["state"], "succeeded");
     }
     assert!(site.list("/v1/tasks?root=other").await.is_empty());
+}
+
+async fn a_record_shows_its_callbacks(store: Store) {
+    let site = listening_site(store).await;
+    site.worker.on("flaky", [Reply::status(500), Reply::status(204)]);
+    site.worker.on("/on_terminal", Reply::status(500));
+    let quick = |kind: &str, tries: u32| json!({"url": site.worker.url_of(&format!("/{kind}")), "retry": quick_retry(tries)});
+    let callbacks =
+        json!({"on_retry": quick("on_retry", 3), "on_success": quick("on_success", 3), "on_terminal": quick("on_terminal", 2)});
+    site.submit(&json!({"task": "flaky", "id": "main", "callbacks": callbacks, "retry": quick_retry(5)})).await;
+    assert_eq!(site.wait_final("main").await["state"], "succeeded");
+    let record = site
+        .until("main", "told of", |record| {
+            let shown = record["callbacks"].as_array().unwrap();
+            shown.len() == 3
+                && shown.iter().all(|callback| ["succeeded", "failed"].contains(&callback["state"].as_str().unwrap()))
+        })
+        .await;
+    let shown = record["callbacks"].as_array().unwrap();
+    let mut kinds: Vec<(&str, &str)> =
+        shown.iter().map(|callback| (callback["kind"].as_str().unwrap(), callback["state"].as_str().unwrap())).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, [("retry", "succeeded"), ("success", "succeeded"), ("terminal", "failed")]);
+    for callback in shown {
+        assert_eq!(site.task(callback["id"].as_str().unwrap()).await["parent"], "main");
+    }
+    // What nobody asked for is not shown.
+    let plain = site.submit(&json!({"task": "good"})).await;
+    assert!(site.wait_final(&plain).await.get("callbacks").is_none());
 }
 
 async fn a_callback_is_sent_as_asked(store: Store) {

@@ -47,7 +47,10 @@ async fn a_bad_line_is_refused_alone(store: Store) {
     let answer = site.send_ndjson(lines.join("\r\n")).await;
     let items = answer.items();
     let statuses: Vec<u64> = items.iter().map(|item| item["status"].as_u64().unwrap()).collect();
-    assert_eq!((answer.status, statuses), (200, vec![202, 400, 422, 413, 422, 200, 202]));
+    // A long line goes apart from what was before it, so either of two lines with one id may be the first.
+    let first = [statuses[0], statuses[5]];
+    assert!(first == [202, 200] || first == [200, 202], "{statuses:?}");
+    assert_eq!((answer.status, &statuses[1..5], statuses[6]), (200, &[400, 422, 413, 422][..], 202));
     assert_eq!(items[1]["problem"]["code"], "malformed");
     assert_eq!(items[2]["problem"]["errors"][0]["pointer"], "/priority");
     assert_eq!(items[3]["problem"]["code"], "payload_too_large");

@@ -2,7 +2,9 @@
 //!
 //! Sizes fit a test run of a few minutes. `LOVAGE_FULL=1` makes them those of the demands.
 
+mod accepted;
 mod flaky;
+mod keys;
 mod kills;
 mod load;
 mod power;

@@ -1,5 +1,13 @@
 //! The life of tasks with real processes: what is done to them and what is seen of them.
 
 mod bulk;
+mod cancel;
+mod cascade;
+mod command;
 mod dead;
+mod hidden;
+mod patch;
+mod replay;
+mod states;
+mod verbs;
 mod views;

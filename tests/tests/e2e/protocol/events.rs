@@ -34,10 +34,10 @@ impl Stream {
     /// The next event; none at the end of the stream.
     async fn next(&mut self) -> Option<Seen> {
         loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
+            if let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
                 let field = |name: &str| block.lines().filter_map(|line| line.strip_prefix(name)).collect::<Vec<_>>().join("\n");
                 let (number, event, data) = (field("id: "), field("event: "), field("data: "));
-                self.text = rest.to_owned();
                 if !event.is_empty() {
                     return Some((number.parse().unwrap(), event, serde_json::from_str(&data).unwrap()));
                 }
@@ -45,9 +45,8 @@ impl Stream {
                 let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("an event in time");
                 match chunk {
                     Ok(Some(chunk)) => self.text.push_str(std::str::from_utf8(&chunk).unwrap()),
-                    Ok(None) => return None,
                     // A server that was killed ends nothing in order.
-                    Err(_) => return None,
+                    Ok(None) | Err(_) => return None,
                 }
             }
         }

@@ -12,6 +12,7 @@ on_both_stores!(
     a_lease_that_runs_out_is_a_loss,
     a_worker_that_pulls_is_never_called,
     pollers_share_the_work,
+    reports_renew_and_end_what_was_taken,
     waits_for_tasks_end_when_the_server_stops,
 );
 
@@ -92,6 +93,23 @@ async fn pollers_share_the_work(store: Store) {
     let taken: Vec<String> = taken.into_iter().flatten().collect();
     assert_eq!(taken.len(), ids.len(), "none twice");
     assert_eq!(taken.into_iter().collect::<HashSet<_>>(), ids.into_iter().collect());
+}
+
+async fn reports_renew_and_end_what_was_taken(store: Store) {
+    let site = site(store).await;
+    let id = site.submit(&json!({"task": "t", "args": [20, 22]})).await;
+    let item = lease(&site, &json!({"worker": "p", "wait": "20s", "lease": "30s"})).await.remove(0);
+    // The URL is all that the worker knows.
+    let url = item["attempt_url"].as_str().unwrap();
+    let path = url.strip_prefix(site.url()).expect("it leads to this server").to_owned();
+    let told = site.post(&format!("{path}/heartbeat"), &json!({"lease": "10m"})).await;
+    assert_eq!((told.status, &told.json["continue"]), (200, &json!(true)));
+    assert!(told.json["deadline"].as_str() > item["deadline"].as_str(), "{told:?} after {item}");
+    assert_eq!(site.post(&format!("{path}/complete"), &json!({"sum": 42})).await.status, 200);
+    let record = site.wait_final(&id).await;
+    let seen = (&record["state"], &record["result"], &record["attempt"], &record["worker"]);
+    assert_eq!(seen, (&json!("succeeded"), &json!({"sum": 42}), &json!(1), &json!("p")));
+    assert_eq!(lease(&site, &json!({"worker": "p"})).await, [] as [Value; 0]);
 }
 
 async fn waits_for_tasks_end_when_the_server_stops(store: Store) {
