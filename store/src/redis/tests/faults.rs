@@ -306,8 +306,9 @@ async fn what_waits_for_a_call_goes_together_in_the_next() {
         entries.extend(more);
     }
     assert_eq!(entries.iter().map(|entry| entry.rows.len()).sum::<usize>(), 60);
-    let most = FLIGHT + 6 + 6;
-    assert!(entries.len() <= most, "{} calls for the first few, 6 runs of up to nine and 6 atomic ones", entries.len());
+    // The calls come in any order, so an atomic one need not be the last.
+    let most = FLIGHT + 7 + 6;
+    assert!(entries.len() <= most, "{} calls for the first few, runs between the atomic ones, and 6 atomic ones", entries.len());
 }
 
 #[tokio::test]
