@@ -33,6 +33,8 @@ pub(super) struct Plan {
     /// Plans with the same one are delivered together.
     slot: Arc<Slot>,
     together: bool,
+    /// The attempt that its claim would open is open here already: its lane is out of date, and the store will refuse it.
+    open: bool,
     room: OwnedSemaphorePermit,
 }
 
@@ -203,8 +205,9 @@ impl Owner {
         };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);
+        let open = self.running.get(&task.key).is_some_and(|running| running.head.open_attempt() == head.open_attempt());
         let Place { queue, worker, instance, slot, together } = place.clone();
-        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, room }))
+        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, room }))
     }
 
     /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
@@ -302,12 +305,19 @@ impl Owner {
 
     /// Claims whose outcome was unknown: some are ours after all. What still waits is offered again, because nothing
     /// changed that the feed could tell.
+    ///
+    /// An earlier claim of this session may have opened the same attempt, if a lane showed its task once more. Such an attempt
+    /// was pushed and must not be again: it was open here when this claim was sent, or its worker has accepted it since; any
+    /// other end changes what is stored before it is forgotten here.
     pub(super) fn on_found(&mut self, plans: Vec<Box<Plan>>, found: Vec<Option<Stored>>) {
         let mut claimed = Vec::with_capacity(plans.len());
         for (plan, stored) in plans.iter().zip(found) {
             claimed.push(match stored {
                 Some(Stored { head, body: Some(body), .. })
-                    if head.state == State::Running && head.open_attempt() == plan.head.open_attempt() =>
+                    if head.state == State::Running
+                        && head.open_attempt() == plan.head.open_attempt()
+                        && !plan.open
+                        && !head.is_accepted() =>
                 {
                     Claimed::Ok(body)
                 }
@@ -323,7 +333,7 @@ impl Owner {
 
     /// Notes a claimed task as running; `None`: it has ended already. If the claim is `void`, the task is given back.
     fn begin(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) -> Option<Begun> {
-        let Plan { task, head, queue, worker, instance, slot, together, room } = *plan;
+        let Plan { task, head, queue, worker, instance, slot, together, open: _, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));

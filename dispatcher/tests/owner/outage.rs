@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lovage_core::units::Dur;
-use lovage_core::{Spec, State};
+use lovage_core::{Spec, State, TaskKey};
 use lovage_dispatcher::{Options, Uptime};
 use lovage_store::wrap::{Fault, Faulty, Verb};
 use lovage_store::{Parts, Store};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Reply, World, call, memory, memory_with};
+use crate::world::{Node, Reply, World, call, memory, memory_with};
 
 fn slow(seconds: u64) -> Reply {
     Reply::Slow(Duration::from_secs(seconds))
@@ -131,6 +131,39 @@ async fn a_claim_that_never_reached_the_store_is_made_again() {
     let start = Instant::now();
     assert_eq!(world.until_final(&key).await.state, State::Succeeded);
     assert!(start.elapsed() < Duration::from_secs(5));
+    node.stop().await;
+}
+
+/// The feed shows a task as waiting after its attempt was pushed, and the claim that this leads to is lost.
+async fn shown_again_after_its_push(world: &World) -> (Node, TaskKey) {
+    world.worker("w", "*", 5).await;
+    let (faults, store) = faulty(world);
+    // It comes between the look at the feed's end and the look at the lanes: both tell of it, the feed later.
+    faults.script(Verb::Lanes, [Some(Fault::Delay(Duration::from_millis(100)))]);
+    faults.script(Verb::Feed, [Some(Fault::Late(Duration::from_millis(200)))]);
+    faults.script(Verb::Claim, [None, Some(Fault::Lost)]);
+    let node = world.start_over(store);
+    sleep(Duration::from_millis(50)).await;
+    let key = world.submit(call("t")).await;
+    sleep(Duration::from_secs(1)).await;
+    (node, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accepted_attempt_is_not_taken_for_a_lost_claim() {
+    let world = World::new(|_| Reply::Header(202, "lovage-lease", "60"));
+    let (node, key) = shown_again_after_its_push(&world).await;
+    assert!(world.head(&key).await.is_accepted());
+    assert_eq!(world.pushes()[&key.id.to_string()].len(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_attempt_is_not_taken_for_a_lost_claim() {
+    let world = World::new(|_| slow(10));
+    let (node, key) = shown_again_after_its_push(&world).await;
+    assert_eq!(world.until_final(&key).await.state, State::Succeeded);
+    assert_eq!(world.pushes()[&key.id.to_string()].len(), 1);
     node.stop().await;
 }
 
