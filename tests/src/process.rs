@@ -5,9 +5,12 @@ use std::process::Command;
 
 /// Resident memory in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
-    let status = read(pid, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a live process has VmRSS");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("VmRSS is a number") * 1024
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that the process ever had, in bytes.
+pub(crate) fn peak_resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
 }
 
 /// User and system processor time so far, in seconds.
@@ -29,6 +32,12 @@ pub(crate) fn open_files(pid: u32) -> usize {
 pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill can be run");
     assert!(status.success(), "cannot send SIG{name} to process {pid}");
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
+    let status = read(pid, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a live process has memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("memory is a number") * 1024
 }
 
 fn read(pid: u32, file: &str) -> String {

@@ -180,6 +180,11 @@ impl Lovage {
         process::resident_bytes(self.pid())
     }
 
+    /// The most resident memory since the start, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        process::peak_resident_bytes(self.pid())
+    }
+
     /// Processor time used since the start, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         process::cpu_seconds(self.pid())

@@ -213,6 +213,10 @@ async fn stream(
             SinkVerdict::Extend(by) => limits.alarm.as_mut().reset(far_from(Instant::now(), by)),
             SinkVerdict::Stop => return Ok(Read { body: Bytes::new(), received, complete: false }),
         }
+        // Of a flood there is always more to read, and who never waits is never woken by the alarm.
+        if limits.alarm.deadline() <= Instant::now() {
+            return Err(PushFault::new(FaultKind::TimedOut));
+        }
     }
     Ok(Read { body: Bytes::new(), received, complete: true })
 }

@@ -191,6 +191,24 @@ async fn streamed(kind: &'static str, verdict: SinkVerdict) -> (Pushed, Vec<Byte
 }
 
 #[tokio::test]
+async fn a_flood_of_lines_ends_at_the_time_limit() {
+    for verdict in [SinkVerdict::Continue, SinkVerdict::Extend(Duration::ZERO)] {
+        let server = Server::start(|mut peer| async move {
+            peer.request().await;
+            peer.write("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n").await;
+            while peer.write(&"{}\n".repeat(10_000)).await {}
+        })
+        .await;
+        let transport = transport();
+        let mut request = request(&transport, &server.url());
+        request.timeout = Duration::from_millis(100);
+        request.sink = Some(Box::new(Lines { taken: Arc::default(), verdict }));
+        let pushed = timeout(PATIENCE, transport.push(request)).await.unwrap();
+        assert_eq!(pushed.outcome.unwrap_err().kind(), FaultKind::TimedOut, "{verdict:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_sink_takes_a_stream_and_may_extend_the_time_limit() {
     let (pushed, taken) = streamed("application/x-ndjson", SinkVerdict::Extend(Duration::from_secs(5))).await;
     let response = pushed.outcome.unwrap();

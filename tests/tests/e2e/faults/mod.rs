@@ -4,6 +4,7 @@
 
 mod accepted;
 mod flaky;
+mod hostile;
 mod keys;
 mod kills;
 mod load;
