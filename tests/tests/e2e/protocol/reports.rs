@@ -190,15 +190,15 @@ async fn a_reporting_parent_starts_detached_children_once(store: Store) {
 }
 
 async fn a_reported_replacement_keeps_the_id(store: Store) {
-    let site = store.dev().await;
-    site.worker.on("t", [Reply::accepted("1h"), Reply::json(&json!("done"))]);
-    site.serves(&["t"]).await;
+    let site = accepting(store).await;
+    site.worker.on("other", Reply::json(&json!("done")));
     let (id, url) = accepted_task(&site, &json!({"task": "t", "args": ["old"]})).await;
-    let body = r#"{"replacement": {"task": "t", "args": ["new"], "labels": {"a": "b"}}}"#;
+    let body = r#"{"replacement": {"task": "other", "args": ["new"], "queue": "slow", "labels": {"a": "b"}}}"#;
     assert_eq!(report(&site, &url, "replace", body).await.status, 200);
     let record = site.wait_final(&id).await;
-    let expected = [json!("succeeded"), json!(1), json!(["new"]), json!({"a": "b"}), json!("done")];
-    assert_eq!(told(&record, &["state", "generation", "args", "labels", "result"]), expected.iter().collect::<Vec<_>>());
+    assert_eq!(told(&record, &["state", "generation", "result"]), [&json!("succeeded"), &json!(1), &json!("done")]);
+    let signature = [json!("other"), json!("slow"), json!(["new"]), json!({"a": "b"})];
+    assert_eq!(told(&record, &["task", "queue", "args", "labels"]), signature.iter().collect::<Vec<_>>());
 }
 
 async fn logs_are_kept_with_the_attempt(store: Store) {
