@@ -7,13 +7,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::head::{Attempt, SessionId};
+use crate::head::{Attempt, Head, SessionId};
 use crate::id::TaskKey;
+use crate::time::Millis;
 
 /// The form that this version writes.
 const FORM: u8 = 1;
-/// Form, generation, number, session.
-const FIXED: usize = 1 + 1 + 4 + 8;
+/// Form, generation, number, session, acceptance.
+const FIXED: usize = 1 + 1 + 4 + 8 + 8;
 /// Bytes of the MAC that are kept: nobody guesses 128 bits, and the URL stays short.
 const MAC: usize = 16;
 /// The longest text that can be a token: fixed part, namespace, tag, an id of 128 bytes, MAC; in Base64.
@@ -26,6 +27,15 @@ pub struct AttemptToken {
     pub key: TaskKey,
     /// Its attempt.
     pub attempt: Attempt,
+    /// When the task was accepted: tells it from another one that gets its id after it was deleted.
+    pub created: Millis,
+}
+
+impl AttemptToken {
+    /// Of the open attempt of a task.
+    pub fn of(key: &TaskKey, head: &Head) -> Self {
+        Self { key: key.clone(), attempt: head.open_attempt(), created: head.created }
+    }
 }
 
 /// Writes and reads tokens with one secret key.
@@ -43,13 +53,14 @@ impl TokenKey {
 
     /// The token as text for a URL: `A-Z a-z 0-9 - _`.
     pub fn write(&self, token: &AttemptToken) -> String {
-        let AttemptToken { key, attempt } = token;
+        let AttemptToken { key, attempt, created } = token;
         let key = key.to_bytes();
         let mut bytes = Vec::with_capacity(FIXED + key.len() + MAC);
         bytes.push(FORM);
         bytes.push(attempt.generation);
         bytes.extend_from_slice(&attempt.number.to_be_bytes());
         bytes.extend_from_slice(&attempt.session.0.to_be_bytes());
+        bytes.extend_from_slice(&created.0.to_be_bytes());
         bytes.extend_from_slice(&key);
         let mac = self.0.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&mac[..MAC]);
@@ -66,13 +77,15 @@ impl TokenKey {
         self.0.clone().chain_update(said).verify_truncated_left(mac).ok()?;
         let (fixed, key) = said.split_first_chunk::<FIXED>()?;
         let [FORM, generation, rest @ ..] = fixed else { return None };
-        let (number, session) = rest.split_first_chunk::<4>()?;
+        let (number, rest) = rest.split_first_chunk::<4>()?;
+        let (session, created) = rest.split_first_chunk::<8>()?;
         let attempt = Attempt {
             number: u32::from_be_bytes(*number),
             generation: *generation,
-            session: SessionId(u64::from_be_bytes(session.try_into().ok()?)),
+            session: SessionId(u64::from_be_bytes(*session)),
         };
-        Some(AttemptToken { key: TaskKey::from_bytes(key)?, attempt })
+        let created = Millis(u64::from_be_bytes(created.try_into().ok()?));
+        Some(AttemptToken { key: TaskKey::from_bytes(key)?, attempt, created })
     }
 }
 
@@ -119,9 +132,13 @@ mod tests {
         let client = "[A-Za-z0-9._:-]{1,128}".prop_map(|text| TaskId::parse(&text).unwrap());
         let made = (0u64..1 << 48, 0u16..4096, any::<u64>());
         let made = made.prop_map(|(now, slot, random)| IdRun::new(Millis(now), Slot::new(slot), random).nth(0));
-        (prop_oneof![client, made], any::<(u32, u32, u8, u64)>()).prop_map(|(id, (ns, number, generation, session))| {
-            AttemptToken { key: TaskKey::new(Ns(ns), id), attempt: Attempt { number, generation, session: SessionId(session) } }
-        })
+        (prop_oneof![client, made], any::<(u32, u32, u8, u64, u64)>()).prop_map(
+            |(id, (ns, number, generation, session, created))| AttemptToken {
+                key: TaskKey::new(Ns(ns), id),
+                attempt: Attempt { number, generation, session: SessionId(session) },
+                created: Millis(created),
+            },
+        )
     }
 
     proptest! {
@@ -156,7 +173,8 @@ mod tests {
     #[test]
     fn the_url_of_an_attempt_ends_with_its_token() {
         let key = TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap());
-        let token = AttemptToken { key, attempt: Attempt { number: 2, generation: 3, session: SessionId(4) } };
+        let token =
+            AttemptToken { key, attempt: Attempt { number: 2, generation: 3, session: SessionId(4) }, created: Millis(5) };
         for base in ["https://lovage.example.com/queue", "https://lovage.example.com/queue/"] {
             let urls = AttemptUrls::new(base, TokenKey::new(&[9; 32]));
             let url = urls.write(&token);
@@ -170,9 +188,10 @@ mod tests {
         let token = AttemptToken {
             key: TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap()),
             attempt: Attempt { number: 2, generation: 3, session: SessionId(4) },
+            created: Millis(5),
         };
         assert_eq!(TokenKey::new(&[9; 32]).write(&token), GOLDEN);
     }
 
-    const GOLDEN: &str = "AQMAAAACAAAAAAAAAAQAAAABAW9yZGVyLTFZG_RR-Oxfp2dUOjPNEvNF";
+    const GOLDEN: &str = "AQMAAAACAAAAAAAAAAQAAAAAAAAABQAAAAEBb3JkZXItMQxHdZ5XLURIti09se7g4Sg";
 }

@@ -55,7 +55,7 @@ impl Item {
         out.extend_from_slice(b",\"attempt\":");
         out.extend_from_slice(itoa::Buffer::new().format(self.head.attempt).as_bytes());
         if let Some(urls) = urls {
-            let token = AttemptToken { key: self.key.clone(), attempt: self.head.open_attempt() };
+            let token = AttemptToken::of(&self.key, &self.head);
             out.extend_from_slice(b",\"attempt_url\":");
             let _ = serde_json::to_writer(&mut *out, &urls.write(&token));
         }

@@ -17,6 +17,8 @@ use crate::breaker::{Breaker, Way};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// However long an answer asks for: the other tasks of the worker do not wait longer for it.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
 /// The state of one worker, or of one origin of bare URLs.
 #[derive(Debug)]
@@ -67,13 +69,14 @@ impl Gate {
         paused.max(self.breaker.lock().until()).after(LONGEST_PAUSE) > now
     }
 
-    /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers how long it is left alone.
+    /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers when the attempt may be made
+    /// again; the worker itself is left alone for at most five minutes.
     pub fn throttle(&self, now: Millis, after: Option<Duration>) -> Duration {
         let pause = after.unwrap_or_else(|| {
             let times = self.throttled.load(Ordering::Relaxed);
             FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_PAUSE)
         });
-        let until = now.after(pause).0;
+        let until = now.after(pause.min(LONGEST_ASKED)).0;
         // Answers that were open together count once: only the first of them finds the gate open.
         if self.paused_until.fetch_max(until, Ordering::Relaxed) <= now.0 {
             self.throttled.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +221,9 @@ mod tests {
         assert_eq!(gate.throttle(now, None), Duration::from_secs(1));
         assert_eq!(gate.throttle(now, Some(Duration::from_secs(300))), Duration::from_secs(300));
         assert_eq!(gate.paused(now), Some(now.after(Duration::from_secs(300))));
+        // The attempt waits as long as the answer says, the worker's other tasks do not.
+        assert_eq!(gate.throttle(now, Some(Duration::from_secs(86_400))), Duration::from_secs(86_400));
+        assert_eq!(gate.paused(now), Some(now.after(LONGEST_ASKED)));
     }
 
     #[tokio::test]

@@ -114,7 +114,7 @@ impl Attempt<'_> {
         }
         // Who gets a callback is no worker: it has nothing to report.
         if let Some(urls) = options.attempt_urls.as_ref().filter(|_| spec.callback.is_none()) {
-            let token = AttemptToken { key: self.key.clone(), attempt: head.open_attempt() };
+            let token = AttemptToken::of(self.key, head);
             set(&mut lines, &ATTEMPT_URL, &urls.write(&token));
         }
         if head.flags.has(Flags::RESUMED) {
@@ -167,11 +167,14 @@ pub(crate) fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
 pub fn answer(pushed: Pushed) -> Answer {
     match pushed.outcome {
         Ok(response) => {
-            let text = |name: &HeaderName| response.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let bytes = |name: &HeaderName| response.headers.get(name).map(http::HeaderValue::as_bytes);
+            // What is no text is there all the same, and junk.
+            let text = |name: &HeaderName| bytes(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let content_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             Answer::Response {
                 status: response.status.as_u16(),
                 headers: AnswerHeaders {
-                    content_type: text(&CONTENT_TYPE),
+                    content_type: content_type.map(str::to_owned),
                     retry_after: text(&RETRY_AFTER),
                     lovage_outcome: text(&HeaderName::from_static("lovage-outcome")),
                     lovage_lease: text(&HeaderName::from_static("lovage-lease")),

@@ -124,8 +124,9 @@ fn without_end() -> RawOutcome {
 /// Whether an answer with these headers is a stream of lines.
 fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    let no_outcome = headers.get(&LOVAGE_OUTCOME).is_none_or(|value| value.as_bytes().trim_ascii().is_empty());
     let essence = text(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    status == StatusCode::OK && essence.eq_ignore_ascii_case(ndjson::CONTENT_TYPE) && text(&LOVAGE_OUTCOME).is_empty()
+    status == StatusCode::OK && essence.eq_ignore_ascii_case(ndjson::CONTENT_TYPE) && no_outcome
 }
 
 /// What a stream means that was collected as a whole, because it came compressed.

@@ -56,7 +56,11 @@ mod tests {
         let store = || MemoryStore::new(MemoryOptions::new(MemoryClock::manual(Millis(1))));
         let (one, other) = (store(), store());
         let key = TaskKey::new(Ns::DEFAULT, TaskId::parse("a").unwrap());
-        let token = AttemptToken { key, attempt: Attempt { number: 1, generation: 0, session: SessionId(7) } };
+        let token = AttemptToken {
+            key,
+            attempt: Attempt { number: 1, generation: 0, session: SessionId(7) },
+            created: lovage_core::Millis(5),
+        };
         let (first, again) = tokio::join!(ensure_attempt_key(&one), ensure_attempt_key(&one));
         let text = first.unwrap().write(&token);
         assert_eq!(again.unwrap().read(&text), Some(token.clone()));

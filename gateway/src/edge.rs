@@ -176,7 +176,13 @@ fn method_label(method: &Method) -> &'static str {
 
 /// Any path that is no route.
 pub(crate) async fn no_route(request: Request) -> Refusal {
-    let shown: String = request.uri().path().chars().take(200).collect();
+    let path = request.uri().path();
+    if path.starts_with("/v1/attempts/") {
+        // The path is a secret.
+        let verbs = "heartbeat, progress, complete, fail, snooze, spawn, replace and logs";
+        return Refusal::new(Code::RouteUnknown, format!("the URL of an attempt ends with a verb: {verbs}"));
+    }
+    let shown: String = path.chars().take(200).collect();
     Refusal::new(Code::RouteUnknown, format!("there is no route `{shown}`"))
 }
 

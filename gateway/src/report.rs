@@ -30,12 +30,16 @@ pub(crate) struct Standing {
 impl App {
     /// Lets a report happen to its task; durable when this returns. `mark` tells it from others (`report::mark`).
     pub(crate) async fn report(&self, token: &AttemptToken, report: &Report, mark: u64) -> Result<Standing, Refusal> {
-        let AttemptToken { key, attempt } = token;
+        let AttemptToken { key, attempt, created } = token;
         let parts = Parts { body: true, result: false, attempts: true };
         for _ in 0..TRIES {
             let (p, stored) = self.find(key, parts).await?.ok_or_else(|| superseded(*attempt))?;
             let (spec, _) = taken_apart(&stored)?;
             let (now, was) = (self.now(), stored.head);
+            if was.created != *created {
+                // Another task that got the id of the deleted one.
+                return Err(superseded(*attempt));
+            }
             let entries: Vec<AttemptEntry> = stored.attempts.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
             if entries.iter().any(|entry| entry.number == attempt.number && entry.report == Some(mark)) {
                 return Ok(self.standing(Some(&was), &spec, *attempt));

@@ -75,8 +75,9 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     let policy = config.policy(mode == Mode::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
     let attempt_key = lovage_gateway::ensure_attempt_key(&*storage.store).await.context("cannot make the key of attempt URLs")?;
-    let (auth, new_key) = auth(mode, &config, &storage).await?;
+    // Before a key is made that is shown only once: a start that fails here would swallow it.
     let listener = listen(&config).await?;
+    let (auth, new_key) = auth(mode, &config, &storage).await?;
     let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
     storage.sign(data_dir.as_deref(), &url);
     if config.public_url.is_none() && config.listen.ip().is_unspecified() {

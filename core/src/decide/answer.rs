@@ -7,7 +7,6 @@ use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
 use crate::outcome::{DEFAULT_LEASE, MAX_LEASE, Outcome, Then};
-use crate::redact::pass_on;
 use crate::retry::{MAX_RETRY_AFTER, Verdict};
 use crate::signature::Draft;
 use crate::state::{Reason, State};
@@ -151,7 +150,19 @@ impl Task<'_> {
         let mut draft = replacement;
         let spec = &mut draft.spec;
         self.inherit(&mut spec.labels);
-        pass_on(&self.spec.redact, &mut spec.redact, None);
+        // What was hidden stays hidden, also in what earlier attempts have left.
+        let hidden: Vec<String> = self.spec.redact.iter().filter(|pointer| !spec.redact.contains(pointer)).cloned().collect();
+        spec.redact.extend(hidden);
+        // Who waits for this task waits for what takes its place.
+        if spec.callbacks.is_empty() {
+            spec.callbacks.clone_from(&self.spec.callbacks);
+        }
+        if spec.link.is_empty() {
+            spec.link.clone_from(&self.spec.link);
+        }
+        if spec.link_error.is_empty() {
+            spec.link_error.clone_from(&self.spec.link_error);
+        }
         spec.parent.clone_from(&self.spec.parent);
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);

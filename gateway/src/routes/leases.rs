@@ -142,7 +142,7 @@ fn show(app: &App, taken: Taken) -> Item {
         kwargs: Box<RawValue>,
     }
     let Taken { key, head, spec, body, children } = taken;
-    let token = AttemptToken { key: key.clone(), attempt: head.open_attempt() };
+    let token = AttemptToken::of(&key, &head);
     let mut item = Item {
         id: key.id.to_string(),
         task: spec.task.clone(),

@@ -18,6 +18,7 @@ on_both_stores!(
     a_reporting_parent_waits_for_its_children,
     a_reporting_parent_starts_detached_children_once,
     a_reported_replacement_keeps_the_id,
+    a_replacement_keeps_who_waits_and_what_is_hidden,
     logs_are_kept_with_the_attempt,
     a_report_over_an_open_connection_counts,
     a_worker_learns_of_its_limits_and_cancels,
@@ -40,7 +41,7 @@ pub async fn accepted(site: &Site, id: &str, attempt: u32) -> String {
 
 fn attempt_url(site: &Site, id: &str, attempt: u32) -> String {
     let calls = site.worker.received_for(id);
-    calls.iter().find(|call| call.attempt == attempt).expect("it was called").header("lovage-attempt-url").to_owned()
+    calls.iter().rfind(|call| call.attempt == attempt).expect("it was called").header("lovage-attempt-url").to_owned()
 }
 
 /// A new task of a worker that accepts it for an hour, and where it reports.
@@ -199,6 +200,21 @@ async fn a_reported_replacement_keeps_the_id(store: Store) {
     assert_eq!(told(&record, &["state", "generation", "result"]), [&json!("succeeded"), &json!(1), &json!("done")]);
     let signature = [json!("other"), json!("slow"), json!(["new"]), json!({"a": "b"})];
     assert_eq!(told(&record, &["task", "queue", "args", "labels"]), signature.iter().collect::<Vec<_>>());
+}
+
+async fn a_replacement_keeps_who_waits_and_what_is_hidden(store: Store) {
+    let site = accepting(store).await;
+    site.worker.on("other", Reply::json(&json!("done"))).on("after", Reply::json(&json!(null)));
+    let signature = json!({"task": "t", "kwargs": {"password": "secret"}, "redact": ["/kwargs/password"],
+        "link": {"task": "after"}});
+    let (id, url) = accepted_task(&site, &signature).await;
+    let body = r#"{"replacement": {"task": "other", "kwargs": {"password": "secret"}}}"#;
+    assert_eq!(report(&site, &url, "replace", body).await.status, 200);
+    let record = site.wait_final(&id).await;
+    assert_eq!(told(&record, &["state", "kwargs"]), [&json!("succeeded"), &json!({"password": "[redacted]"})]);
+    let linked = |call: &Call| call.task == "after";
+    let calls = site.worker.wait_until("the call of the link", PATIENCE, |calls| calls.iter().any(linked)).await;
+    assert_eq!(calls.iter().find(|call| linked(call)).unwrap().json()["args"], json!(["done"]));
 }
 
 async fn logs_are_kept_with_the_attempt(store: Store) {

@@ -11,6 +11,7 @@ on_both_stores!(
     every_report_counts_once,
     a_forged_token_is_unknown,
     a_token_reaches_its_own_task_only,
+    a_token_does_not_reach_the_next_task_with_its_id,
     a_lost_attempt_is_superseded,
     a_task_that_ended_otherwise_takes_no_report,
     a_second_attempt_supersedes_the_first,
@@ -115,6 +116,18 @@ async fn a_token_reaches_its_own_task_only(store: Store) {
         assert_eq!(report(&site, &url, verb, body).await.status, 200, "{verb}");
     }
     assert_eq!(site.task(&bystander).await, before);
+}
+
+async fn a_token_does_not_reach_the_next_task_with_its_id(store: Store) {
+    let site = accepting(store).await;
+    let (id, old) = accepted_task(&site, &json!({"task": "t", "id": "order-1"})).await;
+    assert_eq!(site.post(&format!("/v1/tasks/{id}/cancel"), &json!({"mode": "hard"})).await.status, 200);
+    site.wait_final(&id).await;
+    assert_eq!(site.delete(&format!("/v1/tasks/{id}")).await.status, 204);
+    let (_, new) = accepted_task(&site, &json!({"task": "t", "id": "order-1"})).await;
+    assert_ne!(old, new);
+    all_refused(&site, &id, &old, 410, "attempt_superseded").await;
+    assert_eq!(report(&site, &new, "complete", "1").await.status, 200);
 }
 
 async fn a_lost_attempt_is_superseded(store: Store) {

@@ -89,7 +89,7 @@ pub fn all() -> Vec<Behaviour> {
         charged(
             "junk-lease",
             answers(
-                ["", "for ever", "-5m", "0", "99999999999999999999999"]
+                ["", "for ever", "-5m", "0", "99999999999999999999999", "\u{1F600}"]
                     .map(|lease| format!("HTTP/1.1 202 Accepted\r\nlovage-lease: {lease}\r\ncontent-length: 0\r\n\r\n")),
             ),
             &["BadLease"],
@@ -126,7 +126,7 @@ fn junk_outcomes() -> Vec<Bytes> {
 fn bomb() -> Bytes {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
     for _ in 0..32 {
-        packer.write_all(&[0; 1 << 20]).unwrap();
+        packer.write_all(&vec![0; 1 << 20]).unwrap();
     }
     let packed = packer.finish().unwrap();
     let mut bytes = format!("{PLAIN}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", packed.len()).into_bytes();
