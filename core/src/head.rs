@@ -148,6 +148,13 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether this is the same state of the same task as `was`. A version is given once in the life of a task, an order of
+    /// acceptance to one task of a partition, so nothing else need be compared: a task that was forgotten and made anew
+    /// under its id is another one, whatever its version.
+    pub fn is_still(&self, was: &Self) -> bool {
+        (self.version, self.seq) == (was.version, was.seq)
+    }
+
     /// Packs into the format that Redis keeps.
     pub fn pack(&self) -> [u8; HEAD_BYTES] {
         let mut out = [0u8; HEAD_BYTES];

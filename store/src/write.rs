@@ -88,7 +88,8 @@ pub enum Inserted {
 pub struct Claim {
     /// The task.
     pub key: TaskKey,
-    /// The head that it must still have (compared by version), from which the store knows the old placement.
+    /// The head that it must still have (see [`Head::is_still`]), from which the store knows the old placement. A store may
+    /// compare all of it: whoever makes up the rest may be refused.
     pub was: Head,
     /// The head after: running, attempt and version one higher.
     pub head: Head,
@@ -101,7 +102,7 @@ pub struct Claim {
 pub enum Claimed {
     /// Running now; this is its body.
     Ok(Bytes),
-    /// The task has another version or is gone; nothing was changed.
+    /// The task has another head or is gone; nothing was changed.
     Stale,
 }
 
@@ -110,7 +111,8 @@ pub enum Claimed {
 pub struct Commit {
     /// The task.
     pub key: TaskKey,
-    /// The head that it must still have (compared by version), from which the store knows the old placement.
+    /// The head that it must still have (see [`Head::is_still`]), from which the store knows the old placement. A store may
+    /// compare all of it: whoever makes up the rest may be refused.
     pub was: Head,
     /// The head after, or `None` to delete the record with all its parts.
     pub head: Option<Head>,
@@ -174,7 +176,7 @@ pub enum Effect {
 pub enum Committed {
     /// Applied.
     Ok,
-    /// The task has another version: this is its head now, or it is gone. Nothing was changed.
+    /// The task has another head, this one, or is gone. Nothing was changed.
     Stale(Option<Head>),
     /// A key that the task or a spawned one would take belongs to another task. Nothing was changed.
     Conflict {

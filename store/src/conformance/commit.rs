@@ -4,8 +4,8 @@ use bytes::Bytes;
 use lovage_core::{Ns, State};
 
 use super::Fixture;
-use super::kit::{Kit, LONG, SESSION, Task, ended, next};
-use crate::{Commit, Committed, Effect, Index, Insert, Mode, Stored, Sync};
+use super::kit::{Kit, LONG, SESSION, Task, ended, lane, next};
+use crate::{Claim, Claimed, Commit, Committed, Effect, Index, Insert, Mode, OnExists, Stored, Sync};
 
 fn succeed(kit: &Kit<'_>, task: &Task) -> Commit {
     task.commit(Some(ended(&task.head, State::Succeeded, kit.now(), LONG)))
@@ -87,6 +87,27 @@ pub async fn a_deleted_id_starts_anew(fixture: &dyn Fixture) {
     let expected = Stored { head: second.head, body: Some(Bytes::from_static(b"new")), result: None, attempts: Vec::new() };
     assert_eq!(kit.whole(&second.key).await, Some(expected));
     assert_eq!(kit.scan_keys(&Index::Members { root: root.key }, 10).await, []);
+}
+
+/// A task that was made anew under its id is not taken for the one that was there, though its version is the same; nor is
+/// any other task.
+pub async fn another_task_is_not_changed(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let first = kit.put(kit.client_task(0)).await;
+    kit.committed(&first, first.commit(None)).await;
+    let anew = kit.task_in(lane(Ns::DEFAULT, "mail", "demo"));
+    let second = kit.put(Insert { key: first.key.clone(), exists: OnExists::Return, ..anew }).await;
+    let other = kit.put(kit.task()).await;
+    assert_eq!((first.head.version, second.head.version), (other.head.version, other.head.version));
+    let token = kit.token().await;
+    for was in [&first.head, &other.head] {
+        let mut change = second.change(|head| head.priority = 9);
+        change.was = was.clone();
+        assert_eq!(kit.commit(vec![change]).await, [Committed::Stale(Some(second.head.clone()))]);
+        let claim = Claim { was: was.clone(), ..second.claim(SESSION) };
+        assert_eq!(kit.store.claim(kit.p, &token, SESSION, vec![claim]).await.unwrap(), [Claimed::Stale]);
+    }
+    assert_eq!(kit.head(&second.key).await, Some(second.head));
 }
 
 /// A result is stored, replaced, left alone, and removed.

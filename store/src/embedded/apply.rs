@@ -200,11 +200,14 @@ impl Apply<'_, '_> {
     }
 
     fn claim(&mut self, item: &Claim, changes: &mut Changes) -> rusqlite::Result<Claimed> {
-        let Ok(was) = self.change(&item.key, &item.was, Some(&item.head))? else { return Ok(Claimed::Stale) };
+        let was = &item.was;
+        if !self.rewrite(&item.key.to_bytes(), was, Some(&item.head))? {
+            return Ok(Claimed::Stale);
+        }
         let seq = was.seq;
-        self.leave_barrier(&was, Some(&item.head))?;
+        self.leave_barrier(was, Some(&item.head))?;
         let queue = self.books.queue(item.key.ns, &item.queue);
-        changes.add(&item.key, (queue, queue), Some(&was), Some(Head { seq, ..item.head.clone() }));
+        changes.add(&item.key, (queue, queue), Some(was), Some(Head { seq, ..item.head.clone() }));
         if let Some(body) = self.bodies.take(seq) {
             return Ok(Claimed::Ok(body));
         }
@@ -232,18 +235,18 @@ impl Apply<'_, '_> {
     }
 
     fn commit_parts(&mut self, item: &Commit, changes: &mut Changes) -> rusqlite::Result<Committed> {
-        let was = match self.change(&item.key, &item.was, item.head.as_ref())? {
-            Ok(was) => was,
-            Err(stored) => return Ok(Committed::Stale(stored)),
-        };
+        let was = &item.was;
+        if !self.rewrite(&item.key.to_bytes(), was, item.head.as_ref())? {
+            return self.head(&item.key).map(Committed::Stale);
+        }
         let seq = was.seq as i64;
         let queue = self.books.queue(item.key.ns, &item.queue);
         let next = item.moves_to().map_or(queue, |lane| {
             self.books.define(lane.id(), lane);
             self.books.queue(lane.ns, &lane.queue)
         });
-        changes.add(&item.key, (queue, next), Some(&was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
-        self.leave_barrier(&was, item.head.as_ref())?;
+        changes.add(&item.key, (queue, next), Some(was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
+        self.leave_barrier(was, item.head.as_ref())?;
         let s = &mut *self.statements;
         if item.head.is_none() {
             self.bodies.take(was.seq);
@@ -322,20 +325,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// Rewrites or deletes a head if it still has the version of `was`, and returns the head that was stored; else the
-    /// inner error is the stored head. The place named by `was` is tried first; it is only believed when key, state
-    /// and lane agree, so a wrong `was` costs a second look but never touches another task.
-    fn change(&mut self, key: &TaskKey, was: &Head, now: Option<&Head>) -> rusqlite::Result<Result<Head, Option<Head>>> {
-        let bytes = key.to_bytes();
-        if self.rewrite(&bytes, was, now)? {
-            return Ok(Ok(was.clone()));
-        }
-        match self.head(key)? {
-            Some(stored) if stored.version == was.version && self.rewrite(&bytes, &stored, now)? => Ok(Ok(stored)),
-            other => Ok(Err(other)),
-        }
-    }
-
+    /// Rewrites or deletes a head if it is still `was`.
     fn rewrite(&mut self, key: &[u8], was: &Head, now: Option<&Head>) -> rusqlite::Result<bool> {
         let s = &mut *self.statements;
         if let Some(head) = now {

@@ -216,20 +216,6 @@ async fn one_process_at_a_time_and_no_newer_format() {
 
 /// Head and key are checked together: a head of one task never changes another.
 #[tokio::test]
-async fn a_head_of_another_task_changes_nothing() {
-    let fixture = Embedded::new();
-    let kit = Kit::new(&fixture).await;
-    let tasks = kit.put_all(vec![kit.task(), kit.task()]).await;
-    // The caller mixes up two tasks of the same version: the one that is named is changed, and keeps its own place.
-    let mut mixed = tasks[0].change(|head| head.priority = 9);
-    mixed.was = tasks[1].head.clone();
-    assert_eq!(kit.commit(vec![mixed]).await, [Committed::Ok]);
-    assert_eq!(kit.head(&tasks[1].key).await, Some(tasks[1].head.clone()));
-    let changed = kit.head(&tasks[0].key).await.unwrap();
-    assert_eq!((changed.priority, changed.seq), (9, tasks[0].head.seq));
-}
-
-#[tokio::test]
 async fn lanes_and_keys_are_tidied_away() {
     let fixture = Embedded::new();
     let kit = Kit::new(&fixture).await;

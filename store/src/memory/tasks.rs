@@ -130,7 +130,7 @@ impl Tasks {
     }
 
     fn commit_one(&mut self, now: Millis, item: Commit, rows: &mut Vec<FeedRow>) -> Committed {
-        if self.records.get(&item.key).is_none_or(|record| record.head.version != item.was.version) {
+        if self.records.get(&item.key).is_none_or(|record| !record.head.is_still(&item.was)) {
             return Committed::Stale(self.get(&item.key).map(|record| record.head.clone()));
         }
         let before = item.may_conflict().then(|| (self.clone(), rows.len()));
@@ -216,9 +216,9 @@ impl Tasks {
         self.put(key.clone(), record, rows);
     }
 
-    /// Takes a record out of the state if it still has the version of `was`.
+    /// Takes a record out of the state if its head is still `was`.
     fn take(&mut self, key: &TaskKey, was: &Head) -> Option<Record> {
-        if self.records.get(key)?.head.version != was.version {
+        if !self.records.get(key)?.head.is_still(was) {
             return None;
         }
         let record = self.records.remove(key)?;

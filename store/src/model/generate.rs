@@ -11,7 +11,7 @@ use lovage_core::{
 };
 
 use crate::conformance::kit::first_head;
-use crate::{Insert, KeyKind, KeyPut, OnExists};
+use crate::{Commit, Effect, Insert, KeyKind, KeyPut, OnExists};
 
 /// Longer than a sequence takes in real time, shorter than most steps of a clock that is moved by hand.
 pub(super) const LEASE: Duration = Duration::from_secs(1_800);
@@ -21,6 +21,17 @@ pub(super) const NAMESPACES: [Ns; 2] = [Ns(0), Ns(9)];
 pub(super) const SESSIONS: [SessionId; 3] = [SessionId(1), SessionId(0x00aa_0000_0000_0002), SessionId(u64::MAX)];
 /// The keys that inserts take.
 pub(super) const KEYS: [&[u8]; 3] = [b"a", b"b:\0", b"\xff"];
+
+impl Commit {
+    /// Whether the wait of this task may be over with the change.
+    pub(super) fn may_wake(&self, key: &TaskKey) -> bool {
+        self.effects.iter().any(|effect| match effect {
+            Effect::Arrive { barrier, .. } => barrier == key,
+            Effect::Barrier { members } => *members == 0 && self.key == *key,
+            Effect::Spawn(_) | Effect::TakeKey(_) | Effect::FreeKey { .. } => false,
+        })
+    }
+}
 
 /// The source of everything random in a sequence.
 pub(super) struct Source {

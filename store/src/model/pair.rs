@@ -22,9 +22,8 @@ pub(super) struct Pair {
     pub(super) model: MemoryStore,
     pub(super) p: Partition,
     pub(super) source: Source,
-    /// The store's own `seq` of each task; everything else about a head is taken from the model.
-    pub(super) seqs: BTreeMap<TaskKey, u64>,
-    pub(super) last_seq: u64,
+    /// The store's own `seq` for each of the model's; everything else about a head is taken from the model.
+    pub(super) seqs: BTreeMap<u64, u64>,
     /// Every key that was ever used.
     pub(super) keys: BTreeSet<TaskKey>,
     /// Tokens that the store has given.
@@ -62,7 +61,6 @@ impl Pair {
             p,
             source: Source::new(seed, p, caps.partitions),
             seqs: BTreeMap::new(),
-            last_seq: 0,
             keys: BTreeSet::new(),
             tokens: BTreeSet::new(),
             model_tokens: BTreeSet::new(),
@@ -110,8 +108,31 @@ impl Pair {
     }
 
     /// The head that the store must have where the model has this one.
-    pub(super) fn theirs(&self, key: &TaskKey, head: &Head) -> Head {
-        Head { seq: self.seqs.get(key).copied().unwrap_or_default(), ..head.clone() }
+    pub(super) fn theirs(&self, head: &Head) -> Head {
+        Head { seq: self.seqs.get(&head.seq).copied().unwrap_or_default(), ..head.clone() }
+    }
+
+    /// The head by which the store knows the task where the model has `head`. One that was woken bears the time of that call,
+    /// see [`timeless`].
+    pub(super) async fn their_guard(&mut self, key: &TaskKey, head: &Head) -> Result<Head, String> {
+        let mut guard = self.theirs(head);
+        if self.timeless(head) != *head {
+            self.settle().await?;
+            let stored = ok("heads", self.store.heads(self.p, std::slice::from_ref(key)).await)?.remove(0);
+            guard.deadline = stored.filter(|stored| stored.is_still(&guard)).map_or(guard.deadline, |stored| stored.deadline);
+        }
+        Ok(guard)
+    }
+
+    /// Notes the order of acceptance that the store gave a task where the model gave it `model`. Both number the same tasks
+    /// in the same order, and a task once.
+    pub(super) fn numbered(&mut self, model: u64, seq: u64) -> Result<(), String> {
+        let before = self.seqs.range(..model).next_back().is_none_or(|(_, before)| *before < seq);
+        let after = self.seqs.range(model + 1..).next().is_none_or(|(_, after)| seq < *after);
+        if !(before && after) || *self.seqs.entry(model).or_insert(seq) != seq {
+            return Err(format!("{seq} is not in order where the model has {model}: {:?}", self.seqs));
+        }
+        Ok(())
     }
 
     /// A head as it is compared: see [`timeless`].
@@ -127,7 +148,7 @@ impl Pair {
         let expected =
             audit(&self.model, self.p, &Known::new(lanes, self.model_start)).await.map_err(|e| format!("the model: {e}"))?;
         let heads: Heads = heads.iter().map(|(key, head)| (key.clone(), self.timeless(head))).collect();
-        let expected: Heads = expected.iter().map(|(key, head)| (key.clone(), self.timeless(&self.theirs(key, head)))).collect();
+        let expected: Heads = expected.iter().map(|(key, head)| (key.clone(), self.timeless(&self.theirs(head)))).collect();
         same("all heads", &heads, &expected)?;
         for key in self.keys.clone() {
             self.compare_record(&key).await?;
@@ -150,19 +171,13 @@ impl Pair {
         Ok(())
     }
 
-    /// That a head of the store is the one the model has; one that was never stored has no `seq` to compare.
-    pub(super) fn compare_head(
-        &self,
-        what: &str,
-        key: &TaskKey,
-        found: Option<&Head>,
-        expected: Option<&Head>,
-    ) -> Result<(), String> {
+    /// That a head of the store is the one the model has.
+    pub(super) fn compare_head(&mut self, what: &str, found: Option<&Head>, expected: Option<&Head>) -> Result<(), String> {
         let plain = |head: &Head| bare(&self.timeless(head));
         same(what, &found.map(plain), &expected.map(plain))?;
-        match (found, self.seqs.get(key)) {
-            (Some(found), Some(seq)) => same(&format!("seq in {what}"), &found.seq, seq),
-            _ => Ok(()),
+        match found.zip(expected) {
+            Some((found, expected)) => self.numbered(expected.seq, found.seq).map_err(|order| format!("{what}: {order}")),
+            None => Ok(()),
         }
     }
 }

@@ -48,13 +48,13 @@ impl Pair {
         for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
             let what = format!("an answer to insert {mode:?} {items:?}");
             match (found, expected) {
-                (Inserted::Ok { seq }, Inserted::Ok { .. }) => self.stored(&item.key, *seq)?,
-                // The other of the same id may be in this batch and not be stored: then there is no `seq` yet.
+                (Inserted::Ok { seq }, Inserted::Ok { seq: model_seq }) => self.stored(&item.key, *model_seq, *seq)?,
+                // The other of the same id may be in this batch and not be stored: then its order means nothing.
                 (Inserted::Exists(found), Inserted::Exists(expected)) if mode == Mode::Atomic && refused => {
                     same(&what, &bare(&self.timeless(found)), &bare(&self.timeless(expected)))?;
                 }
                 (Inserted::Exists(found), Inserted::Exists(expected)) => {
-                    self.compare_head(&what, &item.key, Some(found), Some(expected))?;
+                    self.compare_head(&what, Some(found), Some(expected))?;
                 }
                 (
                     Inserted::Conflict { kind, entry, head },
@@ -65,7 +65,7 @@ impl Pair {
                         let plain = |head: &Head| bare(&self.timeless(head));
                         same(&what, &head.as_ref().map(plain), &model_head.as_ref().map(plain))?;
                     } else {
-                        self.compare_head(&what, &entry.task, head.as_ref(), model_head.as_ref())?;
+                        self.compare_head(&what, head.as_ref(), model_head.as_ref())?;
                     }
                 }
                 (found, expected) => same(&what, found, expected)?,
@@ -77,15 +77,10 @@ impl Pair {
         Ok(())
     }
 
-    /// Notes the order of acceptance that the store gave a task.
-    pub(super) fn stored(&mut self, key: &TaskKey, seq: u64) -> Result<(), String> {
-        if seq <= self.last_seq {
-            return Err(format!("seq {seq} came after {}", self.last_seq));
-        }
-        self.last_seq = seq;
-        self.seqs.insert(key.clone(), seq);
+    /// Notes a task that both stored, with the orders of acceptance that the model and the store gave it.
+    pub(super) fn stored(&mut self, key: &TaskKey, model_seq: u64, seq: u64) -> Result<(), String> {
         self.keys.insert(key.clone());
-        Ok(())
+        self.numbered(model_seq, seq)
     }
 
     /// Makes ordered changes visible: a durable write implies them.
@@ -104,7 +99,8 @@ impl Pair {
         let sync = if self.source.chance(40) { Sync::Ordered } else { Sync::Durable };
         let source = if self.source.chance(30) { lovage_core::SessionId(0) } else { self.source.pick(&SESSIONS) };
         let mut items: Vec<Commit> = Vec::new();
-        let mut after: BTreeMap<TaskKey, Head> = BTreeMap::new();
+        // What is known of tasks that an item names: their heads after it, or nothing for sure.
+        let mut after: BTreeMap<TaskKey, Option<Head>> = BTreeMap::new();
         for _ in 0..self.source.rng.usize(1..5) {
             let Some(key) = self.some_key() else { return self.insert().await };
             // Nobody can name the queue of a task that another item of the same call moves, or does not if it is refused.
@@ -115,21 +111,33 @@ impl Pair {
             if mode == Mode::Atomic && items.iter().any(|item| item.key == key) {
                 continue;
             }
-            let chained = after.get(&key).cloned().filter(|_| self.source.chance(70));
+            let chained = match after.get(&key) {
+                // Nobody can know the head of a task that an item before may have woken.
+                _ if items.iter().any(|item| item.may_wake(&key)) => continue,
+                Some(None) => continue,
+                Some(Some(head)) => Some(head.clone()).filter(|_| self.source.chance(70)),
+                None => None,
+            };
+            let first = !after.contains_key(&key);
+            let known = first || chained.is_some();
             let Some(was) = (match chained {
                 Some(head) => Some(head),
                 None => self.model_head(&key).await?,
             }) else {
                 continue;
             };
+            let version = was.version;
             let item = self.change(key, was, now).await?;
-            if let Some(head) = &item.head {
-                after.insert(item.key.clone(), head.clone());
+            if item.was.version == version {
+                after.insert(item.key.clone(), item.head.clone().filter(|_| known));
             }
             items.push(item);
         }
-        let before = self.children(&items).await?;
-        let theirs = items.iter().map(|item| self.their_commit(item)).collect();
+        let mut theirs = Vec::new();
+        for item in &items {
+            let head = item.head.as_ref().map(|head| self.theirs(head));
+            theirs.push(Commit { was: self.their_guard(&item.key, &item.was).await?, head, ..item.clone() });
+        }
         let found = self.store.commit(self.p, source, theirs, mode, sync).await;
         let expected = self.model.commit(self.p, source, items.clone(), mode, sync).await;
         let Some((found, expected)) = both("commit", found, expected)? else { return Ok(()) };
@@ -139,23 +147,22 @@ impl Pair {
             Sync::Ordered => self.unsettled |= applied,
             Sync::Durable => self.unsettled &= !applied,
         }
-        // A refusal may show a task that this very call spawned.
-        self.learn_spawned(&items, before).await?;
-        for (item, (found, expected)) in items.iter().zip(found.iter().zip(&expected)) {
+        self.learn_spawned(&items).await?;
+        for (found, expected) in found.iter().zip(&expected) {
             let what = format!("an answer to commit {mode:?} {items:?}");
             match (found, expected) {
+                // It may show a task that this very batch spawned, and then did not.
+                (Committed::Stale(found), Committed::Stale(expected)) if mode == Mode::Atomic => {
+                    let plain = |head: &Head| bare(&self.timeless(head));
+                    same(&what, &found.as_ref().map(plain), &expected.as_ref().map(plain))?;
+                }
                 (Committed::Stale(found), Committed::Stale(expected)) => {
-                    self.compare_head(&what, &item.key, found.as_ref(), expected.as_ref())?;
+                    self.compare_head(&what, found.as_ref(), expected.as_ref())?;
                 }
                 (found, expected) => same(&what, found, expected)?,
             }
         }
         Ok(())
-    }
-
-    fn their_commit(&self, item: &Commit) -> Commit {
-        let head = item.head.as_ref().map(|head| self.theirs(&item.key, head));
-        Commit { was: self.theirs(&item.key, &item.was), head, ..item.clone() }
     }
 
     pub(super) async fn claim(&mut self) -> Result<(), String> {
@@ -166,7 +173,7 @@ impl Pair {
             let Some(was) = self.model_head(&key).await? else { continue };
             // Mostly tasks that wait, once in a while any.
             if was.state.is_waiting() || self.source.chance(20) {
-                let was = if self.source.chance(15) { Head { version: was.version + 1, ..was } } else { was };
+                let was = if self.source.chance(15) { Head { version: was.version + 1_000_000, ..was } } else { was };
                 let queue = self.lane(&was).map_or("default".into(), |lane| lane.queue.as_str().into());
                 items.push(Claim { head: running(&was, session), was, queue, key });
             }
@@ -174,12 +181,12 @@ impl Pair {
         let nobody = || OwnToken("0:0:nobody".into());
         let given = given.filter(|_| !self.source.chance(10));
         let (token, model_token) = given.unwrap_or_else(|| (nobody(), nobody()));
-        let theirs = items.iter().map(|item| Claim {
-            was: self.theirs(&item.key, &item.was),
-            head: self.theirs(&item.key, &item.head),
-            ..item.clone()
-        });
-        let found = self.store.claim(self.p, &token, session, theirs.collect()).await;
+        let mut theirs = Vec::new();
+        for item in &items {
+            let was = self.their_guard(&item.key, &item.was).await?;
+            theirs.push(Claim { was, head: self.theirs(&item.head), ..item.clone() });
+        }
+        let found = self.store.claim(self.p, &token, session, theirs).await;
         let expected = self.model.claim(self.p, &model_token, session, items.clone()).await;
         let Some((found, expected)) = both("claim", found, expected)? else { return Ok(()) };
         same(&format!("the answer to claim {items:?}"), &found, &expected)

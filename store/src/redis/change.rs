@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::script::{CHANGE, Call};
 use super::value;
 use super::{general, insert};
-use crate::{Claim, Commit, Committed, Effect, Error, Insert, Mode, OwnToken, Result};
+use crate::{Claim, Commit, Committed, Effect, Insert, Mode, OwnToken, Result};
 
 /// A change as the script sees it; claims have none of the optional parts.
 struct Change<'a> {
@@ -195,73 +195,22 @@ impl Runs {
     }
 }
 
-/// How often a call is planned anew with the heads that are stored.
-const ROUNDS: usize = 5;
-
-/// An item that names the head it expects.
-pub(super) trait Guarded {
-    fn was(&mut self) -> &mut Head;
-}
-
-impl Guarded for Claim {
-    fn was(&mut self) -> &mut Head {
-        &mut self.was
-    }
-}
-
-impl Guarded for Commit {
-    fn was(&mut self) -> &mut Head {
-        &mut self.was
-    }
-}
-
-/// Sends the call that `plan` makes of `items`, and `more` in the same go, whose answer comes second.
-///
-/// A caller may know the version of a head and be wrong about the rest. Such a call has changed nothing; it is planned
-/// again from what is stored.
-pub(super) async fn apply<T: Guarded>(
+/// Sends a call about `count` items, and `more` in the same go, whose answer comes second.
+pub(super) async fn apply(
     link: &Link,
     names: &PartitionKeys,
-    items: &mut [T],
-    more: Option<&Cmd>,
-    plan: impl Fn(&[T]) -> Result<Call>,
+    call: &Call,
+    count: usize,
+    more: Option<Cmd>,
 ) -> Result<(Vec<Committed>, Value)> {
-    for _ in 0..ROUNDS {
-        let call = plan(items)?;
-        let answers = link.run(Kind::Write, call.script, call.command(&names.fixed), more.cloned()).await?;
-        let mut answers = answers.into_iter();
-        let answer = answers.next().unwrap_or_default();
-        let corrections = match read(answer, items.len())? {
-            Answer::Done(done) => return Ok((done, answers.next().unwrap_or_default())),
-            Answer::Wrong(corrections) => corrections,
-        };
-        for (i, head) in corrections {
-            if let Some(item) = items.get_mut(i) {
-                *item.was() = head;
-            }
-        }
-    }
-    Err(Error::Unavailable("the tasks of this call change all the time".into()))
+    let mut answers = link.run(Kind::Write, call.script, call.command(&names.fixed), more).await?.into_iter();
+    Ok((read(answers.next().unwrap_or_default(), count)?, answers.next().unwrap_or_default()))
 }
 
-enum Answer {
-    Done(Vec<Committed>),
-    /// Items whose stored heads have the expected version and are different.
-    Wrong(Vec<(usize, Head)>),
-}
-
-/// Reads the script's answer for `count` items.
-fn read(answer: Value, count: usize) -> Result<Answer> {
+/// Reads the script's answer about `count` items.
+fn read(answer: Value, count: usize) -> Result<Vec<Committed>> {
     if answer == Value::Int(1) {
-        return Ok(Answer::Done(vec![Committed::Ok; count]));
-    }
-    let list = value::list(answer)?;
-    if list.first() == Some(&Value::BulkString(b"W".to_vec())) {
-        let corrections = value::pairs(Value::Array(list.into_iter().skip(1).collect()))?;
-        let one = |(i, head)| {
-            Ok(((value::number(i)? as usize).saturating_sub(1), read_head(&value::bytes(head)?.unwrap_or_default())?))
-        };
-        return corrections.into_iter().map(one).collect::<Result<_>>().map(Answer::Wrong);
+        return Ok(vec![Committed::Ok; count]);
     }
     let one = |answer| match answer {
         Value::Int(1) => Ok(Committed::Ok),
@@ -270,5 +219,5 @@ fn read(answer: Value, count: usize) -> Result<Answer> {
         Value::Array(conflict) => general::read_conflict(conflict),
         other => Ok(Committed::Stale(value::bytes(other)?.map(|head| read_head(&head)).transpose()?)),
     };
-    list.into_iter().map(one).collect::<Result<_>>().map(Answer::Done)
+    value::list(answer)?.into_iter().map(one).collect()
 }

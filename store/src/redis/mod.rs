@@ -185,7 +185,7 @@ impl Store for RedisStore {
         part.inserts.submit(SessionId(0), items, mode).await
     }
 
-    async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, mut items: Vec<Claim>) -> Result<Vec<Claimed>> {
+    async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, items: Vec<Claim>) -> Result<Vec<Claimed>> {
         let names = &self.part(p, items.len())?.names;
         if own.0.is_empty() {
             return Err(Error::Fenced);
@@ -198,8 +198,8 @@ impl Store for RedisStore {
         let keys: Vec<_> = items.iter().map(|item| item.key.clone()).collect();
         // The bodies follow in the same go rather than through the script, which would copy them twice.
         let bodies = read::bodies_command(names, &keys);
-        let plan = |items: &[Claim]| change::claim(names, own, source, items);
-        let (moved, bodies) = change::apply(&self.link, names, &mut items, Some(&bodies), plan).await?;
+        let call = change::claim(names, own, source, &items)?;
+        let (moved, bodies) = change::apply(&self.link, names, &call, items.len(), Some(bodies)).await?;
         let bodies = read::read_bodies(bodies)?;
         // A record that was deleted in between has no body, and is as gone as one that was deleted before.
         let one = |(moved, body)| match (moved, body) {

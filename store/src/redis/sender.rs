@@ -49,15 +49,12 @@ impl Batched for Commit {
 }
 
 impl Calls<Commit> for Sender {
-    async fn send(&self, source: SessionId, mut items: Vec<Commit>, mode: Mode) -> Result<Vec<Committed>> {
-        let now = self.clock.now();
-        let plan = |items: &[Commit]| {
-            if general::is_needed(items) {
-                general::commit(&self.names, now, source, items, mode)
-            } else {
-                change::commit(&self.names, source, items, mode)
-            }
+    async fn send(&self, source: SessionId, items: Vec<Commit>, mode: Mode) -> Result<Vec<Committed>> {
+        let call = if general::is_needed(&items) {
+            general::commit(&self.names, self.clock.now(), source, &items, mode)?
+        } else {
+            change::commit(&self.names, source, &items, mode)?
         };
-        change::apply(&self.link, &self.names, &mut items, None, plan).await.map(|(answers, _)| answers)
+        change::apply(&self.link, &self.names, &call, items.len(), None).await.map(|(answers, _)| answers)
     }
 }

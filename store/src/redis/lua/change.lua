@@ -9,33 +9,24 @@
 --       lanes entered by moves {lane, definition, items}};
 --       2 feed prefix with the rows of all items;  3.. bodies, results, attempts.
 -- Answers 1 if all were applied, else a list: 1 applied | 2 gone | 3 aborted | the head that is stored instead.
--- If a head before has the stored version but is another one, its plan would leave the indexes wrong (its task was
--- deleted and made anew, say): then nothing is written, and the answer is {'W', item, stored head, …}.
+-- A guard is the whole head: no two states of a task have the same version, no two tasks of one id the same order of acceptance.
 local plan = cmsgpack.unpack(ARGV[1])
 local own, ids, before, after, atomic, repeats = plan[1], plan[2], plan[3], plan[4], plan[5] == 1, plan[6] == 1
 if own ~= '' and call('GET', KEYS[12]) ~= own then return redis.error_reply('FENCED another owner') end
 
 local n = #ids
 local stored = call('HMGET', HEADS, unpack(ids))
-local ok, all, some, latest, wrong = {}, true, false, {}, { 'W' }
+local ok, all, some, latest = {}, true, false, {}
 for i = 1, n do
   local id = ids[i]
   if repeats and latest[id] ~= nil then stored[i] = latest[id] end
-  local head = stored[i]
-  local same = head == before[i]
-  if not same and head and sub(head, 1, 8) == sub(before[i], 1, 8) then
-    wrong[#wrong + 1], wrong[#wrong + 2] = i, head
-    same = true
-  end
-  if same then
+  if stored[i] == before[i] then
     ok[i], some = true, true
     if repeats then latest[id] = after[i] ~= '' and after[i] end
   else
     ok[i], all = false, false
   end
 end
-
-if #wrong > 1 then return wrong end
 
 if some and (all or not atomic) then
   local parents = plan[11]

@@ -216,16 +216,11 @@ local function apply(item, does)
   end
 end
 
-local answers, all, wrong = {}, true, { 'W' }
+local answers, all = {}, true
 for i, item in ipairs(items) do
-  local stored, before = head_of(item[1]), item[2]
-  local same = stored == before
-  if not same and stored and sub(stored, 1, 8) == sub(before, 1, 8) then
-    wrong[#wrong + 1], wrong[#wrong + 2] = i, stored
-    same = true
-  end
+  local stored = head_of(item[1])
   local does, refusal = nil, stored or 2
-  if same then does, refusal = check(item) end
+  if stored == item[2] then does, refusal = check(item) end
   if does then
     apply(item, does)
     answers[i] = 1
@@ -233,8 +228,6 @@ for i, item in ipairs(items) do
     answers[i], all = refusal, false
   end
 end
-if #wrong > 1 then return wrong end
-
 if all or not atomic then
   for t = 1, #todo do todo[t]() end
   for field, delta in pairs(tallies) do
