@@ -286,6 +286,8 @@ impl Registry {
     /// Reads all documents and shows them to the owners. Answers when a secret of now runs out: then they must be read anew.
     pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<Option<Millis>> {
         let now = store.clock().now();
+        // Workers first: whoever finds a worker here finds all that was stored before it too.
+        let workers = all(store, DocKind::Worker).await?;
         let mut instances: AHashMap<(Ns, String), Vec<InstanceConfig>> = AHashMap::new();
         for doc in all(store, DocKind::Instance).await? {
             let (Some((worker, _)), Some(config)) = (doc.name.split_once('/'), read::<InstanceConfig>(&doc)) else { continue };
@@ -310,7 +312,7 @@ impl Registry {
                 snapshot.signers.insert(doc.ns, signer);
             }
         }
-        for doc in all(store, DocKind::Worker).await? {
+        for doc in workers {
             let Some(config) = read::<WorkerConfig>(&doc) else { continue };
             ends.extend(config.signing.iter().filter_map(|secret| secret.until));
             let registered = instances.remove(&(doc.ns, doc.name.clone())).unwrap_or_default();

@@ -7,6 +7,7 @@
 mod command_line;
 pub mod port;
 pub mod redis;
+pub mod signal;
 pub mod wait;
 
 pub use port::Port;

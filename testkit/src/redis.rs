@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::command_line::find_or_install;
 use crate::port::Port;
+use crate::signal::{self, Signal};
 
 /// Longest time from start to an answered PING; loading a large append-only file counts.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -152,12 +153,12 @@ impl Redis {
 
     /// Halts the process (SIGSTOP) without closing its connections: what a hung server looks like to clients.
     pub fn pause(&self) {
-        self.signal("STOP");
+        self.signal(Signal::STOP);
     }
 
     /// Lets a halted process go on.
     pub fn resume(&self) {
-        self.signal("CONT");
+        self.signal(Signal::CONT);
     }
 
     /// Sends one command on a connection of its own; arrays come back as lines. An error answer is an `Err`.
@@ -184,10 +185,8 @@ impl Redis {
         self.folder.path().join("redis.log")
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.pid().expect("the server runs").to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");
-        assert!(status.success(), "cannot send SIG{name} to redis-server");
+    fn signal(&self, signal: Signal) {
+        signal::send(self.pid().expect("the server runs"), signal);
     }
 
     fn launch(&mut self) {

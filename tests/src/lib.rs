@@ -20,6 +20,6 @@ pub mod worker;
 
 pub use binary::lovage_binary;
 pub use client::{Answer, Client};
-pub use lovage_testkit::{Fsync, Port, Redis, RedisOptions, eventually, wait_until};
+pub use lovage_testkit::{Fsync, Port, Redis, RedisOptions, eventually, signal, wait_until};
 pub use server::{Lovage, Setup};
 pub use worker::{Answered, Call, Flaky, Gate, Reply, Script, Worker};

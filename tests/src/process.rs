@@ -1,7 +1,6 @@
 //! What the kernel knows about a process: memory, processor time, open files. Read from `/proc`.
 
 use std::fs;
-use std::process::Command;
 
 /// Resident memory in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
@@ -26,12 +25,6 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
 /// Number of open file descriptors.
 pub(crate) fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count()
-}
-
-/// Sends a signal by name (`TERM`, `STOP`, …).
-pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill can be run");
-    assert!(status.success(), "cannot send SIG{name} to process {pid}");
 }
 
 fn memory(pid: u32, field: &str) -> u64 {

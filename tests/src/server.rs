@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use tempfile::TempDir;
 
+use lovage_testkit::signal::{self, Signal};
 use lovage_testkit::{Port, Redis, eventually};
 
 use crate::binary::lovage_binary;
@@ -215,17 +216,17 @@ impl Lovage {
 
     /// Asks the process to stop (SIGTERM) and returns at once.
     pub fn sigterm(&self) {
-        process::signal(self.pid(), "TERM");
+        signal::send(self.pid(), Signal::TERM);
     }
 
     /// Halts the process (SIGSTOP): its connections stay open and nothing moves.
     pub fn pause(&self) {
-        process::signal(self.pid(), "STOP");
+        signal::send(self.pid(), Signal::STOP);
     }
 
     /// Lets a halted process go on.
     pub fn unpause(&self) {
-        process::signal(self.pid(), "CONT");
+        signal::send(self.pid(), Signal::CONT);
     }
 
     /// Waits until the process has ended; panics with its output when it does not within 60 s.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lovage_tests::{Lovage, Port, eventually};
+use lovage_tests::{Lovage, Port, eventually, signal};
 use serde_json::{Value, json};
 
 /// A build may be waited for, and all the machine's processors may be busy.
@@ -77,9 +77,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let group = format!("-{}", self.0.id());
-        let _gone = Command::new("kill").args(["-KILL", "--", &group]).status();
-        let _reaped = self.0.wait();
+        signal::kill_group(&mut self.0);
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use lovage_tests::{Lovage, Port, lovage_binary, wait_until};
+use lovage_tests::{Lovage, Port, lovage_binary, signal, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -182,9 +182,7 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let group = format!("-{}", self.child.id());
-        let _gone = Command::new("kill").args(["-KILL", "--", &group]).status();
-        let _reaped = self.child.wait();
+        signal::kill_group(&mut self.child);
         if std::thread::panicking() {
             for name in ["out", "err", "background", "background.err"] {
                 eprintln!("{name} of the page's shell:\n{}", self.read(name));

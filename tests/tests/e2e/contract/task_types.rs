@@ -70,11 +70,12 @@ async fn spawned_and_linked_tasks_have_types_too(store: Store) {
         .on("parent", Reply::bytes("application/vnd.lovage.outcome+json", spawn.to_string()))
         .on("child", Reply::status(204))
         .on("linked", Reply::status(204));
-    site.serves(&["parent", "child", "linked"]).await;
     for task in ["child", "linked"] {
         let settings = json!({"queue": task, "unique": {"key": "one"}, "labels": {"typed": task}});
         site.put(&format!("/v1/task-types/{task}"), &settings).await;
     }
+    // Whoever pushes to this worker knows what was stored before it.
+    site.serves(&["parent", "child", "linked"]).await;
     site.submit(&json!({"task": "parent", "link": {"task": "linked"}})).await;
     for task in ["child", "linked"] {
         let found = eventually(task, PATIENCE, async || site.list(&format!("/v1/tasks?task={task}")).await.pop()).await;

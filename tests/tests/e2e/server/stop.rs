@@ -1,9 +1,10 @@
 //! How a server stops: in order, in time, and nothing is lost by it.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use lovage_tests::signal::{self, Signal};
 use lovage_tests::{Lovage, Reply, Worker, eventually};
 use serde_json::{Value, json};
 
@@ -87,8 +88,7 @@ async fn a_server_whose_log_nobody_reads_stops_too() {
     drop(child.stderr.take());
     eventually("a listening server", PATIENCE, async || fs::read_to_string(&out).ok().filter(|text| text.ends_with("\n\n")))
         .await;
-    let signal = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(signal.unwrap().success());
+    signal::send(child.id(), Signal::TERM);
     let ended = eventually("the end", PATIENCE, async || child.try_wait().unwrap()).await;
     assert_eq!(ended.code(), Some(0));
 }
