@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
+use lovage_core::asked::Follow;
 use lovage_core::decide::result_end;
 use lovage_core::problem::Code;
 use lovage_core::{Body, Flags, Head, Partition, Record, ResultValue, Spec, State, TaskKey};
@@ -26,6 +27,8 @@ pub(crate) const JSON: &str = "application/json";
 struct TaskView {
     #[serde(flatten)]
     record: Record,
+    #[serde(flatten)]
+    follow: Follow,
     #[serde(skip_serializing_if = "Option::is_none")]
     callbacks: Option<Vec<Told>>,
     links: Links,
@@ -128,7 +131,7 @@ fn shown(app: &App, key: &TaskKey, stored: &Stored, spec: &Spec, body: &Body, ca
     let content_type = String::from_utf8_lossy(&body.content_type);
     let record =
         summary(app, key, &stored.head, spec).with_result(result.as_ref()).with_payload(spec, &content_type, &body.payload);
-    TaskView { record, callbacks, links: Links::of(path_of(key)) }
+    TaskView { record, follow: Follow::of(spec), callbacks, links: Links::of(path_of(key)) }
 }
 
 /// Whether the time of a result has passed. The janitor may be late; what is over is not shown.
