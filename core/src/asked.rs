@@ -18,31 +18,30 @@ use crate::view::Shown;
 
 /// The rest of what was asked for, in the words of the API.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)] // as in `Spec`
 pub struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    method: Option<String>,
     /// Names only.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, Option<String>>,
+    headers: BTreeMap<String, Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eta: Option<String>,
+    eta: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unique: Option<Unique>,
+    unique: Option<Unique>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub debounce: Option<Debounce>,
+    debounce: Option<Debounce>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub batch: Option<Batching>,
+    batch: Option<Batching>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub immutable: bool,
+    immutable: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub ignore_result: bool,
+    ignore_result: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub result_ttl: Option<Dur>,
+    result_ttl: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Dur>,
+    retention: Option<Dur>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub redact: Vec<String>,
+    redact: Vec<String>,
 }
 
 impl Asked {
@@ -66,43 +65,42 @@ impl Asked {
 
 /// A link as it is shown: the signature that will become a task, without what it or its parent hides.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)] // as in `Spec`
 pub struct LinkView {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub task: Option<String>,
+    task: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    pub queue: String,
+    name: Option<String>,
+    queue: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
+    priority: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delay: Option<Dur>,
+    delay: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_in: Option<Dur>,
+    expires_in: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<String>,
+    expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub args: Option<Box<RawValue>>,
+    args: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kwargs: Option<Box<RawValue>>,
+    kwargs: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Box<RawValue>>,
+    payload: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub soft_time_limit: Option<Dur>,
+    soft_time_limit: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_limit: Option<Dur>,
+    time_limit: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_run: Option<Dur>,
+    max_run: Option<Dur>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetryPolicy>,
+    retry: Option<RetryPolicy>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     #[serde(flatten)]
-    pub asked: Asked,
+    asked: Asked,
     #[serde(flatten)]
-    pub follow: Follow,
+    follow: Follow,
 }
 
 /// What a task starts, and whom it tells.
@@ -110,13 +108,13 @@ pub struct LinkView {
 pub struct Follow {
     /// Tasks started after success.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub link: Vec<LinkView>,
+    link: Vec<LinkView>,
     /// Tasks started after final failure.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub link_error: Vec<LinkView>,
+    link_error: Vec<LinkView>,
     /// The addresses of its callbacks without their queries, where credentials may be.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub callback_urls: BTreeMap<&'static str, String>,
+    callback_urls: BTreeMap<&'static str, String>,
 }
 
 impl Follow {

@@ -55,7 +55,7 @@ pub(crate) async fn read(body: Body, headers: &HeaderMap, what: &str, limit: usi
     inflate::whole(coding, &packed, what, limit).await
 }
 
-/// Reads a body that says nothing: it must be empty or an empty object.
+/// Reads a body that says nothing: it must be empty, an empty object, or null.
 pub(crate) async fn read_none(app: &App, headers: &HeaderMap, body: Body) -> Result<(), Problem> {
     let bytes = read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
     if bytes.is_empty() {
@@ -63,6 +63,9 @@ pub(crate) async fn read_none(app: &App, headers: &HeaderMap, body: Body) -> Res
     }
     require_json(headers)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    if text.trim() == "null" {
+        return Ok(());
+    }
     let mut errors = Errors::default();
     for (name, _) in fields::document(text)? {
         errors.unknown("", &name, &[]);

@@ -45,11 +45,11 @@ struct WorkerView<'a> {
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
     status_map: StatusMap,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signing: Option<&'a str>,
     /// What this server sees of it now; no part of the document.
     paused_until: Option<String>,
     paused_because: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing: Option<&'a str>,
     version: Version,
 }
 
