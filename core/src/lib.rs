@@ -4,6 +4,7 @@
 //! arguments, so every rule can be tested at any instant and a simulation is decided by its seed.
 
 pub mod answer;
+pub mod asked;
 pub mod attempt;
 pub mod body;
 pub mod callback;

@@ -3,6 +3,7 @@
 //! A worker gets everything, and so do links, as their arguments: what is hidden in the parent stays hidden in them
 //! ([`pass_on`]). When in doubt more is hidden: what is no JSON has no places to point at, so it is hidden as a whole.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -52,6 +53,22 @@ impl Redaction {
     /// Whether this entry of a field is hidden, or the whole field.
     pub fn hides_entry(&self, field: &str, name: &str) -> bool {
         self.hides(field) || self.0.iter().any(|path| path.len() == 2 && path[0] == field && path[1] == name)
+    }
+
+    /// The labels as they may be shown.
+    pub fn labels(&self, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut shown = labels.clone();
+        for (name, value) in &mut shown {
+            if self.hides_entry("labels", name) {
+                HIDDEN.clone_into(value);
+            }
+        }
+        shown
+    }
+
+    /// The address as it may be shown.
+    pub fn url(&self, url: Option<&str>) -> Option<String> {
+        url.map(|url| if self.hides("url") { HIDDEN } else { url }.to_owned())
     }
 
     /// The paths within a field.

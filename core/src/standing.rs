@@ -43,9 +43,17 @@ pub struct Standing {
     pub paused_until: Option<Millis>,
 }
 
+impl Standing {
+    /// Until when nothing is sent to it, and why: `breaker` or `throttled`.
+    pub fn pause(&self) -> Option<(Millis, &'static str)> {
+        let why = if self.breaker == BreakerState::Open { "breaker" } else { "throttled" };
+        self.paused_until.map(|until| (until, why))
+    }
+}
+
 /// Who knows how workers are doing.
 pub trait Standings: Send + Sync {
-    /// The worker with this name; `None`: not known.
+    /// The worker with this name; `None`: not known, or nobody calls it.
     fn worker(&self, ns: Ns, name: &str, now: Millis) -> Option<Standing>;
 
     /// The origin (`https://host:port`) of bare URLs; `None`: nothing was sent there lately.

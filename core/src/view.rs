@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::answer::TaskError;
+use crate::asked::Asked;
 use crate::body::ResultValue;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, Head};
 use crate::id::TaskId;
-use crate::redact::{HIDDEN, Redaction};
+use crate::redact::Redaction;
 use crate::retry::RetryPolicy;
 use crate::spec::Spec;
 use crate::state::Reason;
@@ -101,6 +102,9 @@ pub struct Record {
     /// How long an attempt may take in all after it was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_run: Option<Dur>,
+    /// The rest of what was asked for.
+    #[serde(flatten)]
+    pub asked: Asked,
     /// The task that spawned this one.
     pub parent: Option<String>,
     /// The first ancestor.
@@ -120,13 +124,6 @@ impl Record {
     /// what is added later, so that every view hides it.
     pub fn new(id: &TaskId, head: &Head, spec: &Spec) -> Self {
         let (retry, redaction) = (spec.retry(), Redaction::of(&spec.redact));
-        let mut labels = spec.labels.clone();
-        for (name, value) in &mut labels {
-            if redaction.hides_entry("labels", name) {
-                HIDDEN.clone_into(value);
-            }
-        }
-        let url = if redaction.hides("url") { spec.url.as_ref().map(|_| HIDDEN.to_owned()) } else { spec.url.clone() };
         let time = |t: crate::Millis| (t.0 != 0).then(|| t.rfc3339());
         let left = if head.state.is_final() { 0 } else { u32::from(retry.max_attempts.saturating_sub(head.budget)) };
         Self {
@@ -135,7 +132,7 @@ impl Record {
             state: head.state.as_str(),
             reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
             task: spec.task.clone(),
-            url,
+            url: redaction.url(spec.url.as_deref()),
             name: spec.name.clone(),
             queue: spec.queue().to_owned(),
             priority: head.priority,
@@ -156,11 +153,12 @@ impl Record {
             result: Some(RawValue::NULL.to_owned()),
             error: None,
             progress: None,
-            labels,
+            labels: redaction.labels(&spec.labels),
             retry,
             soft_time_limit: spec.soft_time_limit,
             time_limit: spec.time_limit(),
             max_run: spec.max_run,
+            asked: Asked::of(spec),
             parent: spec.parent.as_ref().map(ToString::to_string),
             root: spec.root.as_ref().map(ToString::to_string),
             callback: spec.callback,
@@ -188,27 +186,46 @@ impl Record {
     /// With the arguments or the payload, where they are JSON and small.
     #[must_use]
     pub fn with_payload(mut self, spec: &Spec, content_type: &str, payload: &Bytes) -> Self {
+        let shown = Shown::of(spec, content_type, payload, &self.redaction);
+        (self.args, self.kwargs, self.payload) = (shown.args, shown.kwargs, shown.payload);
+        self
+    }
+}
+
+/// The arguments or the payload of a task, where they are JSON and small.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// Positional arguments.
+    pub args: Option<Box<RawValue>>,
+    /// Named arguments.
+    pub kwargs: Option<Box<RawValue>>,
+    /// What is delivered as it is.
+    pub payload: Option<Box<RawValue>>,
+}
+
+impl Shown {
+    /// Those of a stored payload, as they may be shown.
+    pub fn of(spec: &Spec, content_type: &str, payload: &Bytes, redaction: &Redaction) -> Self {
         #[derive(serde::Deserialize)]
         struct Call {
             args: Box<RawValue>,
             kwargs: Box<RawValue>,
         }
-        if payload.len() > INLINE_BYTES {
-            return self;
-        }
+        let mut shown = Self::default();
         match spec.form {
+            _ if payload.len() > INLINE_BYTES => {}
             crate::spec::Form::Call => {
                 if let Ok(call) = serde_json::from_slice::<Call>(payload) {
-                    self.args = Some(self.redaction.value("args", call.args));
-                    self.kwargs = Some(self.redaction.value("kwargs", call.kwargs));
+                    shown.args = Some(redaction.value("args", call.args));
+                    shown.kwargs = Some(redaction.value("kwargs", call.kwargs));
                 }
             }
             crate::spec::Form::Verbatim if is_json(content_type) => {
-                self.payload = inline(payload).map(|payload| self.redaction.value("payload", payload));
+                shown.payload = inline(payload).map(|payload| redaction.value("payload", payload));
             }
             crate::spec::Form::Verbatim => {}
         }
-        self
+        shown
     }
 }
 
@@ -255,6 +272,7 @@ pub fn deeper_than(json: &[u8], limit: usize) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+    use crate::redact::HIDDEN;
     use crate::{Millis, NewTask, Ns};
 
     fn nested(levels: usize) -> String {

@@ -7,7 +7,8 @@ use crate::registry::{Registry, Worker};
 
 impl Standings for Registry {
     fn worker(&self, ns: Ns, name: &str, now: Millis) -> Option<Standing> {
-        self.named(ns, name).map(|worker| standing(&worker, now))
+        // Of one that takes its tasks itself nothing is known here.
+        self.named(ns, name).filter(|worker| !worker.config.pull).map(|worker| standing(&worker, now))
     }
 
     fn origin(&self, ns: Ns, origin: &str, now: Millis) -> Option<Standing> {

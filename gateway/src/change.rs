@@ -5,6 +5,7 @@ use lovage_core::{Body, Event, Head, Refusal as Decision, SessionId, State, Task
 use lovage_store::{Commit, Committed, Mode, Parts, Sync};
 
 use crate::app::App;
+use crate::documents::Precondition;
 use crate::problem::Refusal;
 use crate::view::taken_apart;
 
@@ -22,7 +23,12 @@ pub(crate) enum Changed {
 impl App {
     /// Lets `event` happen to a task; `None`: there is no such task.
     pub(crate) async fn happen(&self, key: &TaskKey, event: Event) -> Result<Option<Changed>, Refusal> {
-        self.change(key, |_, _| Ok(event.clone())).await
+        self.happen_if(key, Precondition::None, event).await
+    }
+
+    /// Lets `event` happen to a task that has the version that was asked for, else `version_mismatch`.
+    pub(crate) async fn happen_if(&self, key: &TaskKey, wanted: Precondition, event: Event) -> Result<Option<Changed>, Refusal> {
+        self.change(key, |head, _| wanted.check_version(Some(head.version)).map(|()| event.clone())).await
     }
 
     /// Lets happen to a task what `event` makes of its head and body as they are stored, each time that it looks.

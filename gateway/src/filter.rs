@@ -2,6 +2,7 @@
 
 use ahash::AHashSet;
 use lovage_core::problem::Problem;
+use lovage_core::redact::Redaction;
 use lovage_core::{Head, Millis, Ns, ResultValue, Spec, State, TaskError, TaskId, TaskKey, worker_mark};
 use lovage_store::ListQuery;
 
@@ -114,11 +115,14 @@ impl Filter {
             && self.worker.is_none_or(|worker| head.worker == worker)
     }
 
-    /// Whether a signature passes.
+    /// Whether a signature passes. What it hides matches nothing: a filter would tell whether a guess is right.
     pub(crate) fn passes_spec(&self, spec: &Spec) -> bool {
+        let redaction = Redaction::of(&spec.redact);
+        let shown = |key: &str| !redaction.hides_entry("labels", key);
         self.task.as_ref().is_none_or(|task| spec.task.as_ref() == Some(task))
             && self.queue.as_ref().is_none_or(|queue| spec.queue() == queue)
-            && self.labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+            && self.labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value) && shown(key))
+            && !(self.error_type.is_some() && redaction.hides_entry("error", "type"))
     }
 
     /// Whether an error passes.

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
+use lovage_core::asked::Follow;
 use lovage_core::decide::result_end;
 use lovage_core::problem::Code;
 use lovage_core::{Body, Flags, Head, Partition, Record, ResultValue, Spec, State, TaskKey};
@@ -26,9 +27,18 @@ pub(crate) const JSON: &str = "application/json";
 struct TaskView {
     #[serde(flatten)]
     record: Record,
+    #[serde(flatten)]
+    follow: Option<Follow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     callbacks: Option<Vec<Told>>,
     links: Links,
+}
+
+impl TaskView {
+    /// With what is started after it, and the callbacks that were made.
+    fn with(self, spec: &Spec, callbacks: Option<Vec<Told>>) -> Self {
+        Self { follow: Some(Follow::of(spec)), callbacks, ..self }
+    }
 }
 
 /// What is known at submit.
@@ -98,20 +108,20 @@ pub(crate) fn accepted(key: &TaskKey, head: &Head) -> Response {
 /// 200 with the record.
 pub(crate) fn record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
     let (spec, body) = taken_apart(stored)?;
-    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body, None)))
+    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body).with(&spec, None)))
 }
 
 /// 200 with the record and its callbacks.
 pub(crate) async fn whole_record(app: &App, key: &TaskKey, stored: &Stored) -> Result<Response, Refusal> {
     let (spec, body) = taken_apart(stored)?;
     let told = app.told(key, &spec).await?;
-    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body, told)))
+    Ok(with_etag(stored, &shown(app, key, stored, &spec, &body).with(&spec, told)))
 }
 
-/// The record as JSON.
+/// The record as JSON, as an event has it: without what is started after it.
 pub(crate) fn record_bytes(app: &App, key: &TaskKey, stored: &Stored) -> Result<Vec<u8>, Refusal> {
     let (spec, body) = taken_apart(stored)?;
-    serde_json::to_vec(&shown(app, key, stored, &spec, &body, None)).map_err(|_| damaged("a task's record"))
+    serde_json::to_vec(&shown(app, key, stored, &spec, &body)).map_err(|_| damaged("a task's record"))
 }
 
 fn with_etag(stored: &Stored, task: &TaskView) -> Response {
@@ -122,13 +132,13 @@ fn with_etag(stored: &Stored, task: &TaskView) -> Response {
     response
 }
 
-fn shown(app: &App, key: &TaskKey, stored: &Stored, spec: &Spec, body: &Body, callbacks: Option<Vec<Told>>) -> TaskView {
+fn shown(app: &App, key: &TaskKey, stored: &Stored, spec: &Spec, body: &Body) -> TaskView {
     let kept = stored.result.as_ref().filter(|_| !result_is_over(app, &stored.head, spec));
     let result = kept.and_then(ResultValue::decode);
     let content_type = String::from_utf8_lossy(&body.content_type);
     let record =
         summary(app, key, &stored.head, spec).with_result(result.as_ref()).with_payload(spec, &content_type, &body.payload);
-    TaskView { record, callbacks, links: Links::of(path_of(key)) }
+    TaskView { record, follow: None, callbacks: None, links: Links::of(path_of(key)) }
 }
 
 /// Whether the time of a result has passed. The janitor may be late; what is over is not shown.

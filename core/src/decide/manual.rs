@@ -135,6 +135,9 @@ impl Task<'_> {
         }
         let lane = spec.lane(self.key.ns);
         next.lane = lane.id();
+        if spec == *self.spec && next == self.step(self.head.state, self.head.reason) {
+            return Err(Refusal::Unchanged);
+        }
         let content_type = String::from_utf8_lossy(content_type);
         let body = Body::encode(&spec.encode(), &content_type, payload);
         let lane = (next.lane != self.head.lane).then_some(lane);

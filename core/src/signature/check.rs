@@ -18,6 +18,8 @@ use crate::time::Millis;
 use crate::units::Dur;
 use crate::view::is_json;
 
+/// Why an expiry is refused.
+pub(super) const NEVER_STARTS: &str = "is not later than the task's start: it would never be started";
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
 /// What signatures are checked against.
@@ -192,6 +194,14 @@ impl Rules<'_> {
         if s.expires_in.is_some() && s.expires_at.is_some() {
             errors.invalid("/expires_at", "cannot be given together with expires_in");
         }
+        // Only what is so whatever the time is: a request that is repeated later must not be refused because it is late.
+        let wait = s.delay.or(s.debounce.as_ref().filter(|debounce| debounce.max_wait.is_none()).map(|debounce| debounce.wait));
+        if s.expires_in.zip(wait).is_some_and(|(expires, wait)| expires <= wait) {
+            errors.invalid("/expires_in", NEVER_STARTS);
+        }
+        if s.expires_at.zip(s.eta).is_some_and(|(expires, eta)| expires <= eta) {
+            errors.invalid("/expires_at", NEVER_STARTS);
+        }
         let durations = [
             ("/expires_in", s.expires_in),
             ("/soft_time_limit", s.soft_time_limit),
@@ -215,6 +225,9 @@ impl Rules<'_> {
             }
         }
         if s.batch.is_some() {
+            if s.url.is_some() {
+                errors.invalid("/batch", "cannot be given together with url: only registered workers take tasks together");
+            }
             // One request carries them all: there is no place for what one of them wants to send apart.
             if !s.headers.is_empty() || s.method.is_some() {
                 errors.invalid("/batch", "cannot be given together with headers or method");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::check::NEVER_STARTS;
 use super::{Rules, json, labels, retry};
 use crate::event::{Patch, When};
 use crate::fields::{self, Errors};
@@ -47,6 +48,14 @@ impl Rules<'_> {
                 "retry" => patch.retry = Some(None),
                 other => errors.unknown("", other, &FIELDS),
             }
+        }
+        let never = match (patch.due, patch.expires) {
+            (Some(When::In(delay)), Some(When::In(expires))) if expires <= delay => Some("/expires_in"),
+            (Some(When::At(eta)), Some(When::At(expires))) if expires <= eta => Some("/expires_at"),
+            _ => None,
+        };
+        if let Some(at) = never.filter(|_| errors.is_empty()) {
+            errors.invalid(at, NEVER_STARTS);
         }
         errors.problem().map_or(Ok(patch), Err)
     }
@@ -93,6 +102,8 @@ mod tests {
             (r#"{"eta":"soon"}"#, "/eta"),
             (r#"{"eta":"2027-01-01T00:00:00Z","delay":1}"#, "/delay"),
             (r#"{"expires_in":0}"#, "/expires_in"),
+            (r#"{"expires_in":"1m","delay":"1m"}"#, "/expires_in"),
+            (r#"{"eta":"2027-01-01T00:00:00Z","expires_at":"2026-12-31T00:00:00Z"}"#, "/expires_at"),
             (r#"{"priority":10}"#, "/priority"),
             (r#"{"queue":"no good"}"#, "/queue"),
             (r#"{"labels":{"a b":"c"}}"#, "/labels/a b"),

@@ -179,3 +179,27 @@ fn children_are_checked_like_submits() {
         assert!(error.message.starts_with(message), "{}", error.message);
     }
 }
+
+#[test]
+fn a_task_that_could_never_start_is_refused_whatever_the_time_is() {
+    for (text, pointer) in [
+        (r#"{"task":"a","delay":"1h","expires_in":"1m"}"#, "/expires_in"),
+        (r#"{"task":"a","delay":"1m","expires_in":"1m"}"#, "/expires_in"),
+        (r#"{"task":"a","debounce":{"key":"k","wait":"2m"},"expires_in":"1m"}"#, "/expires_in"),
+        (r#"{"task":"a","eta":"2030-01-01T00:00:00Z","expires_at":"2029-01-01T00:00:00Z"}"#, "/expires_at"),
+        (r#"{"task":"a","eta":"2020-01-02T00:00:00Z","expires_at":"2020-01-01T00:00:00Z"}"#, "/expires_at"),
+        (r#"{"task":"a","link":{"task":"b","delay":"1h","expires_in":"1m"}}"#, "/link/expires_in"),
+    ] {
+        assert_eq!(pointers(text), [pointer], "{text}");
+    }
+    // What is merely late is taken, and expires.
+    for text in [
+        r#"{"task":"a","expires_at":"2020-01-01T00:00:00Z"}"#,
+        r#"{"task":"a","delay":"1h","expires_at":"2020-01-01T00:00:00Z"}"#,
+        r#"{"task":"a","eta":"2099-01-01T00:00:00Z","expires_in":"1s"}"#,
+        r#"{"task":"a","eta":"2020-01-01T00:00:00Z","expires_at":"2020-01-02T00:00:00Z"}"#,
+        r#"{"task":"a","debounce":{"key":"k","wait":"2m","max_wait":"2m"},"expires_in":"1m"}"#,
+    ] {
+        check(text).unwrap();
+    }
+}

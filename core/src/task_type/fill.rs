@@ -4,7 +4,9 @@
 
 use super::Missing;
 use crate::Callbacks;
+use crate::keys::Debounce;
 use crate::signature::{Payload, Signature};
+use crate::units::Dur;
 use crate::view::is_json;
 
 /// Fills what `s` leaves out with what `default` says. Labels, headers and callbacks are joined name by name, and `redact`
@@ -16,24 +18,29 @@ pub(super) fn fill<'a>(s: &mut Signature<'a>, default: Signature<'a>, missing: M
     let apart = !s.headers.is_empty() || s.method.is_some();
     let json = !matches!(s.payload, Payload::Raw { content_type, .. } if !is_json(content_type));
     let together = s.batch.is_some();
+    // Whether a task with this wait before its start would expire before it.
+    let late = |wait: Option<Dur>, expires: Option<Dur>| wait.zip(expires).is_some_and(|(wait, expires)| wait >= expires);
+    let bursts = |debounce: &Option<Debounce>| debounce.as_ref().map(|debounce| debounce.wait);
 
-    or(&mut s.url, default.url);
+    if !together {
+        or(&mut s.url, default.url);
+    }
     or(&mut s.name, default.name);
     or(&mut s.queue, default.queue);
     or(&mut s.priority, default.priority);
-    if !timed && s.debounce.is_none() {
+    if !timed && s.debounce.is_none() && !late(default.delay, s.expires_in) {
         or(&mut s.delay, default.delay);
     }
-    if !expiring {
+    if !expiring && !late(s.delay.or(bursts(&s.debounce)), default.expires_in) {
         or(&mut s.expires_in, default.expires_in);
     }
     if missing.keys && !keyed {
         or(&mut s.unique, default.unique);
-        if !timed {
+        if !timed && !late(bursts(&default.debounce), s.expires_in) {
             or(&mut s.debounce, default.debounce);
         }
     }
-    if !apart && json {
+    if !apart && json && s.url.is_none() {
         or(&mut s.batch, default.batch);
     }
     if !together {

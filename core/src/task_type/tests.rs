@@ -299,7 +299,7 @@ const FREE: [(&str, &str, &str); 15] = [
 ];
 
 /// Fields that exclude each other.
-const TIED: [(&str, &str, &str); 7] = [
+const TIED: [(&str, &str, &str); 9] = [
     ("delay", "0", "1"),
     ("eta", r#""2030-01-01T00:00:00Z""#, r#""2031-01-01T00:00:00Z""#),
     ("unique", r#"{"key":"u"}"#, r#"{"key":"v","scope":"queued"}"#),
@@ -307,6 +307,8 @@ const TIED: [(&str, &str, &str); 7] = [
     ("batch", r#"{"key":"b"}"#, r#"{"key":"c"}"#),
     ("headers", r#"{"X-A":"1"}"#, r#"{"x-a":"2","X-B":"3"}"#),
     ("method", r#""PUT""#, r#""POST""#),
+    ("url", r#""http://a""#, r#""http://b""#),
+    ("expires_in", r#""1s""#, r#""1m""#),
 ];
 
 fn object(menu: &[(&str, &str, &str)], picks: &[u8]) -> Value {
@@ -361,9 +363,9 @@ proptest! {
     /// A type makes nothing wrong that was right, and using it twice is using it once.
     #[test]
     fn types_fit_every_signature(
-        own in prop::collection::vec(0..3_u8, 7),
-        typed in prop::collection::vec(0..3_u8, 7),
-        turn in 0..7_usize,
+        own in prop::collection::vec(0..3_u8, 9),
+        typed in prop::collection::vec(0..3_u8, 9),
+        turn in 0..9_usize,
     ) {
         let own = with_task(valid_part(&own, turn, |text| submit(&table(&[]), &with_task(text)).is_ok()));
         let read = |value: Value| merge(None, &value.to_string()).and_then(|text| TaskType::read("a", &text));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use lovage_core::problem::Code;
-use lovage_core::{Event, Ns, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
-use lovage_store::{Commit, Committed, Mode, Sync};
+use lovage_core::problem::{Code, Problem};
+use lovage_core::{Event, Millis, Ns, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
+use lovage_store::{Commit, Committed, KeyKind, Mode, Sync};
 
 use super::{Order, Tally, Verb};
 use crate::app::App;
@@ -79,7 +79,13 @@ impl App {
             let grace = graces.of(self, found.key.ns, &found.head).await?;
             let Some(event) = order.verb.event(&found, grace) else { continue };
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
-                Ok(_) if order.dry_run => {}
+                Ok(transition) if order.dry_run => {
+                    if transition.holds_again
+                        && let Some(problem) = self.would_conflict(p, &found, tally, now).await?
+                    {
+                        tally.fail(found.key.id.to_string(), problem);
+                    }
+                }
                 Ok(transition) => {
                     let (queue, was) = (found.spec.queue().into(), found.head.clone());
                     commits.push(Commit::of(&found.key, was, transition, &found.spec, queue, None, now, || self.random()));
@@ -121,5 +127,27 @@ impl App {
             }
         }
         Ok(())
+    }
+
+    /// Why a task could not take its unique key again, as far as can be seen without trying.
+    async fn would_conflict(
+        &self,
+        p: Partition,
+        found: &Found,
+        tally: &mut Tally,
+        now: Millis,
+    ) -> Result<Option<Problem>, Refusal> {
+        let Some(unique) = &found.spec.unique else { return Ok(None) };
+        let entry = self.store.lookup(p, found.key.ns, KeyKind::Unique, unique.key.as_bytes()).await?;
+        if let Some(entry) = entry.filter(|entry| entry.task != found.key) {
+            match self.loser_of(p, &entry, now).await {
+                Ok(_) => {}
+                Err(Refusal(problem)) if problem.code == Code::UniqueConflict => return Ok(Some(problem)),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let is_first = tally.keys.insert(unique.key.clone());
+        let conflict = || Problem::new(Code::UniqueConflict, "another of these tasks would hold its unique key");
+        Ok((!is_first).then(conflict))
     }
 }

@@ -9,6 +9,7 @@ mod read;
 mod replay;
 mod run;
 
+use ahash::AHashSet;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
@@ -102,6 +103,9 @@ struct Tally {
     next_cursor: Option<String>,
     /// The first of those that failed.
     errors: Vec<Failed>,
+    /// Unique keys that tasks would have taken, in a dry run: the next one that wants one would be refused.
+    #[serde(skip)]
+    keys: AHashSet<String>,
 }
 
 #[derive(Serialize)]

@@ -19,8 +19,8 @@ const PAGE: usize = 250;
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns);
-        self.callee(&lane, story).await?;
-        if let Some(batch) = &self.spec.batch {
+        let together = self.callee(&lane, story).await?;
+        if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
         }
@@ -39,8 +39,9 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Who would get it, and what keeps it from being sent there.
-    async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
+    /// Who would get it, and what keeps it from being sent there. Whether that one takes tasks together.
+    async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<bool, Refusal> {
+        let mut together = false;
         let (name, standing) = match &lane.route {
             Route::Origin(origin) => {
                 let shown = self.shown_origin(origin);
@@ -48,21 +49,28 @@ impl Case<'_> {
                 (shown, self.known(|all, now| all.origin(self.key.ns, origin, now)))
             }
             Route::Task(task) => {
-                let Some(name) = self.serving(&lane.queue, task).await? else {
+                let Some((name, config)) = self.serving(&lane.queue, task).await? else {
                     let text = format!("No worker serves `{task}` in queue `{}`.", lane.queue);
                     story.cause("no_worker", text, None);
-                    return Ok(());
+                    return Ok(false);
                 };
-                story.say(format!("Worker `{name}` serves it."));
-                let standing = self.known(|all, now| all.worker(self.key.ns, &name, now));
-                (name, standing)
+                together = config.batch.is_some();
+                if config.pull {
+                    // Nobody calls it, so nothing keeps anybody from doing so.
+                    story.say(format!("Worker `{name}` takes its tasks itself and gets it when it asks for tasks."));
+                    (name, None)
+                } else {
+                    story.say(format!("Worker `{name}` serves it."));
+                    let standing = self.known(|all, now| all.worker(self.key.ns, &name, now));
+                    (name, standing)
+                }
             }
         };
         if let Some(standing) = standing {
             keeps_away(&name, &standing, story);
         }
         story.worker = Some(shown(name, standing));
-        Ok(())
+        Ok(together)
     }
 
     fn shown_origin(&self, origin: &str) -> String {
@@ -79,14 +87,14 @@ impl Case<'_> {
     }
 
     /// The worker that serves this task name.
-    async fn serving(&self, queue: &str, task: &str) -> Result<Option<String>, Refusal> {
+    async fn serving(&self, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
         let documents = all_docs(&*self.app.store, DocKind::Worker, Some(self.key.ns)).await?;
         let mut configs = Vec::with_capacity(documents.len());
         for document in documents {
             configs.push((content::<WorkerConfig>(&document)?, document.name));
         }
-        let workers = configs.iter().map(|(config, name)| (name.as_str(), config, name));
-        Ok(route(workers, queue, task).cloned())
+        let workers = configs.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+        Ok(route(workers, queue, task).map(|(name, config)| (name.clone(), config.clone())))
     }
 
     /// How many tasks of its lane start before it. Those that are held do not.

@@ -1,8 +1,9 @@
 //! `GET /v1/signing-keys`, `POST /v1/signing-keys/rotate`
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use lovage_core::Ns;
 use lovage_core::worker::SigningKey;
 use lovage_store::{DocGuard, DocKind, DocPut, Store};
@@ -15,7 +16,7 @@ use crate::auth::Caller;
 use crate::documents::{Precondition, bytes_of, content};
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::{schema, secrets, view};
+use crate::{body, schema, secrets, view};
 
 /// The key of a namespace for bare URLs and callbacks.
 const NAME: &str = "default";
@@ -87,8 +88,15 @@ async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result
     post, path = "/v1/signing-keys/rotate", operation_id = "rotateSigningKey", tag = "keys",
     responses((status = 200, description = "The new secret", body = schema::NewSecret))
 )]
-async fn rotate(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+async fn rotate(
+    State(app): State<Shared>,
+    caller: Caller,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     query.done()?;
+    body::read_none(&app, &headers, body).await?;
     let secret = secrets::make()?;
     let now = app.now();
     let edited = app.edit_doc(DocKind::SigningKey, caller.ns, NAME, Precondition::None, |stored| {

@@ -137,12 +137,12 @@ pub(crate) struct TaskPatch {
     pub retry: Option<RetryPolicy>,
 }
 
-/// The attempts of a task.
+/// A page of the attempts of a task.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Attempts {
-    /// In order.
+    /// Oldest first.
     pub items: Vec<Attempt>,
-    /// Always null.
+    /// Where to go on; null at the end.
     pub next_cursor: Option<String>,
 }
 
@@ -166,9 +166,10 @@ pub(crate) struct Attempt {
     pub duration_ms: Option<u64>,
     /// Who was called.
     pub worker: Option<String>,
-    /// Which instance of it.
+    /// Which instance of it was called; null while the attempt runs, of a success at the first try, and of one that was
+    /// accepted and reported its end.
     pub instance: Option<String>,
-    /// The status of the answer.
+    /// The status of the answer that ended it; null where `instance` is.
     pub status: Option<u16>,
     /// What went wrong.
     pub error: Option<TaskError>,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::RetryPolicy;
+use super::{Batch, Debounce, RetryPolicy, Unique};
 
 /// A stored task, at submit.
 #[derive(ToSchema, Serialize)]
@@ -91,6 +91,37 @@ pub(crate) struct Task {
     pub time_limit: String,
     /// How long an attempt may take in all after it was accepted.
     pub max_run: Option<String>,
+    /// The method of the delivery, if it is not POST.
+    pub method: Option<String>,
+    /// Names of the headers of the delivery; values are not shown.
+    pub headers: Option<BTreeMap<String, Option<String>>>,
+    /// Not before, as it was asked for.
+    #[schema(format = DateTime)]
+    pub eta: Option<String>,
+    /// The key that one task at a time holds.
+    pub unique: Option<Unique>,
+    /// The key of which only the last task runs.
+    pub debounce: Option<Debounce>,
+    /// With which tasks it may be delivered.
+    pub batch: Option<Batch>,
+    /// As a link it does not take the result of the task before.
+    pub immutable: Option<bool>,
+    /// The result is not kept.
+    pub ignore_result: Option<bool>,
+    /// How long the result is kept, if that was said.
+    pub result_ttl: Option<String>,
+    /// How long the record is kept after its end, if that was said.
+    pub retention: Option<String>,
+    /// JSON pointers to what no view shows.
+    pub redact: Option<Vec<String>>,
+    /// Signatures that run after success; not in lists. Header values and what they hide are not shown.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub link: Option<Vec<Value>>,
+    /// Signatures that run after final failure; as `link`.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub link_error: Option<Vec<Value>>,
+    /// Where its callbacks go (`on_success`, …), without queries; not in lists.
+    pub callback_urls: Option<BTreeMap<String, String>>,
     /// The task that spawned this one.
     pub parent: Option<String>,
     /// The first ancestor.

@@ -136,6 +136,11 @@ pub(crate) struct Worker {
     pub status_map: StatusMap,
     /// The secret, only in the answer to the request that made it.
     pub signing: Option<String>,
+    /// Nothing is sent to it before this, as this server sees it now; a change of the document does not end it.
+    #[schema(format = DateTime)]
+    pub paused_until: Option<String>,
+    /// Why: `throttled` (it asked to be left alone) or `breaker` (its endpoint failed).
+    pub paused_because: Option<String>,
     /// Also the `ETag`.
     pub version: u64,
 }

@@ -5,7 +5,7 @@
 mod draw;
 
 use lovage_core::callback::CallbackKind;
-use lovage_core::redact::{HIDDEN, Redaction};
+use lovage_core::redact::Redaction;
 use lovage_core::spec::Linked;
 use lovage_core::{Head, Reason, Spec, TaskId, TaskKey};
 use lovage_store::{Cursor, Index, Parts};
@@ -132,14 +132,13 @@ impl App {
 }
 
 fn node(key: &TaskKey, head: &Head, spec: Spec) -> Node {
-    let hidden = Redaction::of(&spec.redact).hides("url");
     Node {
         id: key.id.clone(),
         kind: Kind::of(&spec),
         parent: spec.parent,
         callback: spec.callback,
         task: spec.task,
-        url: if hidden { spec.url.map(|_| HIDDEN.to_owned()) } else { spec.url },
+        url: Redaction::of(&spec.redact).url(spec.url.as_deref()),
         name: spec.name,
         state: head.state.as_str(),
         reason: (head.reason != Reason::None).then(|| head.reason.as_str()),

@@ -132,9 +132,51 @@ async fn queued_tasks_say_who_would_get_them_and_what_keeps_them() {
     let said = explained(&h, &id).await;
     assert_eq!((codes(&said), &said["lane"]["origin"]), (vec!["breaker"], &json!("http://bare.example")));
     let batched = h.submit(r#"{"task":"fine.y","batch":{"key":"k","max_wait":"70ms"}}"#).await;
+    assert_eq!(explained(&h, &batched).await["reason"], "ready", "the worker takes them one by one");
+    let json = [("content-type", "application/json")];
+    h.call(Method::PATCH, "/v1/workers/fine", &json, r#"{"batch":{"max":2}}"#).await;
     let said = explained(&h, &batched).await;
     assert_eq!(said["reason"], "batching");
     says(&said, "70ms");
+}
+
+#[tokio::test]
+async fn a_worker_that_pulls_is_waited_for_by_nobody() {
+    // What a dispatcher says of it does not count.
+    let h = knowing(&[("gpu", Standing { instances: 0, open: 0, slots: 0, ..FREE })]);
+    let json = [("content-type", "application/json")];
+    h.call(Method::PUT, "/v1/workers/gpu", &json, r#"{"pull":true,"tasks":["render.*"]}"#).await;
+    let id = h.submit(r#"{"task":"render.a","batch":{"key":"k"}}"#).await;
+    let said = explained(&h, &id).await;
+    assert_eq!((codes(&said), &said["reason"]), (vec![], &json!("ready")));
+    assert_eq!((&said["worker"]["name"], &said["worker"]["instances"]), (&json!("gpu"), &Value::Null));
+    says(&said, "Worker `gpu` takes its tasks itself and gets it when it asks");
+    let taken = h.post("/v1/leases", r#"{"worker":"gpu","lease":"30s","wait":"5s"}"#).await.json();
+    assert_eq!(taken["items"][0]["id"], json!(id));
+    let said = explained(&h, &id).await;
+    assert_eq!((codes(&said), &said["next_at"]), (vec!["accepted"], &json!(at(30))));
+}
+
+#[tokio::test]
+async fn a_worker_shows_until_when_and_why_it_is_left_alone() {
+    let until = Some(Millis(START + 20_000));
+    let broken = Standing { breaker: BreakerState::Open, paused_until: until, ..FREE };
+    let h = knowing(&[("slow", Standing { paused_until: until, ..FREE }), ("broken", broken), ("fine", FREE)]);
+    for (name, shown) in [
+        ("slow", (json!(at(20)), json!("throttled"))),
+        ("broken", (json!(at(20)), json!("breaker"))),
+        ("fine", (Value::Null, Value::Null)),
+        ("unseen", (Value::Null, Value::Null)),
+    ] {
+        worker(&h, name, &format!("{name}.*")).await;
+        let again = format!(r#"{{"url":"http://b.example","tasks":["{name}.*"]}}"#);
+        let path = format!("/v1/workers/{name}");
+        let put = h.call(Method::PUT, &path, &[("content-type", "application/json")], again).await.json();
+        for seen in [put, h.get(&path).await.json()] {
+            assert_eq!((&seen["paused_until"], &seen["paused_because"]), (&shown.0, &shown.1), "{name}");
+        }
+    }
+    assert_eq!(h.get("/v1/workers").await.json()["items"][0]["paused_because"], "breaker");
 }
 
 #[tokio::test]

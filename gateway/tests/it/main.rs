@@ -17,5 +17,6 @@ mod openapi;
 mod serve;
 mod task_types;
 mod tasks;
+mod views;
 mod wait;
 mod workers;

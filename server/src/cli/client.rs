@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use lovage_core::TaskId;
+use lovage_core::id::BadId;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -42,6 +44,11 @@ impl Answer {
             .map_err(|_| Failure::Refused("the answer is not from a Lovage server; check --url".to_owned()))?;
         Ok(fields.into_iter().filter_map(|(name, raw)| Some((name, serde_json::from_str::<Value>(raw.get()).ok()?))).collect())
     }
+}
+
+/// Takes what can be the id of a task.
+pub(crate) fn task_id(text: &str) -> Result<String, BadId> {
+    TaskId::parse(text).map(|id| id.to_string())
 }
 
 /// The path of a task.

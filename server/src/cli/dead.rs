@@ -5,7 +5,7 @@ use comfy_table::{Table, presets};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, encoded};
+use super::client::{Client, encoded, task_id};
 use super::{ClientArgs, Failure, show};
 use crate::style::plain;
 
@@ -64,7 +64,7 @@ pub(crate) struct DeadListArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DeadVerbArgs {
     /// The ids of the tasks.
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "task", "queue", "error_type", "label"])]
+    #[arg(value_name = "ID", value_parser = task_id, conflicts_with_all = ["all", "task", "queue", "error_type", "label"])]
     pub ids: Vec<String>,
     /// All of them.
     #[arg(long)]

@@ -6,13 +6,14 @@ use clap::{Args, ValueEnum};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, task_path};
+use super::client::{Client, task_id, task_path};
 use super::{ClientArgs, Failure, show};
 use crate::style::plain;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     #[command(flatten)]
     pub client: ClientArgs,
@@ -21,6 +22,7 @@ pub(crate) struct ExplainArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TreeArgs {
     /// The id of any task of the tree.
+    #[arg(value_parser = task_id)]
     pub id: String,
     /// Draw it for Graphviz or Mermaid instead.
     #[arg(long, value_enum)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use lovage_core::units::Dur;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,9 @@ pub(crate) struct SubmitArgs {
     /// The body to deliver: JSON, `@FILE`, or `-` for standard input.
     #[arg(long, value_name = "-|@FILE|JSON", allow_hyphen_values = true)]
     pub payload: Option<String>,
+    /// The payload is not JSON: it is delivered as it is, as `text/plain`.
+    #[arg(long, requires = "payload", conflicts_with = "max_attempts")]
+    pub text: bool,
     /// Deliver to this URL instead of a registered worker.
     #[arg(long, value_name = "URL")]
     pub to: Option<String>,
@@ -69,7 +72,12 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs) -> Result<(), Fai
     let query = args.wait.map(|wait| wait_query(wait.get())).unwrap_or_default();
     let request = client.request(Method::POST, &format!("/v1/tasks{query}"));
     let started = std::time::Instant::now();
-    let answer = client.send(request.header("content-type", "application/json").body(signature(args)?)).await?;
+    let request = if args.text {
+        as_text(request, args)?
+    } else {
+        request.header("content-type", "application/json").body(signature(args)?)
+    };
+    let answer = client.send(request).await?;
     let record = answer.json()?;
     let Some(wait) = args.wait else {
         show::submitted(client, &answer, &record);
@@ -85,8 +93,24 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs) -> Result<(), Fai
     if is_final { show::ended(client, &answer, &record) } else { show::timed_out(client, &answer, &record) }
 }
 
-/// The signature as text. A JSON payload is not rewritten: it goes in as it was given.
-fn signature(args: &SubmitArgs) -> Result<String, Failure> {
+/// The payload as the body, and everything else as headers.
+fn as_text(request: RequestBuilder, args: &SubmitArgs) -> Result<RequestBuilder, Failure> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let mut request = request.header("content-type", "text/plain; charset=utf-8");
+    for (name, value) in scalars(args) {
+        request = request.header(format!("lovage-{}", name.replace('_', "-")), text(&value).as_bytes());
+    }
+    for (key, value) in labels(&args.labels)? {
+        if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(Failure::Usage(format!("--label {key}: with --text a label's key is lower case")));
+        }
+        request = request.header(format!("lovage-label-{key}"), text(&value).as_bytes());
+    }
+    Ok(request.body(payload(args.payload.as_deref().unwrap_or_default())?))
+}
+
+/// The fields that are one value.
+fn scalars(args: &SubmitArgs) -> Map<String, Value> {
     let mut fields = Map::new();
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -102,25 +126,34 @@ fn signature(args: &SubmitArgs) -> Result<String, Failure> {
     set("priority", args.priority.map(Value::from));
     set("id", args.id.clone().map(Value::from));
     set("time_limit", args.time_limit.map(|limit| limit.to_string().into()));
-    set("retry", args.max_attempts.map(|most| json!({ "max_attempts": most })));
-    set("labels", labels(&args.labels)?);
+    fields
+}
+
+/// The signature as text. A JSON payload is not rewritten: it goes in as it was given.
+fn signature(args: &SubmitArgs) -> Result<String, Failure> {
+    let mut fields = scalars(args);
+    fields.extend(args.max_attempts.map(|most| ("retry".to_owned(), json!({ "max_attempts": most }))));
+    let labels = labels(&args.labels)?;
+    if !labels.is_empty() {
+        fields.insert("labels".to_owned(), labels.into());
+    }
     let mut members: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();
     for (name, text) in [("args", &args.args), ("kwargs", &args.kwargs)] {
         if let Some(text) = text {
-            members.push(format!("\"{name}\":{}", raw(&format!("--{name}"), text)?));
+            members.push(format!("\"{name}\":{}", raw(&format!("--{name}"), text, "")?));
         }
     }
     if let Some(text) = &args.payload {
-        members.push(format!("\"payload\":{}", raw("--payload", &payload(text)?)?));
+        members.push(format!("\"payload\":{}", raw("--payload", &payload(text)?, "; --text sends it as it is")?));
     }
     Ok(format!("{{{}}}", members.join(",")))
 }
 
-/// Checked JSON, with its digits and order as they were given.
-fn raw(flag: &str, text: &str) -> Result<Box<RawValue>, Failure> {
+/// Checked JSON, with its digits and order as they were given. What else can be done is a `hint`.
+fn raw(flag: &str, text: &str, hint: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text.trim()).map_err(|error| {
         Failure::Usage(format!(
-            "{flag} is not JSON: {error}; text needs its own quotes, as in {flag} '\"text\"', and a list is '[2,3]'"
+            "{flag} is not JSON: {error}; text needs its own quotes, as in {flag} '\"text\"', and a list is '[2,3]'{hint}"
         ))
     })
 }
@@ -142,12 +175,12 @@ fn payload(text: &str) -> Result<String, Failure> {
     }
 }
 
-fn labels(items: &[String]) -> Result<Option<Value>, Failure> {
+fn labels(items: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut labels = Map::new();
     for item in items {
         let (key, value) =
             item.split_once('=').ok_or_else(|| Failure::Usage(format!("--label {item}: write it as KEY=VALUE")))?;
         labels.insert(key.to_owned(), value.into());
     }
-    Ok((!labels.is_empty()).then_some(Value::Object(labels)))
+    Ok(labels)
 }

@@ -8,12 +8,13 @@ use lovage_core::units::Dur;
 use reqwest::Method;
 use serde_json::json;
 
-use super::client::{Client, task_path};
+use super::client::{Client, task_id, task_path};
 use super::{ClientArgs, Failure, show};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct GetArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     #[command(flatten)]
     pub client: ClientArgs,
@@ -22,6 +23,7 @@ pub(crate) struct GetArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ResultArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     /// Wait until the task is final, at most this long.
     #[arg(long, value_name = "DURATION")]
@@ -33,6 +35,7 @@ pub(crate) struct ResultArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WaitArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     /// Give up after this long.
     #[arg(long, value_name = "DURATION")]
@@ -44,6 +47,7 @@ pub(crate) struct WaitArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CancelArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     /// Cut a running attempt off at once instead of asking the worker first.
     #[arg(long)]

@@ -5,12 +5,13 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::client::{Client, task_path};
+use super::client::{Client, task_id, task_path};
 use super::{ClientArgs, Failure, show};
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VerbArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     #[command(flatten)]
     pub client: ClientArgs,
@@ -19,6 +20,7 @@ pub(crate) struct VerbArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// The task's id.
+    #[arg(value_parser = task_id)]
     pub id: String,
     /// Fields of a signature that take the place of the stored ones; null removes one.
     #[arg(long, value_name = "JSON", default_value = "{}")]

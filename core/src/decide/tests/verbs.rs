@@ -81,7 +81,14 @@ fn a_patch_changes_signature_head_and_lane_together() {
     assert_eq!((now.head.unwrap().state, now.lane), (State::Queued, None));
     for state in State::ALL {
         let allowed = state.is_waiting();
-        assert_eq!(ask(&in_state(*state), &spec, patch(Patch::default()), NOW).is_ok(), allowed, "{state}");
+        let urgent = patch(Patch { priority: Some(9), ..Patch::default() });
+        assert_eq!(ask(&in_state(*state), &spec, urgent, NOW).is_ok(), allowed, "{state}");
+        // What is so already is no change.
+        let same = Patch { priority: Some(in_state(*state).priority), labels: Some(spec.labels.clone()), ..Patch::default() };
+        for nothing in [Patch::default(), same] {
+            let refusal = ask(&in_state(*state), &spec, patch(nothing), NOW).unwrap_err();
+            assert_eq!(refusal, if allowed { Refusal::Unchanged } else { Refusal::WrongState(*state) });
+        }
     }
     let blocked = in_state(State::Blocked);
     assert!(ask(&blocked, &spec, patch(Patch { due: Some(hour), ..Patch::default() }), NOW).is_err());

@@ -14,7 +14,7 @@ use crate::auth::Caller;
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::{schema, view};
+use crate::{cursor, schema, view};
 
 #[derive(Serialize)]
 struct AttemptView {
@@ -45,17 +45,25 @@ struct Attempts {
 /// Every attempt
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/attempts", operation_id = "listTaskAttempts", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
-    responses((status = 200, description = "The attempts in order, the open one last", body = schema::Attempts))
+    params(("id" = String, Path, description = "The task's id"), schema::PageQuery),
+    responses((status = 200, description = "A page of the attempts, oldest first, the open one last", body = schema::Attempts))
 )]
 pub(crate) async fn attempts(
     State(app): State<Shared>,
     caller: Caller,
     PathOf(id): PathOf<String>,
-    query: Query,
+    mut query: Query,
 ) -> Result<Response, Refusal> {
+    let limit = query.limit()?;
+    let from = query.one("cursor")?;
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
+    // A cursor names the last attempt that was shown, of this task.
+    let list = format!("attempts {}", key.id);
+    let after = match from {
+        Some(text) => u32::from_be_bytes(cursor::decode(&list, &text)?.try_into().map_err(|_| cursor::refused())?),
+        None => 0,
+    };
     let parts = Parts { body: true, result: true, attempts: true };
     let (_, stored) = app.find(&key, parts).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let (spec, _) = view::taken_apart(&stored)?;
@@ -65,9 +73,13 @@ pub(crate) async fn attempts(
     {
         last.excerpt = last.excerpt.take().or_else(|| excerpt(&stored));
     }
+    entries.retain(|entry| entry.number > after);
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next_cursor = entries.last().filter(|_| more).map(|last| cursor::encode(&list, &last.number.to_be_bytes()));
     let redaction = Redaction::of(&spec.redact);
     let items = entries.into_iter().map(|entry| show(&app, &key, hidden(entry, &redaction))).collect();
-    Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor: None }))
+    Ok(view::json(StatusCode::OK, &Attempts { items, next_cursor }))
 }
 
 /// One entry per attempt, the open one last.

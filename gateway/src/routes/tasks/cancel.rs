@@ -11,6 +11,7 @@ use lovage_core::{Event, Reason, State as TaskState};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::change::{Changed, wrong_state};
+use crate::documents::Precondition;
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -26,12 +27,13 @@ const FIELDS: [&str; 2] = ["mode", "cascade"];
 /// cancel that broke off may be repeated for that.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     request_body(content = Option<schema::Cancel>),
     responses(
         (status = 200, description = "Canceled", body = schema::Task),
         (status = 202, description = "Running; it is being canceled", body = schema::Task),
         (status = 409, description = "It is final", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn cancel(
@@ -43,13 +45,14 @@ pub(crate) async fn cancel(
     body: Body,
 ) -> Result<Response, Refusal> {
     query.done()?;
+    let precondition = Precondition::of(&headers)?;
     let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
     let Wish { hard, cascade } = wish(&headers, &bytes)?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let grace = app.cancel_grace(key.ns, &stored.head).await?;
     let event = Event::Cancel { hard, reason: Reason::Requested, grace };
-    let changed = app.happen(&key, event).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let changed = app.happen_if(&key, precondition, event).await?.ok_or_else(|| Refusal::no_task(&id))?;
     let status = match &changed {
         Changed::Applied(head) if head.as_ref().is_some_and(|head| head.state.is_final()) => StatusCode::OK,
         // Running: asked now, or before.

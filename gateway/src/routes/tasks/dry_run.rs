@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::redact::Redaction;
 use lovage_core::retry::{RetryPolicy, Slot};
 use lovage_core::units::Dur;
 use lovage_core::worker::{WorkerConfig, route};
@@ -24,7 +25,7 @@ struct DryRun<'a> {
     dry_run: bool,
     state: &'static str,
     task: Option<&'a str>,
-    url: Option<&'a str>,
+    url: Option<String>,
     /// Who would get it now; null if it is pushed to its URL or nobody serves it.
     worker: Option<String>,
     queue: &'a str,
@@ -37,7 +38,7 @@ struct DryRun<'a> {
     result_ttl: Dur,
     retention: Dur,
     retention_failed: Dur,
-    labels: &'a BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     retry: RetryPolicy,
     timetable: Vec<Attempt>,
 }
@@ -68,14 +69,14 @@ fn dur(duration: std::time::Duration) -> Dur {
 
 /// The answer about a task that would be stored now.
 pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Result<Response, Refusal> {
-    let spec = &draft.spec;
+    let (spec, redaction) = (&draft.spec, Redaction::of(&draft.spec.redact));
     let due = draft.due(now).filter(|due| *due > now);
     let attempt = |slot: &Slot| Attempt { attempt: slot.attempt, delay: slot.delay.into(), after: slot.after.into() };
     let answer = DryRun {
         dry_run: true,
         state: if due.is_some() { State::Scheduled } else { State::Queued }.as_str(),
         task: spec.task.as_deref(),
-        url: spec.url.as_deref(),
+        url: redaction.url(spec.url.as_deref()),
         worker: worker(app, ns, draft).await?,
         queue: spec.queue(),
         priority: draft.priority(),
@@ -87,7 +88,7 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
         result_ttl: dur(spec.result_ttl()),
         retention: dur(spec.retention(false)),
         retention_failed: dur(spec.retention(true)),
-        labels: &spec.labels,
+        labels: redaction.labels(&spec.labels),
         retry: spec.retry(),
         timetable: spec.retry().timetable().iter().map(attempt).collect(),
     };

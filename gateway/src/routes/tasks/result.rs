@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::redact::Redaction;
 use lovage_core::view::is_json;
@@ -14,6 +14,7 @@ use lovage_store::Stored;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::change::{Changed, wrong_state};
+use crate::documents::Precondition;
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -63,10 +64,11 @@ pub(crate) async fn result(
 /// The record stays; an error is a part of it and stays as well.
 #[utoipa::path(
     delete, path = "/v1/tasks/{id}/result", operation_id = "deleteTaskResult", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     responses(
         (status = 204, description = "Forgotten, or there was none"),
         (status = 409, description = "It is not final", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn forget(
@@ -74,10 +76,11 @@ pub(crate) async fn forget(
     caller: Caller,
     PathOf(id): PathOf<String>,
     query: Query,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     query.done()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    match app.happen(&key, Event::Forget).await?.ok_or_else(|| Refusal::no_task(&id))? {
+    match app.happen_if(&key, Precondition::of(&headers)?, Event::Forget).await?.ok_or_else(|| Refusal::no_task(&id))? {
         Changed::Applied(_) => Ok(StatusCode::NO_CONTENT),
         Changed::Not(state) => Err(wrong_state(state, "made to forget its result")),
     }

@@ -5,12 +5,11 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use lovage_core::Event;
-use lovage_core::fields::{self, Errors};
-use lovage_core::problem::{Code, Problem};
 
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::change::{Changed, wrong_state};
+use crate::documents::Precondition;
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -21,10 +20,11 @@ use crate::{body, schema, view};
 /// One that is scheduled or waits for its next attempt starts as soon as a worker has room. A pause or a hold stays.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/run", operation_id = "runTask", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     responses(
         (status = 200, description = "The record", body = schema::Task),
         (status = 409, description = "It is blocked, running or final", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn run(
@@ -45,10 +45,11 @@ pub(crate) async fn run(
 /// next attempt.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     responses(
         (status = 200, description = "The record", body = schema::Task),
         (status = 409, description = "It has not failed", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn retry(
@@ -68,10 +69,11 @@ pub(crate) async fn retry(
 /// Until it is released. An attempt that runs goes on; the next one waits.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/hold", operation_id = "holdTask", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     responses(
         (status = 200, description = "The record", body = schema::Task),
         (status = 409, description = "It is final", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn hold(
@@ -89,10 +91,11 @@ pub(crate) async fn hold(
 /// Let a held task start again
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/release", operation_id = "releaseTask", tag = "tasks",
-    params(("id" = String, Path, description = "The task's id")),
+    params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     responses(
         (status = 200, description = "The record", body = schema::Task),
         (status = 409, description = "It is final", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn release(
@@ -122,28 +125,14 @@ impl Ask {
     async fn carry_out(self, event: Event, what: &str) -> Result<Response, Refusal> {
         let Self { app, caller, id, query, headers, body } = self;
         query.done()?;
-        no_fields(&app, &headers, body).await?;
+        let precondition = Precondition::of(&headers)?;
+        body::read_none(&app, &headers, body).await?;
         let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-        match app.happen(&key, event).await?.ok_or_else(|| Refusal::no_task(&id))? {
+        match app.happen_if(&key, precondition, event).await?.ok_or_else(|| Refusal::no_task(&id))? {
             Changed::Applied(_) => {}
             Changed::Not(state) => return Err(wrong_state(state, what)),
         }
         let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
         view::record(&app, &key, &stored)
     }
-}
-
-/// Reads a body that must be empty or an empty object.
-async fn no_fields(app: &App, headers: &HeaderMap, body: Body) -> Result<(), Problem> {
-    let bytes = body::read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    body::require_json(headers)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let mut errors = Errors::default();
-    for (name, _) in fields::document(text)? {
-        errors.unknown("", &name, &[]);
-    }
-    errors.problem().map_or(Ok(()), Err)
 }

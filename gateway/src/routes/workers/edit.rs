@@ -112,6 +112,19 @@ pub(super) fn apply(
     if config.pull && !config.urls.is_empty() {
         errors.invalid("/pull", "a worker that pulls is not called: it has no url");
     }
+    if config.pull {
+        let of_calls = [
+            ("/concurrency", config.concurrency.is_some()),
+            ("/headers", !config.headers.is_empty()),
+            ("/async", config.accepts),
+            ("/breaker", config.breaker.is_some()),
+            ("/batch", config.batch.is_some()),
+            ("/status_map", config.status_map.is_some()),
+        ];
+        for (at, _) in of_calls.into_iter().filter(|(_, given)| *given) {
+            errors.invalid(at, "is for workers that are called: one that pulls cannot have it");
+        }
+    }
     if config.tasks.is_empty() && errors.is_empty() {
         errors.invalid("/tasks", "must have at least one pattern, such as \"images.*\"");
     }

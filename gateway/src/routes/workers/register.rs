@@ -19,7 +19,7 @@ use crate::documents::{Precondition, bytes_of, content};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::{schema, secrets, view};
+use crate::{body, schema, secrets, view};
 
 /// Register a worker
 ///
@@ -115,7 +115,7 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
     });
     let put = put.await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(show::answer(status, name, &last, put.version, &shown))
+    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown))
 }
 
 /// Remove a worker
@@ -156,7 +156,7 @@ pub(crate) async fn delete(
 /// It is shown once. The one before is used beside it for 24 hours.
 #[utoipa::path(
     post, path = "/v1/workers/{name}/rotate-secret", operation_id = "rotateWorkerSecret", tag = "workers",
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "Its name"), schema::Preconditions),
     responses((status = 200, description = "The new secret", body = schema::NewSecret))
 )]
 pub(crate) async fn rotate_secret(
@@ -164,11 +164,15 @@ pub(crate) async fn rotate_secret(
     caller: Caller,
     PathOf(name): PathOf<String>,
     query: Query,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Refusal> {
     query.done()?;
+    let precondition = Precondition::of(&headers)?;
+    body::read_none(&app, &headers, body).await?;
     let secret = secrets::make()?;
     let now = app.now();
-    let edited = app.edit_doc(DocKind::Worker, caller.ns, &name, Precondition::None, |stored| {
+    let edited = app.edit_doc(DocKind::Worker, caller.ns, &name, precondition, |stored| {
         let stored = stored.ok_or_else(|| -> Problem { unknown(&name).0 })?;
         let mut config: WorkerConfig = content(stored)?;
         secrets::rotate(&mut config.signing, secret.clone(), now);

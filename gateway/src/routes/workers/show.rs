@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use lovage_core::Version;
 use lovage_core::classify::StatusMap;
 use lovage_core::units::Dur;
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
+use lovage_core::{Millis, Ns, Version};
 use lovage_store::DocKind;
 use serde::Serialize;
 
 use super::unknown;
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::documents::{content, tag};
 use crate::path::PathOf;
@@ -45,13 +45,19 @@ struct WorkerView<'a> {
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
     status_map: StatusMap,
+    /// What this server sees of it now; no part of the document.
+    paused_until: Option<String>,
+    paused_because: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signing: Option<&'a str>,
     version: Version,
 }
 
 impl<'a> WorkerView<'a> {
-    fn new(name: &'a str, config: &'a WorkerConfig, version: Version, secret: &'a Secret) -> Self {
+    fn new(app: &App, ns: Ns, (name, config): (&'a str, &'a WorkerConfig), version: Version, secret: &'a Secret) -> Self {
+        let now = app.now();
+        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, now));
+        let (until, because) = standing.and_then(|it| it.pause()).unzip();
         Self {
             name,
             urls: &config.urls,
@@ -70,6 +76,8 @@ impl<'a> WorkerView<'a> {
                 Secret::Hidden => None,
                 Secret::Shown(secret) => Some(secret),
             },
+            paused_until: until.map(Millis::rfc3339),
+            paused_because: because,
             version,
         }
     }
@@ -80,8 +88,15 @@ fn default_grace() -> String {
 }
 
 /// A worker as the whole answer.
-pub(super) fn answer(status: StatusCode, name: &str, config: &WorkerConfig, version: Version, secret: &Secret) -> Response {
-    let mut response = view::json(status, &WorkerView::new(name, config, version, secret));
+pub(super) fn answer(
+    app: &App,
+    ns: Ns,
+    status: StatusCode,
+    (name, config): (&str, &WorkerConfig),
+    version: Version,
+    secret: &Secret,
+) -> Response {
+    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret));
     tag(response.headers_mut(), version);
     response
 }
@@ -101,7 +116,7 @@ pub(crate) async fn get(
     query.done()?;
     let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
-    Ok(answer(StatusCode::OK, &name, &config, document.version, &Secret::Hidden))
+    Ok(answer(&app, caller.ns, StatusCode::OK, (&name, &config), document.version, &Secret::Hidden))
 }
 
 /// List workers
@@ -120,7 +135,9 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Q
         configs.push((document, content::<WorkerConfig>(document)?));
     }
     let hidden = Secret::Hidden;
-    let items: Vec<_> =
-        configs.iter().map(|(document, config)| WorkerView::new(&document.name, config, document.version, &hidden)).collect();
+    let items: Vec<_> = configs
+        .iter()
+        .map(|(document, config)| WorkerView::new(&app, caller.ns, (&document.name, config), document.version, &hidden))
+        .collect();
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }

@@ -198,7 +198,7 @@ async fn what_was_asked_for_is_in_the_record(store: Store) {
     let expected = json!({
         "id": "full", "state": "scheduled", "reason": null, "task": "nobody", "url": null, "name": "Resize – größer",
         "queue": "images", "priority": 9, "attempt": 0, "attempts_left": 3, "generation": record["generation"],
-        "created_at": record["created_at"], "due_at": record["due_at"], "expires_at": record["expires_at"],
+        "created_at": record["created_at"], "due_at": record["due_at"], "eta": record["due_at"], "expires_at": record["expires_at"],
         "started_at": null, "finished_at": null, "worker": null, "args": [1], "kwargs": {"k": 2}, "result": null,
         "error": null, "labels": {"team": "a", "empty": ""},
         "retry": {"max_attempts": 3, "backoff": "linear", "min": "2s"}, "time_limit": "1m30s",

@@ -119,7 +119,7 @@ async fn expiry_counts_for_delayed_tasks_too(store: Store) {
     let site = store.dev().await;
     site.worker.on("work", Reply::status(500));
     site.serves(&["work"]).await;
-    let delayed = site.submit(&json!({"task": "work", "delay": "1h", "expires_in": "100ms"})).await;
+    let delayed = site.submit(&json!({"task": "work", "eta": "2099-01-01T00:00:00Z", "expires_in": "100ms"})).await;
     let retrying = site
         .submit(&json!({"task": "work", "expires_in": "300ms", "retry": {"backoff": "fixed", "min": "1h", "jitter": "none"}}))
         .await;

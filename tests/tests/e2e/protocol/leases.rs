@@ -11,6 +11,7 @@ use crate::contract::site::{Site, Store};
 on_both_stores!(
     a_lease_that_runs_out_is_a_loss,
     a_worker_that_pulls_is_never_called,
+    a_task_for_a_worker_that_pulls_is_explained,
     pollers_share_the_work,
     reports_renew_and_end_what_was_taken,
     waits_for_tasks_end_when_the_server_stops,
@@ -42,6 +43,22 @@ async fn a_lease_that_runs_out_is_a_loss(store: Store) {
     assert_eq!(
         (&lost["outcome"], &lost["error"]["type"], &lost["worker"]),
         (&json!("lost"), &json!("LeaseExpired"), &json!("p"))
+    );
+}
+
+async fn a_task_for_a_worker_that_pulls_is_explained(store: Store) {
+    let site = site(store).await;
+    let id = site.submit_plain("t").await;
+    let path = format!("/v1/tasks/{id}/explain");
+    let said = site.get(&path).await.json;
+    assert_eq!((&said["reason"], &said["causes"], &said["worker"]["name"]), (&json!("ready"), &json!([]), &json!("p")));
+    assert!(said["text"].as_str().unwrap().contains("takes its tasks itself"), "{said}");
+    assert_eq!(lease(&site, &json!({"worker": "p", "wait": "20s"})).await.len(), 1);
+    let said = site.get(&path).await.json;
+    assert_eq!((&said["reason"], &said["causes"][0]["code"]), (&json!("accepted"), &json!("accepted")));
+    assert_eq!(
+        said["worker"],
+        json!({"name": "p", "instances": null, "open": null, "slots": null, "breaker": null, "paused_until": null})
     );
 }
 

@@ -51,6 +51,23 @@ async fn payloads_come_from_the_line_or_a_file_unchanged() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_sent_as_text() {
+    let lovage = Lovage::dev().start().await;
+    let file = lovage.data_dir().join("payload.txt");
+    std::fs::write(&file, "hello, wörld").unwrap();
+    let payload = format!("@{}", file.display());
+    let refused = lovage.cli(&["submit", "demo.echo", "--payload", &payload]);
+    assert!(code(&refused) == Some(2) && stderr(&refused).contains("--text sends it as it is"), "{refused:?}");
+    let words = ["submit", "demo.echo", "--payload", &payload, "--text", "--id", "t", "--label", "team=ä", "--priority", "9"];
+    let done = lovage.cli(&[&words[..], &["--queue", "q", "--time-limit", "5s", "--wait", "10s", "--json"]].concat());
+    assert_eq!(code(&done), Some(0), "{done:?}");
+    let record = as_json(&done);
+    assert_eq!((&record["queue"], &record["priority"], &record["labels"]["team"]), (&json!("q"), &json!(9), &json!("ä")));
+    assert_eq!((&record["time_limit"], record.get("payload")), (&json!("5s"), None));
+    assert_eq!(stdout(&lovage.cli(&["result", "t"])), "hello, wörld");
+}
+
 /// What JSON allows and a record cannot show: the result itself is still to be had.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_cannot_be_shown_is_pointed_to() {
@@ -145,6 +162,9 @@ fn wrong_use_is_exit_code_2() {
         &["submit", "a.b", "--payload", "@missing"],
         &["submit", "a.b", "--delay", "soon"],
         &["get", "x", "--url", "127.0.0.1:8275"],
+        &["get", ""],
+        &["wait", "no such"],
+        &["dead", "retry", ""],
         &["nonsense"],
         &["config", "--set", "lisen=127.0.0.1:1"],
     ] {
