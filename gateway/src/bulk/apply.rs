@@ -1,5 +1,6 @@
 //! What an order does to the tasks that were found.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::problem::Code;
@@ -68,7 +69,13 @@ impl App {
     }
 
     /// Changes tasks of one partition, or only finds out which would be refused.
-    pub(super) async fn apply(&self, order: &Order, p: Partition, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
+    pub(super) async fn apply(
+        self: &Arc<Self>,
+        order: &Order,
+        p: Partition,
+        found: Vec<Found>,
+        tally: &mut Tally,
+    ) -> Result<(), Refusal> {
         if let (Verb::Replay(edits), Some(first)) = (&order.verb, found.first()) {
             let ns = first.key.ns;
             return self.replay_all(ns, (edits, order.dry_run), found, tally).await;

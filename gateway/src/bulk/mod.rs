@@ -16,7 +16,7 @@ use lovage_core::problem::{Code, Problem};
 use lovage_core::{Patch, State};
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
 use crate::filter::Filter;
@@ -122,7 +122,7 @@ impl Tally {
 
 /// Carries out the verb of a route; `dead`: on dead letters.
 pub(crate) async fn call(
-    app: &App,
+    app: &Shared,
     caller: &Caller,
     (kind, dead): (Kind, bool),
     query: Query,

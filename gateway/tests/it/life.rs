@@ -6,7 +6,7 @@ use lovage_core::{Draft, Outcome, Spec, Then};
 use lovage_store::wrap::{Fault, Verb};
 use serde_json::{Value, json};
 
-use crate::harness::Harness;
+use crate::harness::{Harness, options, until};
 
 /// A task that waits for this many children.
 async fn parent(h: &Harness, id: &str, children: usize) {
@@ -63,4 +63,40 @@ async fn verbs_are_503_when_the_store_is_away() {
     let json = [("content-type", "application/json")];
     h.call(Method::PATCH, "/v1/tasks/t", &json, "{}").await.is_problem(Code::StoreUnavailable);
     h.call(Method::DELETE, "/v1/tasks/t/result", &[], "").await.is_problem(Code::StoreUnavailable);
+}
+
+async fn in_state(h: &Harness, id: &str) -> String {
+    h.get(&format!("/v1/tasks/{id}")).await.json()["state"].as_str().unwrap_or("none").to_owned()
+}
+
+/// The ids of the children that are queued, in order.
+async fn queued(h: &Harness, root: &str) -> Vec<String> {
+    let mut ids: Vec<String> =
+        members(h, root, "queued").await.iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect();
+    ids.retain(|id| id != root);
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn a_cancel_of_a_large_tree_goes_on_behind_its_answer() {
+    for (cascades, within) in [(1, false), (1, true), (0, false)] {
+        let mut options = options();
+        (options.limits.cascade_tasks, options.limits.cascades) = (200, cascades);
+        let h = Harness::with(options, |_| ());
+        h.submit(r#"{"task":"a","id":"top"}"#).await;
+        parent(&h, "top", 1).await;
+        let mid = queued(&h, "top").await.remove(0);
+        parent(&h, &mid, 700).await;
+        let top = if within { mid.as_str() } else { "top" };
+        let reply = h.post(&format!("/v1/tasks/{top}/cancel"), "").await;
+        if cascades == 0 {
+            reply.is_problem(Code::Overloaded);
+            assert_eq!((in_state(&h, "top").await, members(&h, "top", "queued").await.len()), ("canceled".into(), 501));
+            continue;
+        }
+        assert_eq!((reply.status.as_u16(), &reply.json()["state"]), (202, &json!("canceled")));
+        until("the end of the cascade", async || members(&h, "top", "queued").await.is_empty()).await;
+        assert_eq!(members(&h, "top", "canceled").await.len(), 701);
+    }
 }
