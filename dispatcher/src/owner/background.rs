@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::resume::Children;
-use lovage_core::{Body, Event, Head, Millis, Partition, Refusal, SessionId, Slot, Spec, TaskKey, decide};
+use lovage_core::{Body, Event, Head, Millis, Partition, SessionId, Slot, Spec, TaskId, TaskKey, decide};
 use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync, directory};
 
 use super::{STORE_PAUSE, Shared};
@@ -154,8 +154,9 @@ pub(super) async fn nothing_left(shared: &Shared, p: Partition) -> bool {
     }
 }
 
-/// The children that a parent waited for. Tries until the store has answered; whoever drops this does not want them any more.
-pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> Children {
+/// The children that a parent waited for ([`lovage_store::children`]). Tries until the store has answered; whoever drops this
+/// does not want them any more.
+pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> (Children, Vec<TaskId>) {
     loop {
         match lovage_store::children(&*shared.store, p, parent).await {
             Ok(children) => return children,
@@ -247,7 +248,7 @@ async fn change_together(
                 let queue: Arc<str> = spec.queue().into();
                 commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
             }
-            Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue | Refusal::Unchanged) => {}
+            Err(_) => {}
         }
     }
     let changed = commits.len();

@@ -10,7 +10,7 @@ use lovage_store::{Commit, Committed, Mode, Sync};
 use super::{Order, Tally, Verb};
 use crate::app::App;
 use crate::cascade::Graces;
-use crate::change::{Changed, wrong_state};
+use crate::change::{Changed, last_generation, wrong_state};
 use crate::problem::Refusal;
 use crate::walk::Found;
 
@@ -46,6 +46,17 @@ impl Verb {
             Self::Patch(_) => "changed",
         };
         wrong_state(state, what)
+    }
+}
+
+impl Tally {
+    /// Counts what is refused because of this one task; anything else concerns the whole call.
+    fn fail_of_its_own(&mut self, key: &TaskKey, Refusal(problem): Refusal) -> Result<(), Refusal> {
+        if !matches!(problem.code, Code::Overloaded | Code::UniqueConflict | Code::WrongState) {
+            return Err(Refusal(problem));
+        }
+        self.fail(key.id.to_string(), problem);
+        Ok(())
     }
 }
 
@@ -85,6 +96,10 @@ impl App {
         for found in found {
             let grace = graces.of(self, found.key.ns, &found.head).await?;
             let Some(event) = order.verb.event(&found, grace) else { continue };
+            if let Err(refusal) = self.not_awaited(&found.key, &found.head, &found.spec, &event).await {
+                tally.fail_of_its_own(&found.key, refusal)?;
+                continue;
+            }
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(_) if order.dry_run => {}
                 Ok(transition) => {
@@ -93,6 +108,7 @@ impl App {
                     asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}
+                Err(Decision::LastGeneration) => tally.fail(found.key.id.to_string(), last_generation(found.head.state).0),
                 Err(_) => order.refuse(&found.key, found.head.state, tally),
             }
         }
@@ -113,10 +129,7 @@ impl App {
                     Ok(Some(Changed::Applied(_))) => tally.changed += 1,
                     Ok(Some(Changed::Not(state))) => order.refuse(key, state, tally),
                     Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
-                    Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
-                        tally.fail(key.id.to_string(), problem);
-                    }
-                    Err(refusal) => return Err(refusal),
+                    Err(refusal) => tally.fail_of_its_own(key, refusal)?,
                 }
             }
             match order.verb {
