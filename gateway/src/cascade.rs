@@ -24,6 +24,8 @@ use crate::view::read_body;
 
 /// Records that one call of the store reads or changes.
 const PAGE: usize = 200;
+/// Between two tries of a walk behind its answer while the store is away.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Tasks that a cancel from within a tree remembers: whatever comes of them is canceled too.
 const MOST_BELOW: usize = 1_000_000;
 
@@ -47,17 +49,27 @@ struct Walk {
 }
 
 impl App {
-    /// Cancels what the task `top` has started. Answers how many of them it canceled or asked to stop; `None`: there are so many
-    /// that it goes on behind the answer.
-    pub(crate) async fn cascade(self: &Arc<Self>, top: &TaskKey, spec: &Spec, hard: bool) -> Result<Option<usize>, Refusal> {
+    /// Cancels what the task `top` has started. `room` is how many records this request may still look at, but for the first
+    /// page. Answers how many tasks it canceled or asked to stop; `None`: there are so many that it goes on behind the answer.
+    pub(crate) async fn cascade(
+        self: &Arc<Self>,
+        top: &TaskKey,
+        spec: &Spec,
+        hard: bool,
+        room: &mut usize,
+    ) -> Result<Option<usize>, Refusal> {
         let root = TaskKey::new(top.ns, spec.root.clone().unwrap_or_else(|| top.id.clone()));
         let p = self.home(&root).await?;
         let below = (root != *top).then(HashSet::new);
         let index = Index::Members { root };
         let mut walk = Walk { p, index, from: Cursor::default(), top: top.clone(), below, hard, canceled: 0 };
-        for _ in 0..self.options.limits.cascade_tasks.div_ceil(self.cascade_page()) {
+        loop {
             if !self.cancel_page(&mut walk).await? {
                 return Ok(Some(walk.canceled));
+            }
+            *room = room.saturating_sub(self.cascade_page());
+            if *room == 0 {
+                break;
             }
         }
         let (place, app) = (self.cascades.take()?, Arc::clone(self));
@@ -67,6 +79,9 @@ impl App {
                 match app.cancel_page(&mut walk).await {
                     Ok(true) => {}
                     Ok(false) => break,
+                    Err(Refusal(problem)) if problem.code == Code::StoreUnavailable && !app.draining.is_cancelled() => {
+                        tokio::time::sleep(STORE_PAUSE).await;
+                    }
                     Err(Refusal(problem)) => {
                         tracing::warn!(task.id = %walk.top.id, %problem.detail, "a cancel did not come to all that the task started");
                         break;

@@ -135,7 +135,9 @@ impl App {
             match order.verb {
                 // What has never run has started nothing.
                 Verb::Cancel { hard, cascade: true } if found.head.attempt > 0 || done != Committed::Ok => {
-                    self.cascade(key, &found.spec, hard).await?;
+                    if let Err(refusal) = self.cascade(key, &found.spec, hard, &mut tally.room).await {
+                        tally.fail_of_its_own(key, refusal)?;
+                    }
                 }
                 _ => {}
             }

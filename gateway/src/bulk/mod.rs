@@ -102,6 +102,9 @@ struct Tally {
     next_cursor: Option<String>,
     /// The first of those that failed.
     errors: Vec<Failed>,
+    /// Records of trees that this call may still look at.
+    #[serde(skip)]
+    room: usize,
 }
 
 #[derive(Serialize)]

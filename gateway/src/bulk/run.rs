@@ -37,7 +37,7 @@ impl App {
         mut filter: Filter,
         from: Option<String>,
     ) -> Result<Tally, Refusal> {
-        let mut tally = Tally::default();
+        let mut tally = Tally { room: self.options.limits.cascade_tasks, ..Tally::default() };
         if filter.nothing {
             return Ok(tally);
         }
@@ -79,7 +79,7 @@ impl App {
     }
 
     async fn over_ids(self: &Arc<Self>, ns: Ns, order: &Order, ids: Vec<String>) -> Result<Tally, Refusal> {
-        let mut tally = Tally::default();
+        let mut tally = Tally { room: self.options.limits.cascade_tasks, ..Tally::default() };
         let mut keys: Vec<TaskKey> = Vec::with_capacity(ids.len());
         for id in ids {
             match App::key(ns, &id) {

@@ -60,7 +60,8 @@ pub(crate) async fn cancel(
     };
     if cascade {
         let (spec, _) = view::taken_apart(&stored)?;
-        match app.cascade(&key, &spec, hard).await? {
+        let mut room = app.options.limits.cascade_tasks;
+        match app.cascade(&key, &spec, hard, &mut room).await? {
             Some(0) if matches!(changed, Changed::Not(TaskState::Canceled)) => {
                 return Err(wrong_state(TaskState::Canceled, "canceled"));
             }
