@@ -240,15 +240,13 @@ async fn change_together(
     for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
-        match decide(key, head, &spec, event(head), now, (shared.random)()) {
-            Ok(transition) => {
-                if transition.head.is_none() && spec.away.is_some() {
-                    away.insert(key.clone(), spec.slot(key));
-                }
-                let queue: Arc<str> = spec.queue().into();
-                commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
+        // What is refused needs nothing from here: it moved, or its time has not come.
+        if let Ok(transition) = decide(key, head, &spec, event(head), now, (shared.random)()) {
+            if transition.head.is_none() && spec.away.is_some() {
+                away.insert(key.clone(), spec.slot(key));
             }
-            Err(_) => {}
+            let queue: Arc<str> = spec.queue().into();
+            commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
         }
     }
     let changed = commits.len();
