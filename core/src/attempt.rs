@@ -13,6 +13,9 @@ pub const EXCERPT_BYTES: usize = 2048;
 /// Bytes of log lines that are kept of one attempt.
 pub const LOG_BYTES: usize = 8 * 1024;
 
+/// Entries that a store keeps of one task: the latest.
+pub const KEPT_ENTRIES: usize = 500;
+
 /// What an entry with log lines counts beside them.
 const LOG_ENTRY: usize = 64;
 
@@ -67,6 +70,9 @@ pub struct AttemptEntry {
     /// Tasks that the worker spawned, in order. With the outcome `spawned`: those that the task waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<TaskId>,
+    /// The tasks that it waited for before, said again because the entry that says so will not be kept much longer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waited_for: Vec<TaskId>,
     /// The mark of the report that caused it (`report::mark`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<u64>,
@@ -105,6 +111,15 @@ impl AttemptEntry {
         let used = |entry: &Self| entry.logs.iter().map(|line| line.len() + 1).sum::<usize>() + LOG_ENTRY;
         let entries = entries.iter().filter(|entry| entry.number == number && !entry.logs.is_empty());
         LOG_BYTES.saturating_sub(entries.map(used).sum())
+    }
+
+    /// The tasks that a parent waited for last, by its stored entries, and whether that has to be said again: else endless
+    /// attempts would make a parent forget its children.
+    pub fn waited_for(entries: &[Self]) -> (&[TaskId], bool) {
+        let says = |entry: &Self| entry.outcome == "spawned" || !entry.waited_for.is_empty();
+        let Some((at, entry)) = entries.iter().enumerate().rfind(|(_, entry)| says(entry)) else { return (&[], false) };
+        let ids = if entry.outcome == "spawned" { &entry.children } else { &entry.waited_for };
+        (ids, entries.len() - at > KEPT_ENTRIES / 2)
     }
 
     /// One entry per attempt: parts are joined with the entry of its end, if it has one.

@@ -63,6 +63,8 @@ impl Flags {
     pub const INTERIM: Self = Self(1 << 9);
     /// Three bits: which of the seven reasons a cancel that was asked for has.
     const CANCEL_REASON: Self = Self(0b111 << 10);
+    /// It was final before and was started anew: whoever waited for its end has been told.
+    pub const TOLD: Self = Self(1 << 13);
 
     /// The reason of the cancel that was asked for while it ran.
     pub fn cancel_reason(self) -> Reason {
@@ -80,7 +82,7 @@ impl Flags {
     /// Those that a new generation of the task keeps.
     #[must_use]
     pub fn of_next_generation(self) -> Self {
-        let kept = Self::HELD.with(Self::ORDERED).with(Self::HAS_PARENT).with(Self::HAS_ATTEMPTS);
+        let kept = Self::HELD.with(Self::ORDERED).with(Self::HAS_PARENT).with(Self::HAS_ATTEMPTS).with(Self::TOLD);
         Self(self.0 & kept.0)
     }
 
@@ -119,9 +121,9 @@ pub struct Head {
     pub attempt: u32,
     /// Attempts charged to the retry budget in this generation.
     pub budget: u16,
-    /// Dispatchers that died while it ran, in this generation.
+    /// Attempts in a row that were lost while it ran.
     pub lost: u8,
-    /// Rises with every manual retry or replacement.
+    /// Rises with every manual retry or replacement, up to 255: then there is no further one.
     pub generation: u8,
     /// The session that owns the open attempt.
     pub session: SessionId,

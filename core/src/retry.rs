@@ -227,7 +227,7 @@ impl RetryPolicy {
 }
 
 /// Evenly between zero and `limit`, both included, in whole milliseconds.
-fn up_to(limit: Duration, random: u64) -> Duration {
+pub(crate) fn up_to(limit: Duration, random: u64) -> Duration {
     let steps = limit.as_millis() + 1;
     let millis = (steps * u128::from(random)) >> 64;
     Duration::from_millis(millis as u64).min(limit)

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
 use crate::options::GatewayOptions;
+use crate::places::Places;
 use crate::types::TypeCache;
 
 pub(crate) type Shared = Arc<App>;
@@ -34,6 +35,8 @@ pub(crate) struct App {
     pub open: TaskTracker,
     /// Compressed streams that may be read at once.
     pub inflaters: Arc<Semaphore>,
+    /// Cancels that go on behind their answers.
+    pub cascades: Arc<Places>,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
     /// New tasks so far.
@@ -43,6 +46,7 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(store: Arc<dyn Store>, options: GatewayOptions, draining: CancellationToken) -> Self {
         let inflaters = Arc::new(Semaphore::new(options.limits.compressed_streams));
+        let cascades = Places::of_cascades(options.limits.cascades);
         let hub = Arc::new(FeedHub::new(store.caps().partitions, options.limits.waiters, options.limits.event_streams));
         // Gateways of one store do not go from partition to partition in step.
         let turn = AtomicU64::new(options.random.next() >> 32);
@@ -56,6 +60,7 @@ impl App {
             draining,
             open: TaskTracker::new(),
             inflaters,
+            cascades,
             openapi: std::sync::OnceLock::new(),
             turn,
         }

@@ -1,10 +1,14 @@
 //! A cancel that goes on to what a task has started: children, links, and what those have started.
 //!
-//! The task itself is canceled first, so that its children cannot wake it. Then its tree is walked until a walk finds nothing
-//! that is left to cancel: what ran meanwhile may have started something new, but a task that is canceled or asked to stop
-//! starts nothing but the links of a success. Callbacks tell how it went; they are left alone.
+//! The task itself is canceled first, so that its children cannot wake it. Then its tree is walked in order of acceptance: what
+//! runs meanwhile may start something new, which comes at the end of the tree and is still met, but a task that is canceled or
+//! asked to stop starts nothing but the links of a success. Callbacks tell how it went; they are left alone.
+//!
+//! A request looks at a limited number of tasks; the rest of a larger tree follows behind the answer. If the server dies before
+//! it is through, the cancel can be repeated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::problem::{Code, Problem};
@@ -13,14 +17,17 @@ use lovage_core::{Event, Flags, Head, Ns, Partition, Reason, SessionId, Spec, Ta
 use lovage_store::{Commit, Committed, Cursor, DocKind, Index, Mode, Sync};
 
 use crate::app::App;
+use crate::change::TRIES;
 use crate::documents::content;
 use crate::problem::Refusal;
 use crate::view::read_body;
 
-/// Walks over a tree before its cancel is given up: each finds only what was started during the one before.
-const WALKS: usize = 16;
 /// Records that one call of the store reads or changes.
 const PAGE: usize = 200;
+/// Between two tries of a walk behind its answer while the store is away.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Tasks that a cancel from within a tree remembers: whatever comes of them is canceled too.
+const MOST_BELOW: usize = 1_000_000;
 
 /// A descendant that may have to be canceled.
 struct Member {
@@ -29,55 +36,115 @@ struct Member {
     spec: Spec,
 }
 
+/// A cancel on its way through a tree.
+struct Walk {
+    p: Partition,
+    index: Index,
+    from: Cursor,
+    top: TaskKey,
+    /// What comes of `top`, as far as it is known; `None`: the whole tree does.
+    below: Option<HashSet<TaskId>>,
+    hard: bool,
+    canceled: usize,
+}
+
 impl App {
-    /// Cancels what the task `top` has started, and answers how many of them it canceled or asked to stop.
-    pub(crate) async fn cascade(&self, top: &TaskKey, spec: &Spec, hard: bool) -> Result<usize, Refusal> {
+    /// Cancels what the task `top` has started. `room` is how many records this request may still look at, but for the first
+    /// page. Answers how many tasks it canceled or asked to stop; `None`: there are so many that it goes on behind the answer.
+    pub(crate) async fn cascade(
+        self: &Arc<Self>,
+        top: &TaskKey,
+        spec: &Spec,
+        hard: bool,
+        room: &mut usize,
+    ) -> Result<Option<usize>, Refusal> {
         let root = TaskKey::new(top.ns, spec.root.clone().unwrap_or_else(|| top.id.clone()));
         let p = self.home(&root).await?;
-        let mut canceled = 0;
-        for _ in 0..WALKS {
-            let open = self.open_below(p, &root, top, hard).await?;
+        let below = (root != *top).then(HashSet::new);
+        let index = Index::Members { root };
+        let mut walk = Walk { p, index, from: Cursor::default(), top: top.clone(), below, hard, canceled: 0 };
+        loop {
+            if !self.cancel_page(&mut walk).await? {
+                return Ok(Some(walk.canceled));
+            }
+            *room = room.saturating_sub(self.cascade_page());
+            if *room == 0 {
+                break;
+            }
+        }
+        let (place, app) = (self.cascades.take()?, Arc::clone(self));
+        self.open.spawn(async move {
+            let _place = place;
+            loop {
+                match app.cancel_page(&mut walk).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(Refusal(problem)) if problem.code == Code::StoreUnavailable && !app.draining.is_cancelled() => {
+                        tokio::time::sleep(STORE_PAUSE).await;
+                    }
+                    Err(Refusal(problem)) => {
+                        tracing::warn!(task.id = %walk.top.id, %problem.detail, "a cancel did not come to all that the task started");
+                        break;
+                    }
+                }
+            }
+        });
+        Ok(None)
+    }
+
+    fn cascade_page(&self) -> usize {
+        PAGE.min(self.store.caps().max_batch.max(1))
+    }
+
+    /// Cancels what is to be canceled among the next members of the tree; whether there are more.
+    async fn cancel_page(&self, walk: &mut Walk) -> Result<bool, Refusal> {
+        for _ in 0..TRIES {
+            let page = self.store.scan(walk.p, &walk.index, walk.from.clone(), self.cascade_page()).await?;
+            let open = self.open_among(walk, page.items).await?;
             if open.is_empty() {
-                return Ok(canceled);
+                let more = page.next.is_some();
+                walk.from = page.next.unwrap_or_default();
+                return Ok(more);
             }
-            for members in open.chunks(PAGE.min(self.store.caps().max_batch.max(1))) {
-                canceled += self.cancel_all(p, members, hard).await?;
-            }
+            // What moved meanwhile is found again.
+            walk.canceled += self.cancel_all(walk.p, &open, walk.hard).await?;
         }
         Err(Problem::new(Code::Overloaded, "the task starts others as fast as they are canceled; try again").into())
     }
 
-    /// Those of the tree that come from `top` and are neither final nor asked to stop.
-    async fn open_below(&self, p: Partition, root: &TaskKey, top: &TaskKey, hard: bool) -> Result<Vec<Member>, Refusal> {
-        let (mut parents, mut open) = (HashMap::<TaskId, TaskId>::new(), Vec::new());
-        let (index, mut from) = (Index::Members { root: root.clone() }, Cursor::default());
-        let whole = root == top;
-        loop {
-            let page = self.store.scan(p, &index, from, PAGE).await?;
-            // In the tree of a root all are its descendants, and what is over need not be read.
-            let items: Vec<_> = page.items.into_iter().filter(|(_, head)| !whole || is_open(head, hard)).collect();
-            let keys: Vec<TaskKey> = items.iter().map(|(key, _)| key.clone()).collect();
-            let bodies = if keys.is_empty() { Vec::new() } else { self.store.bodies(p, &keys).await? };
-            for ((key, head), body) in items.into_iter().zip(bodies) {
-                // Gone meanwhile, or damaged: its own route tells.
-                let Some((spec, _)) = read_body(body.as_ref()) else { continue };
-                if let Some(parent) = spec.parent.clone().filter(|_| !whole) {
-                    parents.insert(key.id.clone(), parent);
+    /// Those of these members that come of the top and are neither final nor asked to stop.
+    async fn open_among(&self, walk: &mut Walk, items: Vec<(TaskKey, Head)>) -> Result<Vec<Member>, Refusal> {
+        // In the tree of a root all are its descendants, and what is over need not be read.
+        let whole = walk.below.is_none();
+        let items: Vec<_> = items.into_iter().filter(|(_, head)| !whole || is_open(head, walk.hard)).collect();
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<TaskKey> = items.iter().map(|(key, _)| key.clone()).collect();
+        let bodies = self.store.bodies(walk.p, &keys).await?;
+        let mut open = Vec::new();
+        for ((key, head), body) in items.into_iter().zip(bodies) {
+            // Gone meanwhile, or damaged: its own route tells.
+            let Some((spec, _)) = read_body(body.as_ref()) else { continue };
+            if let Some(below) = &mut walk.below {
+                // Parents were accepted before their children.
+                if !spec.parent.as_ref().is_some_and(|parent| *parent == walk.top.id || below.contains(parent)) {
+                    continue;
                 }
-                if is_open(&head, hard) && spec.callback.is_none() {
-                    open.push(Member { key, head, spec });
+                if below.len() >= MOST_BELOW {
+                    let detail = "the task has started too many others to find them within its tree; cancel the root of the tree";
+                    return Err(Problem::new(Code::Overloaded, detail).into());
                 }
+                below.insert(key.id.clone());
             }
-            match page.next {
-                Some(next) => from = next,
-                None => break,
+            if is_open(&head, walk.hard) && spec.callback.is_none() {
+                open.push(Member { key, head, spec });
             }
         }
-        open.retain(|member| whole || is_below(&parents, &member.key.id, &top.id));
         Ok(open)
     }
 
-    /// Cancels these. One that moved meanwhile is left to the next walk.
+    /// Cancels these, but for those that moved meanwhile.
     async fn cancel_all(&self, p: Partition, members: &[Member], hard: bool) -> Result<usize, Refusal> {
         let now = self.now();
         let (mut commits, mut graces) = (Vec::with_capacity(members.len()), Graces::default());
@@ -130,10 +197,4 @@ impl Graces {
 fn is_open(head: &Head, hard: bool) -> bool {
     let asked = if hard { Flags::CANCEL.with(Flags::HARD) } else { Flags::CANCEL };
     !head.state.is_final() && !head.flags.has(asked)
-}
-
-/// Whether `top` is among the ancestors of `id`. There are at most as many as there are links between parent and child.
-fn is_below(parents: &HashMap<TaskId, TaskId>, id: &TaskId, top: &TaskId) -> bool {
-    let mut ancestors = std::iter::successors(parents.get(id), |parent| parents.get(*parent)).take(parents.len());
-    ancestors.any(|ancestor| ancestor == top)
 }

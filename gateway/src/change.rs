@@ -44,11 +44,13 @@ impl App {
             let Some((p, stored)) = self.find(key, parts).await? else { return Ok(None) };
             let (spec, body) = taken_apart(&stored)?;
             let event = event(&stored.head, &body)?;
+            self.not_awaited(key, &stored.head, &spec, &event).await?;
             let now = self.now();
             let transition = match decide(key, &stored.head, &spec, event, now, self.random()) {
                 Ok(transition) => transition,
                 Err(Decision::Unchanged) => return Ok(Some(Changed::Applied(Some(stored.head)))),
                 Err(Decision::WrongState(state)) => return Ok(Some(Changed::Not(state))),
+                Err(Decision::LastGeneration) => return Err(last_generation(stored.head.state)),
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };
             let after = transition.head.clone();
@@ -77,4 +79,10 @@ impl App {
 /// `wrong_state`
 pub(crate) fn wrong_state(state: State, what: &str) -> Refusal {
     Problem::new(Code::WrongState, format!("a task that is {state} cannot be {what}")).in_state(state.as_str()).into()
+}
+
+/// `wrong_state` of a task that was started anew too often.
+pub(crate) fn last_generation(state: State) -> Refusal {
+    let detail = format!("it was retried or replaced {} times, which is the most; replay it as a new task", u8::MAX);
+    Problem::new(Code::WrongState, detail).in_state(state.as_str()).into()
 }

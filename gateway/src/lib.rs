@@ -6,6 +6,7 @@
 mod app;
 mod attempt_key;
 mod auth;
+mod awaited;
 mod batch;
 mod body;
 mod bulk;

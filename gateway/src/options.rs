@@ -53,6 +53,10 @@ pub struct Limits {
     pub bulk_tasks: usize,
     /// Tasks that a tree shows.
     pub tree_tasks: usize,
+    /// Records of a tree that a cancel looks at before it is answered; the rest follows behind the answer.
+    pub cascade_tasks: usize,
+    /// Cancels that go on behind their answers.
+    pub cascades: usize,
     /// Task types of a namespace.
     pub task_types: usize,
 }
@@ -80,6 +84,8 @@ impl Default for Limits {
             list_scan: 2_000,
             bulk_tasks: 1_000,
             tree_tasks: 1_000,
+            cascade_tasks: 10_000,
+            cascades: 16,
             task_types: 500,
         }
     }
@@ -99,7 +105,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 21] = [
+        let rows: [(&'static str, usize); 23] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -120,6 +126,8 @@ impl Limits {
             ("list_scan", self.list_scan),
             ("bulk_tasks", self.bulk_tasks),
             ("tree_tasks", self.tree_tasks),
+            ("cascade_tasks", self.cascade_tasks),
+            ("cascades", self.cascades),
             ("task_types", self.task_types),
         ];
         for (name, value) in rows {

@@ -44,6 +44,17 @@ impl Places {
         })
     }
 
+    /// For cancels that go on behind their answers (`limits.cascades`).
+    pub(crate) fn of_cascades(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicUsize::new(0),
+            limit,
+            gauge: "lovage_cascades",
+            refused: "lovage_cascades_refused_total",
+            advice: "too many large trees are being canceled; the task is canceled, repeat it for what it has started",
+        })
+    }
+
     /// Takes one; `overloaded` if there is none.
     pub(crate) fn take(self: &Arc<Self>) -> Result<Place, Problem> {
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.limit {

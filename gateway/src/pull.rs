@@ -199,7 +199,7 @@ impl App {
             }
             // Read before the claim: what fails here has changed nothing.
             let resumed = head.flags.has(Flags::RESUMED);
-            let children = if resumed { Some(lovage_store::children(&*self.store, p, &key).await?) } else { None };
+            let children = if resumed { Some(lovage_store::children(&*self.store, p, &key).await?.0) } else { None };
             let content = read_body(body.as_ref());
             let spec = content.as_ref().map_or(&unread, |(spec, _)| spec);
             let Some(transition) = leased(&key, &head, content.as_ref().map(|(spec, _)| spec), wish, now, self.random()) else {

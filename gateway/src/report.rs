@@ -49,11 +49,14 @@ impl App {
                 Ok(transition) => transition,
                 Err(Decision::Unchanged) => return Ok(self.standing(Some(&was), &spec, *attempt)),
                 Err(Decision::Superseded) => return Err(too_late(&was, &entries, *attempt)),
-                Err(Decision::WrongState(_) | Decision::NotDue) => {
+                Err(Decision::WrongState(_) | Decision::NotDue | Decision::LastGeneration) => {
                     return Err(conflict(was.state, "the task does not allow this report; is it being canceled?".to_owned()));
                 }
             };
-            let transition = if is_remembered(report) { transition.marked(&was, now, mark) } else { transition };
+            let mut transition = if is_remembered(report) { transition.marked(&was, now, mark) } else { transition };
+            if let (Some(entry), (ids, true)) = (&mut transition.attempt, AttemptEntry::waited_for(&entries)) {
+                entry.waited_for = ids.to_vec();
+            }
             let standing = self.standing(transition.head.as_ref(), &spec, *attempt);
             let worker = self.directory.worker(key.ns, was.worker);
             let queue = spec.queue().into();

@@ -3,27 +3,29 @@
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::resume::{Child, Children};
-use lovage_core::{AttemptEntry, Flags, Partition, ResultValue, TaskKey};
+use lovage_core::{AttemptEntry, Flags, Partition, ResultValue, TaskId, TaskKey};
 
 use crate::{Parts, Result, Store};
 
 /// Children read at the same time.
 const READS: usize = 16;
 
-/// The children that `parent` waited for last, in the order in which it spawned them.
-pub async fn children(store: &dyn Store, p: Partition, parent: &TaskKey) -> Result<Children> {
+/// The children that `parent` waited for last, in the order in which it spawned them, and who they are if the next entry of
+/// the parent has to say it again ([`AttemptEntry::waited_for`]).
+pub async fn children(store: &dyn Store, p: Partition, parent: &TaskKey) -> Result<(Children, Vec<TaskId>)> {
     let parts = Parts { attempts: true, ..Parts::default() };
     let entries = store.get(p, parent, parts).await?.map(|stored| stored.attempts).unwrap_or_default();
-    let mut entries = entries.iter().rev().filter_map(|bytes| AttemptEntry::decode(bytes));
-    let ids = entries.find(|entry| entry.outcome == "spawned").map(|entry| entry.children).unwrap_or_default();
-    let keys = ids.into_iter().map(|id| TaskKey::new(parent.ns, id));
+    let entries: Vec<AttemptEntry> = entries.iter().filter_map(|bytes| AttemptEntry::decode(bytes)).collect();
+    let (ids, again) = AttemptEntry::waited_for(&entries);
+    let keys: Vec<TaskKey> = ids.iter().map(|id| TaskKey::new(parent.ns, id.clone())).collect();
     // Boxed: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-    let mut reads = stream::iter(keys.map(|key| child(store, p, key).boxed())).buffered(READS);
+    let mut reads = stream::iter(keys.into_iter().map(|key| child(store, p, key).boxed())).buffered(READS);
     let mut children = Children::default();
     while let Some(child) = reads.try_next().await? {
         children.push(child);
     }
-    Ok(children)
+    drop(reads);
+    Ok((children, if again { ids.to_vec() } else { Vec::new() }))
 }
 
 async fn child(store: &dyn Store, p: Partition, key: TaskKey) -> Result<Child> {

@@ -125,7 +125,7 @@ pub struct Commit {
     pub body: Option<Bytes>,
     /// `Some(Some(bytes))` stores a result, `Some(None)` removes it.
     pub result: Option<Option<Bytes>>,
-    /// Appends an entry to the attempts.
+    /// Appends an entry to the attempts; the latest [`KEPT_ENTRIES`](lovage_core::attempt::KEPT_ENTRIES) are kept.
     pub attempt: Option<Bytes>,
     /// What happens together with the change.
     pub effects: Vec<Effect>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ENDPOINT_PAUSE, THROTTLE_PAUSE, Task, Transition, error_value, plain};
+use super::{ENDPOINT_PAUSE, SNOOZE_PAUSE, THROTTLE_PAUSE, Task, Transition, error_value, plain};
 use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
@@ -11,6 +11,9 @@ use crate::retry::{MAX_RETRY_AFTER, Verdict};
 use crate::signature::Draft;
 use crate::state::{Reason, State};
 use crate::time::Millis;
+
+/// The error type of a task whose worker replaces it again and again.
+const TOO_OFTEN_REPLACED: &str = "TooOftenReplaced";
 
 /// A failed attempt on its way to the next one or to the end.
 pub(super) struct Failed {
@@ -40,7 +43,8 @@ impl Task<'_> {
             Outcome::Cancel => self.canceled(),
             Outcome::Permanent { error } => self.failed(Reason::Permanent, error),
             Outcome::Snooze { after } => {
-                self.entry(plain(self.wait_until(Reason::Snoozed, self.now.after(after))), "snoozed", None)
+                let at = self.now.after(after.max(SNOOZE_PAUSE));
+                self.entry(plain(self.wait_until(Reason::Snoozed, at)), "snoozed", None)
             }
             Outcome::Retry { after, error } => {
                 let verdict = self.next(charged, after);
@@ -49,7 +53,8 @@ impl Task<'_> {
             Outcome::TimedOut { error } => self.timed_out(error),
             Outcome::Throttled { after, error } => {
                 // Not the task's fault: the budget is untouched, only the age bounds it.
-                let verdict = self.within_age(THROTTLE_PAUSE, after.map_or(THROTTLE_PAUSE, |after| after.min(MAX_RETRY_AFTER)));
+                let wish = after.map_or(THROTTLE_PAUSE, |after| after.clamp(THROTTLE_PAUSE, MAX_RETRY_AFTER));
+                let verdict = self.within_age(THROTTLE_PAUSE, wish);
                 let reasons = (Reason::Throttled, Reason::Exhausted);
                 self.again(Failed { verdict, reasons, charged: self.head.budget, error })
             }
@@ -140,6 +145,7 @@ impl Task<'_> {
     pub(super) fn wait_until(self, reason: Reason, at: Millis) -> crate::head::Head {
         let mut next = self.step(State::Retrying, reason);
         next.session = SessionId(0);
+        next.lost = 0;
         next.deadline = Millis(0);
         next.due = at.max(self.now);
         next
@@ -147,12 +153,15 @@ impl Task<'_> {
 
     /// It starts again from the beginning as something else, under the same id.
     fn replaced(self, replacement: Draft) -> Transition {
+        if self.head.generation == u8::MAX {
+            let error = TaskError::new(TOO_OFTEN_REPLACED, format!("it was started anew {} times before", u8::MAX));
+            return self.failed(Reason::Permanent, error);
+        }
         let mut draft = replacement;
         let spec = &mut draft.spec;
         self.inherit(&mut spec.labels);
         // What was hidden stays hidden, also in what earlier attempts have left.
-        let hidden: Vec<String> = self.spec.redact.iter().filter(|pointer| !spec.redact.contains(pointer)).cloned().collect();
-        spec.redact.extend(hidden);
+        self.hide_in(&mut spec.redact);
         // Who waits for this task waits for what takes its place.
         if spec.callbacks.is_empty() {
             spec.callbacks.clone_from(&self.spec.callbacks);

@@ -60,7 +60,7 @@ impl Task<'_> {
         let record_end = record_end(&next, self.spec);
         next.due = if value.is_some() { record_end.min(result_end(&next, self.spec)) } else { record_end };
         let mut transition = plain(next);
-        transition.arrive.clone_from(&self.spec.arrives);
+        transition.arrive = self.spec.arrives.clone().filter(|_| !self.head.flags.has(Flags::TOLD));
         if let (State::Failed, Some(error)) = (state, &value) {
             self.link_error(&mut transition, error);
         }

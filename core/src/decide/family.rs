@@ -25,6 +25,7 @@ impl Task<'_> {
     pub(super) fn blocked_by(self, tasks: Vec<Draft>) -> Transition {
         let mut next = self.step(State::Blocked, Reason::Children);
         next.session = SessionId(0);
+        next.lost = 0;
         (next.due, next.deadline) = (Millis(0), Millis(0));
         let mut transition = plain(next);
         transition.barrier = Some(tasks.len() as u32);
@@ -42,6 +43,8 @@ impl Task<'_> {
     pub(super) fn children(self, drafts: Vec<Draft>, arrive: bool) -> Vec<Draft> {
         let adopt = |(index, mut draft): (u32, Draft)| {
             self.adopt(&mut draft);
+            // The worker that wrote it does not know what this task hides.
+            self.hide_in(&mut draft.spec.redact);
             draft.spec.arrives = arrive.then(|| Arrival { barrier: self.key.id.clone(), index });
             draft
         };
@@ -53,6 +56,12 @@ impl Task<'_> {
         pass_on(&self.spec.redact, &mut draft.spec.redact, None);
         draft.spec.parent = Some(self.key.id.clone());
         draft.spec.root = Some(self.spec.root.clone().unwrap_or_else(|| self.key.id.clone()));
+    }
+
+    /// Adds what this task hides.
+    pub(super) fn hide_in(self, redact: &mut Vec<String>) {
+        let hidden: Vec<String> = self.spec.redact.iter().filter(|pointer| !redact.contains(pointer)).cloned().collect();
+        redact.extend(hidden);
     }
 
     /// A child's own labels go before inherited ones.

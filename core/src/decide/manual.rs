@@ -45,7 +45,7 @@ impl Task<'_> {
         if self.head.flags.has(Flags::CANCEL) { Ok(self.canceled()) } else { Err(self.wrong_state()) }
     }
 
-    /// The head of the next generation: nothing of the last one counts.
+    /// The head of the next generation: nothing of the last one counts. The caller has seen that there is a next one.
     pub(super) fn fresh(self, state: State) -> Head {
         let mut next = self.step(state, Reason::None);
         next.generation = next.generation.saturating_add(1);
@@ -60,7 +60,13 @@ impl Task<'_> {
         if !matches!(self.head.state, State::Failed | State::Retrying) {
             return Err(self.wrong_state());
         }
+        if self.head.generation == u8::MAX {
+            return Err(Refusal::LastGeneration);
+        }
         let mut next = self.fresh(State::Queued);
+        if self.head.state.is_final() {
+            next.flags = next.flags.with(Flags::TOLD);
+        }
         if self.head.is_expired(self.now) {
             // Whoever asks for it now does not mean it to expire at once.
             next.expires = Millis(0);

@@ -33,8 +33,13 @@ use crate::time::Millis;
 pub use ending::result_end;
 pub use waiting::claim;
 
-/// A task that was lost this often while it ran (its dispatcher died, its lease ran out) fails as `poison`.
+/// A task that was lost this often in a row while it ran (its dispatcher died, its lease ran out) fails as `poison`.
 pub const POISON_AFTER: u8 = 3;
+/// How long, at most, a task waits that was lost a second time. What kills its dispatcher then does it by itself: tasks that were
+/// only near it have other times, and deaths that follow each other faster do not count against them.
+pub const SUSPECT_PAUSE: Duration = Duration::from_secs(30);
+/// The least wait of a task that is snoozed: nothing else bounds those attempts.
+pub const SNOOZE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a worker that says "not now" without a time is left alone at least.
 pub const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 /// The least wait after a fault of the endpoint, whatever the policy says: nothing else bounds those attempts.
@@ -82,6 +87,9 @@ pub enum Refusal {
     /// It is so already.
     #[error("nothing to change")]
     Unchanged,
+    /// It was started anew so often that a further generation could not be told from this one.
+    #[error("there is no generation after {}", u8::MAX)]
+    LastGeneration,
 }
 
 /// What follows when `event` happens to the task at `now`. `random` decides the jitter.

@@ -1,9 +1,12 @@
 //! Start and return: claims, timers, attempts that are given back or lost.
 
-use super::{POISON_AFTER, Refusal, Task, Transition, error_value, plain};
+use std::time::Duration;
+
+use super::{POISON_AFTER, Refusal, SUSPECT_PAUSE, Task, Transition, error_value, plain};
 use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, Head, SessionId};
+use crate::retry::up_to;
 use crate::state::{Reason, State};
 use crate::time::Millis;
 
@@ -52,8 +55,10 @@ impl Task<'_> {
         }
         let times = self.head.lost.saturating_add(1);
         if times >= POISON_AFTER {
-            let error =
-                TaskError::new("Poison", format!("it was lost {times} times while it ran; the last time: {}", error.message));
+            let error = TaskError::new(
+                "Poison",
+                format!("it was lost {times} times in a row while it ran; the last time: {}", error.message),
+            );
             let failed = self.end(State::Failed, Reason::Poison, Some(error_value(&error)));
             let mut failed = self.entry(failed, "lost", Some(error));
             if let Some(next) = &mut failed.head {
@@ -61,11 +66,19 @@ impl Task<'_> {
             }
             return failed;
         }
-        let mut next = self.wait_until(Reason::Lost, self.now);
+        // The first time it was probably only near: at once, but then apart from the others.
+        let pause = if times == 1 { Duration::ZERO } else { self.apart(SUSPECT_PAUSE) };
+        let mut next = self.wait_until(Reason::Lost, self.now.after(pause));
         next.lost = times;
         let mut transition = plain(next).with_interim(error_value(&error));
         self.notify(&mut transition, &[CallbackKind::Retry]);
         self.entry(transition, "lost", Some(error))
+    }
+
+    /// Between half of a pause and the whole.
+    fn apart(self, pause: Duration) -> Duration {
+        let half = pause / 2;
+        half + up_to(half, self.random)
     }
 
     pub(super) fn due(self) -> Result<Transition, Refusal> {

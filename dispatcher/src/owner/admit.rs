@@ -6,7 +6,7 @@ use std::time::Duration;
 use lovage_core::decide::claim;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskKey};
+use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskId, TaskKey};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -400,13 +400,14 @@ impl Owner {
             // As with ends: if the owner is gone nobody wants it.
             let _ = news.send(Told::News { key: sink_key.clone(), attempt, stream });
         });
-        let end = PushTo { key: key.clone(), attempt, instance, ends: self.ends_in.clone() };
+        let mut end = PushTo { key: key.clone(), attempt, instance, waited_for: Vec::new(), ends: self.ends_in.clone() };
         let transport = Arc::clone(&self.shared.transport);
         let task = if running.head.flags.has(Flags::RESUMED) {
             let (shared, p, key) = (Arc::clone(&self.shared), self.partition, key.clone());
             let (head, spec, worker) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             tokio::spawn(async move {
-                let children = background::children(&shared, p, &key).await;
+                let (children, waited_for) = background::children(&shared, p, &key).await;
+                end.waited_for = waited_for;
                 let mut request = Attempt {
                     key: &key,
                     head: &head,
@@ -449,14 +450,15 @@ struct PushTo {
     key: TaskKey,
     attempt: lovage_core::Attempt,
     instance: Arc<str>,
+    waited_for: Vec<TaskId>,
     ends: mpsc::UnboundedSender<Told>,
 }
 
 impl PushTo {
     fn send(self, pushed: Pushed) {
-        let Self { key, attempt, instance, ends } = self;
+        let Self { key, attempt, instance, waited_for, ends } = self;
         // The owner outlives its pushes; if it is gone nobody wants the answer.
-        let _ = ends.send(Told::End(PushEnd { key, attempt, instance, pushed }));
+        let _ = ends.send(Told::End(PushEnd { key, attempt, instance, waited_for, pushed }));
     }
 }
 

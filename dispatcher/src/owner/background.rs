@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::resume::Children;
-use lovage_core::{Body, Event, Head, Millis, Partition, Refusal, SessionId, Slot, Spec, TaskKey, decide};
+use lovage_core::{Body, Event, Head, Millis, Partition, SessionId, Slot, Spec, TaskId, TaskKey, decide};
 use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync, directory};
 
 use super::{STORE_PAUSE, Shared};
@@ -154,8 +154,9 @@ pub(super) async fn nothing_left(shared: &Shared, p: Partition) -> bool {
     }
 }
 
-/// The children that a parent waited for. Tries until the store has answered; whoever drops this does not want them any more.
-pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> Children {
+/// The children that a parent waited for ([`lovage_store::children`]). Tries until the store has answered; whoever drops this
+/// does not want them any more.
+pub(super) async fn children(shared: &Shared, p: Partition, parent: &TaskKey) -> (Children, Vec<TaskId>) {
     loop {
         match lovage_store::children(&*shared.store, p, parent).await {
             Ok(children) => return children,
@@ -239,15 +240,13 @@ async fn change_together(
     for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
-        match decide(key, head, &spec, event(head), now, (shared.random)()) {
-            Ok(transition) => {
-                if transition.head.is_none() && spec.away.is_some() {
-                    away.insert(key.clone(), spec.slot(key));
-                }
-                let queue: Arc<str> = spec.queue().into();
-                commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
+        // What is refused needs nothing from here: it moved, or its time has not come.
+        if let Ok(transition) = decide(key, head, &spec, event(head), now, (shared.random)()) {
+            if transition.head.is_none() && spec.away.is_some() {
+                away.insert(key.clone(), spec.slot(key));
             }
-            Err(Refusal::WrongState(_) | Refusal::Superseded | Refusal::NotDue | Refusal::Unchanged) => {}
+            let queue: Arc<str> = spec.queue().into();
+            commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
         }
     }
     let changed = commits.len();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use lovage_core::classify::classify_batch;
-use lovage_core::{Attempt, LaneDef, Outcome, Partition, RawOutcome, Rules, TaskKey};
+use lovage_core::{Attempt, LaneDef, Outcome, Partition, RawOutcome, Rules, TaskId, TaskKey};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::admit::Begun;
@@ -33,9 +33,16 @@ pub(super) struct Batch {
     slot: Arc<Slot>,
 }
 
+/// A task of a request.
+struct Sent {
+    key: TaskKey,
+    attempt: Attempt,
+    waited_for: Vec<TaskId>,
+}
+
 /// The request of a batch came back.
 pub(super) struct BatchEnd {
-    sent: Vec<(TaskKey, Attempt)>,
+    sent: Vec<Sent>,
     /// What is to be delivered next.
     rest: Batch,
     pushed: Pushed,
@@ -60,16 +67,18 @@ impl Batch {
     }
 
     /// The next request, and whose it is; what does not fit stays.
-    async fn request(&mut self, shared: &Shared, p: Partition) -> (PushRequest, Vec<(TaskKey, Attempt)>) {
+    async fn request(&mut self, shared: &Shared, p: Partition) -> (PushRequest, Vec<Sent>) {
         let options = &shared.options;
         let (mut array, mut sent) = (Array::new(), Vec::with_capacity(self.items.len()));
         for item in &self.items {
             let children = if item.is_resumed() { Some(background::children(shared, p, &item.key).await) } else { None };
+            let (children, waited_for) = children.unzip();
             if !array.add(item, children.as_ref(), options) {
                 metrics::counter!("lovage_batches_split_total").increment(1);
                 break;
             }
-            sent.push((item.key.clone(), item.head.open_attempt()));
+            let (key, attempt) = (item.key.clone(), item.head.open_attempt());
+            sent.push(Sent { key, attempt, waited_for: waited_for.unwrap_or_default() });
         }
         let rest = self.items.split_off(array.len());
         let gone = std::mem::replace(&mut self.items, rest);
@@ -119,7 +128,7 @@ impl Owner {
         self.freed += sent.len();
         let answer = push::answer(pushed);
         let (whole_status, whole_excerpt) = push::excerpt(&answer);
-        let ids: Vec<String> = sent.iter().map(|(key, _)| key.id.to_string()).collect();
+        let ids: Vec<String> = sent.iter().map(|sent| sent.key.id.to_string()).collect();
         let worker = &rest.worker;
         let longest = shared.options.max_answer;
         let mut judged = classify_batch(&answer, &worker.status_map, worker.config.accepts, now.0, &ids, longest);
@@ -136,7 +145,7 @@ impl Owner {
                 }
             }
         }
-        for ((key, attempt), item) in sent.into_iter().zip(judged.items) {
+        for (Sent { key, attempt, waited_for }, item) in sent.into_iter().zip(judged.items) {
             let open = self.running.get(&key).filter(|r| r.head.open_attempt() == attempt && !r.ending);
             let Some(running) = open else { continue };
             if running.over {
@@ -154,7 +163,7 @@ impl Owner {
                 (_, Some(said)) => push::beginning(said),
                 (_, None) => whole_excerpt.clone(),
             };
-            let note = Note { instance: Arc::clone(&rest.instance), status: whole_status, excerpt };
+            let note = Note { instance: Arc::clone(&rest.instance), status: whole_status, excerpt, waited_for };
             self.answered(&key, attempt, outcome, note);
         }
         self.push_batch(rest);

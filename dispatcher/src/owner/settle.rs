@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lovage_core::attempt::LOG_BYTES;
 use lovage_core::classify::classify;
-use lovage_core::{Answer, Attempt, Event, Flags, Head, Millis, Outcome, Rules, Spec, TaskKey, Transition, decide};
+use lovage_core::{Answer, Attempt, Event, Flags, Head, Millis, Outcome, Rules, Spec, TaskId, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
@@ -33,6 +33,7 @@ pub(super) struct PushEnd {
     pub key: TaskKey,
     pub attempt: Attempt,
     pub instance: Arc<str>,
+    pub waited_for: Vec<TaskId>,
     pub pushed: Pushed,
 }
 
@@ -57,6 +58,7 @@ pub(super) struct Note {
     pub instance: Arc<str>,
     pub status: Option<u16>,
     pub excerpt: Option<String>,
+    pub waited_for: Vec<TaskId>,
 }
 
 /// With so few attempts open there is little to wait for.
@@ -107,7 +109,7 @@ impl Owner {
             Answer::Response { status, .. } if matches!(outcome, Outcome::Success { .. }) => (Some(*status), None),
             other => push::excerpt(other),
         };
-        let note = Note { instance: end.instance, status, excerpt };
+        let note = Note { instance: end.instance, status, excerpt, waited_for: end.waited_for };
         self.answered(&end.key, end.attempt, outcome, note);
     }
 
@@ -293,6 +295,7 @@ fn commit(shared: &Shared, item: &Settlement) -> Commit {
         entry.instance = Some(note.instance.to_string());
         entry.status = note.status.or(entry.status);
         entry.excerpt.clone_from(&note.excerpt);
+        entry.waited_for.clone_from(&note.waited_for);
     }
     if !item.logs.is_empty()
         && let Some(entry) = transition.attempt.take()

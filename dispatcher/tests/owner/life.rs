@@ -261,6 +261,30 @@ async fn a_task_that_kills_its_dispatchers_is_poison() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn deaths_that_follow_each_other_quickly_poison_nobody() {
+    // A slow task that does nothing wrong, and a server that is killed once it is ready again.
+    let world = World::new(|_| Reply::Slow(Duration::from_secs(20)));
+    world.worker("w", "*", 5).await;
+    let key = world.submit(call("t")).await;
+    for life in 1..=2 {
+        let node = world.start();
+        world.until(&key, "running again", |h| h.state == State::Running && h.attempt == life).await;
+        node.kill();
+    }
+    // Suspected now, it does not run while the others die.
+    for _ in 0..3 {
+        let node = world.start();
+        let head = world.until(&key, "lost twice", |h| h.lost == 2).await;
+        assert_eq!((head.state, head.reason), (State::Retrying, Reason::Lost));
+        node.kill();
+    }
+    let node = world.start();
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt), (State::Succeeded, 3));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_was_away_for_longer_than_the_lease_finds_every_task_worked_on() {
     let world = World::new(|seen| match seen.attempt {
         1 => Reply::Slow(Duration::from_secs(3600)),

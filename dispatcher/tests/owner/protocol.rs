@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lovage_core::attempt::KEPT_ENTRIES;
 use lovage_core::{AttemptEntry, Event, Flags, Head, Outcome, Reason, ResultValue, Spec, State, TaskError, TaskKey};
 use lovage_dispatcher::Options;
 use serde_json::{Value, json};
@@ -176,6 +177,28 @@ async fn a_parent_may_spawn_again_and_sees_only_the_last_children() {
     let head = world.until_final(&key).await;
     assert_eq!((head.state, head.attempt), (State::Succeeded, 4));
     assert_eq!(result(&world, &key).await, json!("end"));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_is_snoozed_without_end_still_knows_its_children() {
+    const LAST: u32 = 2 * KEPT_ENTRIES as u32 + 100;
+    let world = World::new(|seen| match (seen.headers["lovage-task"].to_str().unwrap(), seen.headers.get("lovage-resume")) {
+        ("parent", None) => outcome(&json!({"outcome": "spawn", "tasks": [{"task": "child"}, {"task": "child"}]})),
+        ("parent", Some(_)) if seen.attempt < LAST => outcome(&json!({"outcome": "snooze", "after": "0s"})),
+        ("parent", Some(_)) => Reply::Document("application/json", String::from_utf8(seen.body.to_vec()).unwrap()),
+        _ => Reply::Status(200, "1"),
+    });
+    world.worker("w", "*", 4).await;
+    let node = world.start();
+    let key = world.submit(call("parent")).await;
+    let head = world.until_final(&key).await;
+    assert_eq!((head.state, head.attempt), (State::Succeeded, LAST));
+    let children = result(&world, &key).await["children"].clone();
+    let states: Vec<&Value> = children.as_array().unwrap().iter().map(|child| &child["state"]).collect();
+    assert_eq!(states, ["succeeded", "succeeded"]);
+    let entries = entries(&world, &key).await;
+    assert_eq!((entries.len(), entries.last().unwrap().number), (KEPT_ENTRIES, LAST));
     node.stop().await;
 }
 

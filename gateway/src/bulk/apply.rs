@@ -1,5 +1,6 @@
 //! What an order does to the tasks that were found.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::problem::{Code, Problem};
@@ -9,7 +10,7 @@ use lovage_store::{Commit, Committed, KeyKind, Mode, Sync};
 use super::{Order, Tally, Verb};
 use crate::app::App;
 use crate::cascade::Graces;
-use crate::change::{Changed, wrong_state};
+use crate::change::{Changed, last_generation, wrong_state};
 use crate::problem::Refusal;
 use crate::walk::Found;
 
@@ -48,6 +49,17 @@ impl Verb {
     }
 }
 
+impl Tally {
+    /// Counts what is refused because of this one task; anything else concerns the whole call.
+    fn fail_of_its_own(&mut self, key: &TaskKey, Refusal(problem): Refusal) -> Result<(), Refusal> {
+        if !matches!(problem.code, Code::Overloaded | Code::UniqueConflict | Code::WrongState) {
+            return Err(Refusal(problem));
+        }
+        self.fail(key.id.to_string(), problem);
+        Ok(())
+    }
+}
+
 impl Order {
     fn refuse(&self, key: &TaskKey, state: State, tally: &mut Tally) {
         if !self.verb.is_done(state) {
@@ -68,7 +80,13 @@ impl App {
     }
 
     /// Changes tasks of one partition, or only finds out which would be refused.
-    pub(super) async fn apply(&self, order: &Order, p: Partition, found: Vec<Found>, tally: &mut Tally) -> Result<(), Refusal> {
+    pub(super) async fn apply(
+        self: &Arc<Self>,
+        order: &Order,
+        p: Partition,
+        found: Vec<Found>,
+        tally: &mut Tally,
+    ) -> Result<(), Refusal> {
         if let (Verb::Replay(edits), Some(first)) = (&order.verb, found.first()) {
             let ns = first.key.ns;
             return self.replay_all(ns, (edits, order.dry_run), found, tally).await;
@@ -78,6 +96,10 @@ impl App {
         for found in found {
             let grace = graces.of(self, found.key.ns, &found.head).await?;
             let Some(event) = order.verb.event(&found, grace) else { continue };
+            if let Err(refusal) = self.not_awaited(&found.key, &found.head, &found.spec, &event).await {
+                tally.fail_of_its_own(&found.key, refusal)?;
+                continue;
+            }
             match decide(&found.key, &found.head, &found.spec, event.clone(), now, self.random()) {
                 Ok(transition) if order.dry_run => {
                     if transition.holds_again
@@ -92,6 +114,7 @@ impl App {
                     asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}
+                Err(Decision::LastGeneration) => tally.fail(found.key.id.to_string(), last_generation(found.head.state).0),
                 Err(_) => order.refuse(&found.key, found.head.state, tally),
             }
         }
@@ -112,16 +135,15 @@ impl App {
                     Ok(Some(Changed::Applied(_))) => tally.changed += 1,
                     Ok(Some(Changed::Not(state))) => order.refuse(key, state, tally),
                     Ok(None) => tally.fail(key.id.to_string(), Refusal::no_task(&key.id.to_string()).0),
-                    Err(Refusal(problem)) if matches!(problem.code, Code::Overloaded | Code::UniqueConflict) => {
-                        tally.fail(key.id.to_string(), problem);
-                    }
-                    Err(refusal) => return Err(refusal),
+                    Err(refusal) => tally.fail_of_its_own(key, refusal)?,
                 }
             }
             match order.verb {
                 // What has never run has started nothing.
                 Verb::Cancel { hard, cascade: true } if found.head.attempt > 0 || done != Committed::Ok => {
-                    self.cascade(key, &found.spec, hard).await?;
+                    if let Err(refusal) = self.cascade(key, &found.spec, hard, &mut tally.room).await {
+                        tally.fail_of_its_own(key, refusal)?;
+                    }
                 }
                 _ => {}
             }

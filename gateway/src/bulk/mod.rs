@@ -17,7 +17,7 @@ use lovage_core::problem::{Code, Problem};
 use lovage_core::{Patch, State};
 use serde::Serialize;
 
-use crate::app::App;
+use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
 use crate::filter::Filter;
@@ -106,6 +106,9 @@ struct Tally {
     /// Unique keys that tasks would have taken, in a dry run: the next one that wants one would be refused.
     #[serde(skip)]
     keys: AHashSet<String>,
+    /// Records of trees that this call may still look at.
+    #[serde(skip)]
+    room: usize,
 }
 
 #[derive(Serialize)]
@@ -126,7 +129,7 @@ impl Tally {
 
 /// Carries out the verb of a route; `dead`: on dead letters.
 pub(crate) async fn call(
-    app: &App,
+    app: &Shared,
     caller: &Caller,
     (kind, dead): (Kind, bool),
     query: Query,

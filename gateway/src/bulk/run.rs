@@ -1,5 +1,7 @@
 //! Finds the tasks of an order, a bounded number of them in one call.
 
+use std::sync::Arc;
+
 use lovage_core::problem::Problem;
 use lovage_core::{Millis, Ns, Partition, State, TaskKey};
 use lovage_store::Parts;
@@ -20,7 +22,7 @@ const STEP: usize = 500;
 const AT_ONCE: usize = 100;
 
 impl App {
-    pub(super) async fn carry_out(&self, ns: Ns, mut order: Order) -> Result<Tally, Refusal> {
+    pub(super) async fn carry_out(self: &Arc<Self>, ns: Ns, mut order: Order) -> Result<Tally, Refusal> {
         self.prepare(ns, &order).await?;
         match std::mem::replace(&mut order.target, Target::Ids(Vec::new())) {
             Target::Filter(filter, from) => self.over_filter(ns, &order, *filter, from).await,
@@ -28,8 +30,14 @@ impl App {
         }
     }
 
-    async fn over_filter(&self, ns: Ns, order: &Order, mut filter: Filter, from: Option<String>) -> Result<Tally, Refusal> {
-        let mut tally = Tally::default();
+    async fn over_filter(
+        self: &Arc<Self>,
+        ns: Ns,
+        order: &Order,
+        mut filter: Filter,
+        from: Option<String>,
+    ) -> Result<Tally, Refusal> {
+        let mut tally = Tally { room: self.options.limits.cascade_tasks, ..Tally::default() };
         if filter.nothing {
             return Ok(tally);
         }
@@ -70,8 +78,8 @@ impl App {
         Ok(tally)
     }
 
-    async fn over_ids(&self, ns: Ns, order: &Order, ids: Vec<String>) -> Result<Tally, Refusal> {
-        let mut tally = Tally::default();
+    async fn over_ids(self: &Arc<Self>, ns: Ns, order: &Order, ids: Vec<String>) -> Result<Tally, Refusal> {
+        let mut tally = Tally { room: self.options.limits.cascade_tasks, ..Tally::default() };
         let mut keys: Vec<TaskKey> = Vec::with_capacity(ids.len());
         for id in ids {
             match App::key(ns, &id) {

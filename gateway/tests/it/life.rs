@@ -2,11 +2,12 @@
 
 use axum::http::Method;
 use lovage_core::problem::Code;
-use lovage_core::{Draft, Outcome, Spec, Then};
+use lovage_core::{Draft, Event, Millis, Ns, Outcome, Spec, State, TaskError, TaskId, TaskKey, Then};
+use lovage_store::Store;
 use lovage_store::wrap::{Fault, Verb};
 use serde_json::{Value, json};
 
-use crate::harness::Harness;
+use crate::harness::{Harness, options, until};
 
 /// A task that waits for this many children.
 async fn parent(h: &Harness, id: &str, children: usize) {
@@ -63,4 +64,133 @@ async fn verbs_are_503_when_the_store_is_away() {
     let json = [("content-type", "application/json")];
     h.call(Method::PATCH, "/v1/tasks/t", &json, "{}").await.is_problem(Code::StoreUnavailable);
     h.call(Method::DELETE, "/v1/tasks/t/result", &[], "").await.is_problem(Code::StoreUnavailable);
+}
+
+async fn in_state(h: &Harness, id: &str) -> String {
+    h.get(&format!("/v1/tasks/{id}")).await.json()["state"].as_str().unwrap_or("none").to_owned()
+}
+
+/// The ids of the children that are queued, in order.
+async fn queued(h: &Harness, root: &str) -> Vec<String> {
+    let mut ids: Vec<String> =
+        members(h, root, "queued").await.iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect();
+    ids.retain(|id| id != root);
+    ids.sort();
+    ids
+}
+
+fn permanent() -> Outcome {
+    Outcome::Permanent { error: TaskError::new("Bad", "no") }
+}
+
+async fn is_refused(h: &Harness, method: Method, path: &str, words: &str) {
+    let reply = h.call(method, path, &[], "").await;
+    reply.is_problem(Code::WrongState);
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(words), "{path}: {detail}");
+}
+
+#[tokio::test]
+async fn a_child_stays_as_it_ended_for_as_long_as_its_parent_needs_it() {
+    let h = Harness::new();
+    h.submit(r#"{"task":"a","id":"top"}"#).await;
+    parent(&h, "top", 3).await;
+    let [bad, good, last] = queued(&h, "top").await.try_into().unwrap();
+    h.finish(&bad, permanent()).await;
+    h.succeed(&good, "1").await;
+    // While it waits, and while it is called again: that may happen more than once.
+    for resumed in [false, true] {
+        if resumed {
+            h.succeed(&last, "2").await;
+            h.happen("top", Event::Due).await;
+            h.finish("top", Outcome::Retry { after: None, error: TaskError::new("Once", "more") }).await;
+        }
+        assert_eq!(in_state(&h, "top").await, if resumed { "retrying" } else { "blocked" });
+        is_refused(&h, Method::POST, &format!("/v1/tasks/{bad}/retry"), "its parent top waits for it").await;
+        is_refused(&h, Method::DELETE, &format!("/v1/tasks/{bad}"), "cannot be deleted").await;
+        is_refused(&h, Method::DELETE, &format!("/v1/tasks/{good}/result"), "top").await;
+        for (path, ids) in [
+            ("/v1/tasks:retry", json!([bad])),
+            ("/v1/dead-letters:retry", json!([bad])),
+            ("/v1/tasks:delete", json!([bad, good])),
+        ] {
+            for dry_run in [true, false] {
+                let tally = h.post(path, json!({"ids": ids, "dry_run": dry_run}).to_string()).await.json();
+                assert_eq!((&tally["changed"], &tally["failed"]), (&json!(0), &json!(ids.as_array().unwrap().len())), "{tally}");
+                assert_eq!(tally["errors"][0]["code"], "wrong_state");
+            }
+        }
+    }
+    h.happen("top", Event::RunNow).await;
+    h.succeed("top", "3").await;
+    assert_eq!(h.post(&format!("/v1/tasks/{bad}/retry"), "").await.status, 200);
+    assert_eq!(h.call(Method::DELETE, &format!("/v1/tasks/{good}"), &[], "").await.status, 204);
+}
+
+#[tokio::test]
+async fn children_of_an_earlier_round_are_free_and_arrive_nowhere() {
+    let h = Harness::new();
+    h.submit(r#"{"task":"a","id":"top"}"#).await;
+    parent(&h, "top", 2).await;
+    let first = queued(&h, "top").await;
+    for child in &first {
+        h.finish(child, permanent()).await;
+    }
+    h.happen("top", Event::Due).await;
+    parent(&h, "top", 2).await;
+    let second = queued(&h, "top").await;
+    // They had the places in the first barrier that their younger siblings have in the second.
+    for child in &first {
+        assert_eq!(h.post(&format!("/v1/tasks/{child}/retry"), "").await.status, 200);
+        h.succeed(child, "1").await;
+    }
+    let key = TaskKey::new(Ns::DEFAULT, TaskId::parse("top").unwrap());
+    let head = async || {
+        let p = key.slot().partition(h.store.caps().partitions);
+        h.store.heads(p, std::slice::from_ref(&key)).await.unwrap().remove(0).unwrap()
+    };
+    assert_eq!((head().await.state, head().await.deadline), (State::Blocked, Millis(0)));
+    for child in &second {
+        h.succeed(child, "2").await;
+    }
+    assert_ne!(head().await.deadline, Millis(0));
+}
+
+#[tokio::test]
+async fn a_task_is_retried_255_times_and_then_replayed() {
+    let h = Harness::new();
+    h.submit(r#"{"task":"a","id":"t"}"#).await;
+    h.finish("t", permanent()).await;
+    for generation in 1..=255 {
+        let again = h.post("/v1/tasks/t/retry", "").await.json();
+        assert_eq!((&again["state"], &again["generation"]), (&json!("queued"), &json!(generation)));
+        h.finish("t", permanent()).await;
+    }
+    is_refused(&h, Method::POST, "/v1/tasks/t/retry", "255 times").await;
+    let tally = h.post("/v1/dead-letters:retry", r#"{"ids":["t"]}"#).await.json();
+    assert_eq!((&tally["failed"], &tally["errors"][0]["code"]), (&json!(1), &json!("wrong_state")));
+    assert_eq!(h.post("/v1/tasks/t/replay", "").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_cancel_of_a_large_tree_goes_on_behind_its_answer() {
+    for (cascades, within) in [(1, false), (1, true), (0, false)] {
+        let mut options = options();
+        (options.limits.cascade_tasks, options.limits.cascades) = (200, cascades);
+        let h = Harness::with(options, |_| ());
+        h.submit(r#"{"task":"a","id":"top"}"#).await;
+        parent(&h, "top", 1).await;
+        let mid = queued(&h, "top").await.remove(0);
+        parent(&h, &mid, 700).await;
+        let top = if within { mid.as_str() } else { "top" };
+        let reply = h.post(&format!("/v1/tasks/{top}/cancel"), "").await;
+        if cascades == 0 {
+            reply.is_problem(Code::Overloaded);
+            assert_eq!((in_state(&h, "top").await, members(&h, "top", "queued").await.len()), ("canceled".into(), 501));
+            continue;
+        }
+        assert_eq!((reply.status.as_u16(), &reply.json()["state"]), (202, &json!("canceled")));
+        until("the end of the cascade", async || members(&h, "top", "queued").await.is_empty()).await;
+        assert_eq!(members(&h, "top", "canceled").await.len(), 701);
+    }
 }

@@ -56,6 +56,8 @@ pub(crate) struct LimitsSection {
     pub list_scan: usize,
     pub bulk_tasks: usize,
     pub tree_tasks: usize,
+    pub cascade_tasks: usize,
+    pub cascades: usize,
     pub task_types: usize,
 }
 
@@ -83,6 +85,8 @@ impl Default for LimitsSection {
             list_scan: it.list_scan,
             bulk_tasks: it.bulk_tasks,
             tree_tasks: it.tree_tasks,
+            cascade_tasks: it.cascade_tasks,
+            cascades: it.cascades,
             task_types: it.task_types,
         }
     }
@@ -112,6 +116,8 @@ impl LimitsSection {
             list_scan: self.list_scan,
             bulk_tasks: self.bulk_tasks,
             tree_tasks: self.tree_tasks,
+            cascade_tasks: self.cascade_tasks,
+            cascades: self.cascades,
             task_types: self.task_types,
         }
     }

@@ -1,11 +1,12 @@
 //! Commits: guarded, in order, with all their parts or not at all.
 
 use bytes::Bytes;
+use lovage_core::attempt::KEPT_ENTRIES;
 use lovage_core::{Ns, State};
 
 use super::Fixture;
 use super::kit::{Kit, LONG, SESSION, Task, ended, lane, next};
-use crate::{Claim, Claimed, Commit, Committed, Effect, Index, Insert, Mode, OnExists, Stored, Sync};
+use crate::{Claim, Claimed, Commit, Committed, Effect, Index, Insert, KeyKind, Mode, OnExists, Stored, Sync};
 
 fn succeed(kit: &Kit<'_>, task: &Task) -> Commit {
     task.commit(Some(ended(&task.head, State::Succeeded, kit.now(), LONG)))
@@ -140,6 +141,31 @@ pub async fn attempts_are_appended(fixture: &dyn Fixture) {
         task = kit.committed(&task, commit).await;
     }
     assert_eq!(kit.whole(&task.key).await.unwrap().attempts, expected);
+}
+
+/// Of very many entries the latest stay, also when other effects go with the change.
+pub async fn the_latest_attempts_are_kept(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let mut task = kit.put(kit.task()).await;
+    let entry = |n: usize| Bytes::from(n.to_string());
+    let mut made = 0;
+    let mut add = |task: &mut Task, effects: &[Effect]| {
+        let mut commit = task.change(|head| head.attempt += 1);
+        commit.attempt = Some(entry(made));
+        commit.effects = effects.to_vec();
+        made += 1;
+        task.head = commit.head.clone().unwrap();
+        commit
+    };
+    for _ in 0..(KEPT_ENTRIES + 100) / 100 {
+        let items = (0..100).map(|_| add(&mut task, &[])).collect();
+        assert_eq!(kit.commit(items).await, vec![Committed::Ok; 100]);
+    }
+    let free = Effect::FreeKey { kind: KeyKind::Unique, key: Bytes::from_static(b"none") };
+    let last = add(&mut task, &[free]);
+    assert_eq!(kit.commit(vec![last]).await, [Committed::Ok]);
+    let kept: Vec<Bytes> = (made - KEPT_ENTRIES..made).map(entry).collect();
+    assert_eq!(kit.whole(&task.key).await.unwrap().attempts, kept);
 }
 
 /// A new body replaces the old one; no body leaves it.

@@ -19,7 +19,7 @@ macro_rules! conformance_suite {
             commit {
                 changes_the_head, stale_answers_the_head, delete_removes_every_part, a_deleted_id_starts_anew, another_task_is_not_changed, results_are_set_and_removed,
                 results_of_unfinished_tasks,
-                attempts_are_appended, the_body_is_replaced, spawns_in_the_same_step, spawns_many, a_stale_change_spawns_nothing, all_or_nothing,
+                attempts_are_appended, the_latest_attempts_are_kept, the_body_is_replaced, spawns_in_the_same_step, spawns_many, a_stale_change_spawns_nothing, all_or_nothing,
                 items_apply_in_order, ordered_changes_guard_at_once, counts_move,
             }
             race { cancel_or_claim_never_both, one_winner_among_many }

@@ -3,6 +3,7 @@
 //! A refused item writes nothing, so a batch needs no savepoint. Only an atomic batch has one, to undo the items before
 //! the refused one, and a commit whose spawned tasks take keys, which may turn out to be taken.
 
+use lovage_core::attempt::KEPT_ENTRIES;
 use lovage_core::{Head, Millis, State, TaskKey};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
@@ -39,6 +40,7 @@ pub(super) struct Statements<'c> {
     put_result: Statement<'c>,
     delete_result: Statement<'c>,
     add_attempt: Statement<'c>,
+    trim_attempts: Statement<'c>,
     delete_attempts: Statement<'c>,
     keys: Keys<'c>,
     barriers: Barriers<'c>,
@@ -59,7 +61,8 @@ impl<'c> Statements<'c> {
             put_result: conn.prepare("INSERT OR REPLACE INTO result VALUES (?1, ?2)")?,
             delete_result: conn.prepare("DELETE FROM result WHERE seq = ?1")?,
             add_attempt: conn
-                .prepare("INSERT INTO attempt SELECT ?1, coalesce(max(n), 0) + 1, ?2 FROM attempt WHERE seq = ?1")?,
+                .prepare("INSERT INTO attempt SELECT ?1, coalesce(max(n), 0) + 1, ?2 FROM attempt WHERE seq = ?1 RETURNING n")?,
+            trim_attempts: conn.prepare("DELETE FROM attempt WHERE seq = ?1 AND n <= ?2")?,
             delete_attempts: conn.prepare("DELETE FROM attempt WHERE seq = ?1")?,
             keys: Keys::prepare(conn)?,
             barriers: Barriers::prepare(conn)?,
@@ -265,7 +268,10 @@ impl Apply<'_, '_> {
                 None => {}
             }
             if let Some(attempt) = &item.attempt {
-                s.add_attempt.execute(params![seq, &attempt[..]])?;
+                let n: i64 = s.add_attempt.query_row(params![seq, &attempt[..]], |row| row.get(0))?;
+                if n > KEPT_ENTRIES as i64 {
+                    s.trim_attempts.execute([seq, n - KEPT_ENTRIES as i64])?;
+                }
             }
         }
         for effect in &item.effects {

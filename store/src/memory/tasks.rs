@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lovage_core::attempt::KEPT_ENTRIES;
 use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
 
 use super::barrier::Barriers;
@@ -160,6 +161,8 @@ impl Tasks {
                 record.result = result;
             }
             record.attempts.extend(item.attempt);
+            let most = record.attempts.len().min(KEPT_ENTRIES);
+            record.attempts.drain(..record.attempts.len() - most);
             self.put(item.key.clone(), record, rows);
         } else {
             self.barriers.remove(&item.key);

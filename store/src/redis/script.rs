@@ -83,3 +83,13 @@ impl Call {
         cmd
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CHANGE;
+
+    #[test]
+    fn the_scripts_keep_as_many_entries_as_the_other_stores() {
+        assert!(CHANGE.text.contains(&format!("\nlocal KEPT = {}\n", lovage_core::attempt::KEPT_ENTRIES)));
+    }
+}

@@ -166,7 +166,9 @@ proptest! {
         prop_assert_eq!(next.attempt, head.attempt + u32::from(claims));
         // Order of acceptance and creation belong to the task for ever, lane and priority until somebody asks for others.
         prop_assert_eq!((next.seq, next.created), (head.seq, head.created));
-        let replaces = matches!(event, Event::Answered { outcome: Outcome::Replace { .. }, .. }) && !head.flags.has(Flags::CANCEL);
+        let replaces = matches!(event, Event::Answered { outcome: Outcome::Replace { .. }, .. })
+            && !head.flags.has(Flags::CANCEL)
+            && head.generation < u8::MAX;
         let edits = matches!(event, Event::Patch { .. }) || replaces;
         prop_assert!(edits || (next.lane, next.priority) == (head.lane, head.priority));
         prop_assert_eq!(transition.lane.is_some(), next.lane != head.lane);
@@ -174,16 +176,17 @@ proptest! {
         // A final state is never left by itself; a new generation begins only with a retry or a replacement.
         let retries = event == Event::Retry;
         if head.state.is_final() && !retries { prop_assert_eq!(next.state, head.state); }
-        prop_assert_eq!(next.generation, head.generation.saturating_add(u8::from(retries || replaces)));
+        prop_assert_eq!(next.generation, head.generation + u8::from(retries || replaces));
         // An open attempt has a session, and only an open attempt has one.
         prop_assert_eq!(next.state == State::Running, next.session.0 != 0 || claims && next.state == State::Running);
         // Only what is accepted (or waits for others) has a deadline.
         prop_assert!(next.deadline.0 == 0 || next.is_accepted() || next.state == State::Blocked);
         if claims { prop_assert!(!next.is_accepted()); }
-        // A task that ends says when, keeps no lease, tells the terminal callback and whoever waits for it; no other change does.
+        // A task that ends says when, keeps no lease, tells the terminal callback and whoever still waits for it; no other
+        // change does.
         let ends = next.state.is_final() && !head.state.is_final();
         prop_assert_eq!(ends && callbacks, transition.notices.contains(&CallbackKind::Terminal));
-        prop_assert_eq!(ends, transition.arrive.is_some());
+        prop_assert_eq!(ends && !head.flags.has(Flags::TOLD), transition.arrive.is_some());
         if ends { prop_assert_eq!(next.ended, now); }
         // What is stored in the place of the result is what the flags say.
         let shown = Flags::HAS_RESULT.0 | Flags::INTERIM.0;
@@ -271,12 +274,55 @@ fn three_dead_dispatchers_are_poison() {
         head = transition.head.unwrap();
         if life < 3 {
             assert_eq!((head.state, head.reason, head.budget), (State::Retrying, Reason::Lost, 0));
-            head = ask(&head, &spec, Event::Due, NOW).unwrap().head.unwrap();
+            // The second time it is kept apart from those that were lost with it.
+            assert_eq!(head.due, if life == 1 { NOW } else { NOW.after(SUSPECT_PAUSE / 2) });
+            head = ask(&head, &spec, Event::Due, head.due).unwrap().head.unwrap();
         } else {
             assert_eq!(transition.notices, [CallbackKind::Failure, CallbackKind::Terminal]);
         }
     }
     assert_eq!((head.state, head.reason, head.attempt), (State::Failed, Reason::Poison, 3));
+}
+
+#[test]
+fn only_losses_in_a_row_are_poison() {
+    let spec = spec_with(10, false);
+    let run = |head: &Head| claim(&Head { state: State::Queued, ..head.clone() }, SessionId(1), 1, NOW).unwrap();
+    let lose = |head: &Head| ask(&run(head), &spec, Event::Lost { session: SessionId(1) }, NOW).unwrap().head.unwrap();
+    let twice = lose(&lose(&fresh(&spec)));
+    assert_eq!(twice.lost, 2);
+    let running = run(&twice);
+    let answered = |outcome| {
+        let event = Event::Answered { attempt: running.open_attempt(), outcome };
+        ask(&running, &spec, event, NOW).unwrap().head.unwrap()
+    };
+    for outcome in [
+        Outcome::Retry { after: None, error: error() },
+        Outcome::Snooze { after: Duration::ZERO },
+        Outcome::Spawn { tasks: vec![draft("a")], then: Then::Wait, result: None },
+    ] {
+        let next = answered(outcome);
+        assert_eq!((next.lost, lose(&next).state), (0, State::Retrying));
+    }
+    let attempt = running.open_attempt();
+    let back = ask(&running, &spec, Event::GivenBack { attempt }, NOW).unwrap().head.unwrap();
+    assert_eq!((back.lost, lose(&back).reason), (2, Reason::Poison), "a clean stop says nothing of the task");
+}
+
+#[test]
+fn attempts_that_nothing_is_charged_for_do_not_follow_each_other_at_once() {
+    let spec = spec_with(1, false);
+    let running = claim(&fresh(&spec), SessionId(1), 1, NOW).unwrap();
+    let zero = Duration::ZERO;
+    for (outcome, least) in [
+        (Outcome::Snooze { after: zero }, SNOOZE_PAUSE),
+        (Outcome::Throttled { after: Some(zero), error: error() }, THROTTLE_PAUSE),
+        (Outcome::Endpoint { error: error() }, ENDPOINT_PAUSE),
+    ] {
+        let event = Event::Answered { attempt: running.open_attempt(), outcome };
+        let next = ask(&running, &spec, event, NOW).unwrap().head.unwrap();
+        assert_eq!((next.state, next.due), (State::Retrying, NOW.after(least)));
+    }
 }
 
 #[test]

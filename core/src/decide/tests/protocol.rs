@@ -134,6 +134,7 @@ fn logs_are_parts_of_the_entry_and_bounded() {
 fn children_are_awaited_and_the_parent_is_called_again() {
     let mut spec = woven(3, false);
     spec.labels.insert("customer".into(), "42".into());
+    spec.redact = vec!["/kwargs/password".into(), "/labels".into()];
     let head = running(&spec);
     let tasks = vec![draft("a"), Draft { delay: Some("5s".parse().unwrap()), ..draft("b") }];
     let wait = Outcome::Spawn { tasks, then: Then::Wait, result: None };
@@ -143,6 +144,7 @@ fn children_are_awaited_and_the_parent_is_called_again() {
     let (child, payload) = spec_of(&blocked.spawns[0]);
     assert_eq!((child.parent.as_ref(), child.root.as_ref()), (Some(&key().id), Some(&key().id)));
     assert_eq!(child.labels["customer"], "42");
+    assert_eq!(child.redact, ["/labels", "/kwargs/password"]);
     assert_eq!(child.arrives, Some(Arrival { barrier: key().id, index: 0 }));
     assert_eq!(&payload[..], br#"{"args":[1],"kwargs":{}}"#);
     let entry = blocked.attempt.unwrap();
@@ -233,6 +235,62 @@ fn a_replacement_keeps_id_and_family_and_starts_anew() {
     assert_eq!((head.state, head.priority, head.due), (State::Scheduled, 8, NOW.after(secs(60))));
     assert_eq!((head.generation, head.budget, head.lost, head.attempt), (1, 0, 0, 1));
     assert!(next.arrive.is_none() && next.notices.is_empty());
+}
+
+#[test]
+fn the_last_generation_has_no_next_one() {
+    let spec = spec_with(3, false);
+    let mut head = running(&spec);
+    head.generation = u8::MAX;
+    let other = || Outcome::Replace { replacement: Box::new(draft("other")) };
+    let failed = ask(&head, &spec, answer(&head, other()), NOW).unwrap();
+    assert_eq!(failed.attempt.unwrap().error.unwrap().kind, "TooOftenReplaced");
+    let mut failed = failed.head.unwrap();
+    assert_eq!((failed.state, failed.reason), (State::Failed, Reason::Permanent));
+    assert_eq!(ask(&failed, &spec, Event::Retry, NOW), Err(Refusal::LastGeneration));
+    failed.generation -= 1;
+    let last = ask(&failed, &spec, Event::Retry, NOW).unwrap().head.unwrap();
+    assert_eq!(last.generation, u8::MAX);
+    head.generation -= 1;
+    assert_eq!(ask(&head, &spec, answer(&head, other()), NOW).unwrap().head.unwrap().generation, u8::MAX);
+}
+
+#[test]
+fn a_child_arrives_once() {
+    let spec = woven(3, false);
+    assert!(spec.arrives.is_some());
+    let permanent = |head: &Head| ask(head, &spec, answer(head, Outcome::Permanent { error: error() }), NOW).unwrap();
+    let failed = permanent(&running(&spec));
+    assert_eq!(failed.arrive, spec.arrives);
+    let mut again = failed.head.unwrap();
+    for _ in 0..2 {
+        again = ask(&again, &spec, Event::Retry, NOW).unwrap().head.unwrap();
+        let second = permanent(&claim(&again, SessionId(2), 1, NOW).unwrap());
+        assert_eq!(second.arrive, None, "its parent may wait for others by now");
+        again = second.head.unwrap();
+    }
+    // One that was not final has told nobody.
+    let head = running(&spec);
+    let waits = ask(&head, &spec, answer(&head, Outcome::Retry { after: None, error: error() }), NOW).unwrap().head.unwrap();
+    let sooner = ask(&waits, &spec, Event::Retry, NOW).unwrap().head.unwrap();
+    assert_eq!(permanent(&claim(&sooner, SessionId(2), 1, NOW).unwrap()).arrive, spec.arrives);
+}
+
+#[test]
+fn endless_attempts_do_not_make_a_parent_forget_its_children() {
+    let ids: Vec<TaskId> = (0..3).map(|n| IdRun::new(NOW, Slot::new(7), 2).nth(n)).collect();
+    let mut entries = vec![AttemptEntry { outcome: "spawned".into(), children: ids.clone(), ..AttemptEntry::default() }];
+    for _ in 0..5 * crate::attempt::KEPT_ENTRIES {
+        let (waited_for, again) = AttemptEntry::waited_for(&entries);
+        assert_eq!(waited_for, ids);
+        let waited_for = if again { waited_for.to_vec() } else { Vec::new() };
+        entries.push(AttemptEntry { outcome: "snoozed".into(), waited_for, ..AttemptEntry::default() });
+        let most = entries.len().min(crate::attempt::KEPT_ENTRIES);
+        entries.drain(..entries.len() - most);
+    }
+    assert!(entries.iter().filter(|entry| !entry.waited_for.is_empty()).count() < 3, "not in every entry");
+    entries.push(AttemptEntry { outcome: "spawned".into(), children: ids[..1].to_vec(), ..AttemptEntry::default() });
+    assert_eq!(AttemptEntry::waited_for(&entries), (&ids[..1], false));
 }
 
 #[test]

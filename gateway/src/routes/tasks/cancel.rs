@@ -23,15 +23,15 @@ const FIELDS: [&str; 2] = ["mode", "cascade"];
 /// Call a task off
 ///
 /// A waiting task never starts. A running one is asked to stop; after its worker's `cancel_grace`, or at once in mode
-/// `hard`, its connection is closed. What it has started (children, links) is canceled too unless `cascade` is false; a
-/// cancel that broke off may be repeated for that.
+/// `hard`, its connection is closed. What it has started (children, links) is canceled too unless `cascade` is false: of a
+/// large tree behind the answer. A cancel that broke off may be repeated for that.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/cancel", operation_id = "cancelTask", tag = "tasks",
     params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
     request_body(content = Option<schema::Cancel>),
     responses(
         (status = 200, description = "Canceled", body = schema::Task),
-        (status = 202, description = "Running; it is being canceled", body = schema::Task),
+        (status = 202, description = "It runs, or has started very many tasks; they are being canceled", body = schema::Task),
         (status = 409, description = "It is final", body = schema::Problem, content_type = "application/problem+json"),
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
@@ -53,7 +53,7 @@ pub(crate) async fn cancel(
     let grace = app.cancel_grace(key.ns, &stored.head).await?;
     let event = Event::Cancel { hard, reason: Reason::Requested, grace };
     let changed = app.happen_if(&key, precondition, event).await?.ok_or_else(|| Refusal::no_task(&id))?;
-    let status = match &changed {
+    let mut status = match &changed {
         Changed::Applied(head) if head.as_ref().is_some_and(|head| head.state.is_final()) => StatusCode::OK,
         // Running: asked now, or before.
         Changed::Applied(_) | Changed::Not(TaskState::Running) => StatusCode::ACCEPTED,
@@ -63,9 +63,13 @@ pub(crate) async fn cancel(
     };
     if cascade {
         let (spec, _) = view::taken_apart(&stored)?;
-        let below = app.cascade(&key, &spec, hard).await?;
-        if below == 0 && matches!(changed, Changed::Not(TaskState::Canceled)) {
-            return Err(wrong_state(TaskState::Canceled, "canceled"));
+        let mut room = app.options.limits.cascade_tasks;
+        match app.cascade(&key, &spec, hard, &mut room).await? {
+            Some(0) if matches!(changed, Changed::Not(TaskState::Canceled)) => {
+                return Err(wrong_state(TaskState::Canceled, "canceled"));
+            }
+            Some(_) => {}
+            None => status = StatusCode::ACCEPTED,
         }
     }
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;

@@ -71,7 +71,7 @@ if some and (all or not atomic) then
     for j = 1, #list, 3 do
       if ok[list[j]] then
         if command == 'RPUSH' then
-          call(command, KEYS[list[j + 1]], ARGV[list[j + 2]])
+          append(KEYS[list[j + 1]], ARGV[list[j + 2]])
         else
           m = m + 1
           args[m] = KEYS[list[j + 1]]

@@ -185,7 +185,13 @@ local function apply(item, does)
   count(item[5])
   for w = 1, #item[6], 3 do
     local command, key, arg = item[6][w], KEYS[item[6][w + 1]], item[6][w + 2]
-    if arg == 0 then later(command, key) else later(command, key, ARGV[arg]) end
+    if command == 'RPUSH' then
+      todo[#todo + 1] = function() append(key, ARGV[arg]) end
+    elseif arg == 0 then
+      later(command, key)
+    else
+      later(command, key, ARGV[arg])
+    end
   end
   if item[8] ~= 0 then
     bars[KEYS[item[8]]] = false

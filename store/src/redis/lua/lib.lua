@@ -9,6 +9,9 @@ local call = redis.call
 local HEADS, COUNTS, SEQ, FEED, LANES, SIZES, MEMBERS, ROOTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local HOLDS = KEYS[13]
 
+-- As many entries of its attempts as a task keeps: KEPT_ENTRIES of core/src/attempt.rs.
+local KEPT = 500
+
 -- One row of a feed entry: length of the id, whether a head follows, id, head.
 local function row(id, head)
   return char(#id) .. (head == '' and '\0' or '\1') .. id .. head
@@ -38,6 +41,11 @@ local function forget(id)
     if entry and holder(entry) == id then call('HDEL', HOLDS, field) end
   end
   if #fields > 0 then call('HDEL', HOLDS, 't' .. id) end
+end
+
+-- One more entry of a task's attempts; the oldest go.
+local function append(key, entry)
+  if call('RPUSH', key, entry) > KEPT then call('LTRIM', key, -KEPT, -1) end
 end
 
 -- Takes a deleted task out of its tree, whose members are in order of acceptance (bytes 41 to 48 of a head).

@@ -25,6 +25,9 @@ const LIVE: usize = 200;
 /// Deaths of its dispatcher that a task survives.
 const DEATHS: usize = 3;
 
+/// Tasks that are open at each of their deaths: the last attempt of each is kept apart for up to half a minute.
+const DEADLY: usize = 2;
+
 /// From the start of a server to the first call of the worker; in Redis the lease of the dead has to run out first.
 const RESUME: Duration = Duration::from_secs(20);
 
@@ -64,7 +67,7 @@ async fn survive(setup: Setup, tasks: usize, kills: usize) {
     let mut poisoned = Vec::new();
     let mut before = 0;
     for kill in 0..kills {
-        if kill % DEATHS == 0 && kill + DEATHS <= kills {
+        if kill % DEATHS == 0 && kill + DEATHS <= kills && poisoned.len() < DEADLY {
             let id = format!("poison-{kill}");
             submit_one(&client, &id, &json!({"task": "poison.held", "id": id})).await;
             poisoned.push(id);

@@ -15,6 +15,7 @@ on_both_stores!(
     a_parent_waits_for_its_children,
     a_parent_detaches_its_children,
     a_replacement_keeps_the_id,
+    a_task_that_always_replaces_itself_ends,
     a_document_says_the_outcome,
 );
 
@@ -126,6 +127,17 @@ async fn a_replacement_keeps_the_id(store: Store) {
     let id = site.submit(&json!({"task": "t", "args": ["old"]})).await;
     let record = site.wait_final(&id).await;
     assert_eq!((&record["state"], &record["generation"], &record["args"]), (&json!("succeeded"), &json!(1), &json!(["new"])));
+}
+
+async fn a_task_that_always_replaces_itself_ends(store: Store) {
+    let site = store.dev().await;
+    site.worker.on("t", document(&json!({"outcome": "replace", "replacement": {"task": "t"}})));
+    site.serves(&["t"]).await;
+    let id = site.submit_plain("t").await;
+    let record = site.wait_final(&id).await;
+    assert_eq!((&record["state"], &record["reason"]), (&json!("failed"), &json!("permanent")));
+    assert_eq!((&record["generation"], &record["attempt"]), (&json!(255), &json!(256)));
+    assert_eq!(record["error"]["type"], "TooOftenReplaced");
 }
 
 async fn a_document_says_the_outcome(store: Store) {

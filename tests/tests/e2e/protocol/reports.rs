@@ -1,6 +1,6 @@
 //! What a worker may report to the URL of its attempt, verb by verb.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lovage_core::Millis;
 use lovage_tests::{Answer, Answered, Call, Reply};
@@ -130,10 +130,13 @@ async fn a_snoozed_task_comes_back(store: Store) {
     site.worker.on("t", [Reply::accepted("1h"), Reply::json(&json!("done"))]);
     site.serves(&["t"]).await;
     let (id, url) = accepted_task(&site, &json!({"task": "t", "retry": {"max_attempts": 1}})).await;
-    assert_eq!(report(&site, &url, "snooze", r#"{"after": "50ms"}"#).await.status, 200);
+    let start = Instant::now();
+    assert_eq!(report(&site, &url, "snooze", r#"{"after": "0s"}"#).await.status, 200);
     // It was not charged: else it would have no attempt left.
     let record = site.wait_final(&id).await;
     assert_eq!(told(&record, &["state", "attempt", "result"]), [&json!("succeeded"), &json!(2), &json!("done")]);
+    // However short the nap is to be, a worker cannot make it a loop without a pause.
+    assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(site.attempts(&id).await[0]["outcome"], "snoozed");
 }
 
