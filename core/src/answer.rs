@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// The error type of an attempt whose answer says its outcome in a way that cannot be read.
 pub const BAD_OUTCOME: &str = "BadOutcome";
+/// The error type of an attempt that its time limit or `max_run` ended.
+pub const TIMED_OUT: &str = "TimedOut";
 
 /// The end of one HTTP attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +24,12 @@ pub enum Answer {
         headers: AnswerHeaders,
         /// The body, read up to the transport's limit.
         body: Bytes,
-        /// The body went on beyond the limit.
-        truncated: bool,
+        /// The body went on beyond so many bytes, the limit.
+        truncated: Option<usize>,
     },
-    /// No answer, or none that can be read.
+    /// The answer is not HTTP, or its content encoding cannot be read: what is wrong and where.
+    Malformed(String),
+    /// No answer.
     Fault(Fault),
 }
 
@@ -59,25 +63,12 @@ pub enum Fault {
     Reset,
     /// The time limit of the attempt ran out.
     TimedOut,
-    /// A successful answer is larger than a result may be.
-    BodyTooLarge,
-    /// The answer is not HTTP, or its content encoding cannot be read.
-    Malformed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Refused,
-        Self::Dns,
-        Self::Tls,
-        Self::Forbidden,
-        Self::ConnectTimeout,
-        Self::Reset,
-        Self::TimedOut,
-        Self::BodyTooLarge,
-        Self::Malformed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Refused, Self::Dns, Self::Tls, Self::Forbidden, Self::ConnectTimeout, Self::Reset, Self::TimedOut];
 
     /// The error type and message that users see. Fixed texts: what the network said in detail is not theirs to know.
     pub fn describe(self) -> (&'static str, &'static str) {
@@ -88,9 +79,7 @@ impl Fault {
             Self::Forbidden => ("DestinationForbidden", "the address of the endpoint is not an allowed destination"),
             Self::ConnectTimeout => ("ConnectTimeout", "no connection to the endpoint within the time allowed"),
             Self::Reset => ("ConnectionReset", "the connection broke before the answer was complete"),
-            Self::TimedOut => ("TimedOut", "no complete answer within the time limit"),
-            Self::BodyTooLarge => ("ResultTooLarge", "the result is larger than the limit"),
-            Self::Malformed => ("MalformedAnswer", "the answer is not valid HTTP, or its content encoding cannot be read"),
+            Self::TimedOut => (TIMED_OUT, "no complete answer within the time limit"),
         }
     }
 
@@ -98,7 +87,7 @@ impl Fault {
     pub fn before_send(self) -> bool {
         match self {
             Self::Refused | Self::Dns | Self::Tls | Self::Forbidden | Self::ConnectTimeout => true,
-            Self::Reset | Self::TimedOut | Self::BodyTooLarge | Self::Malformed => false,
+            Self::Reset | Self::TimedOut => false,
         }
     }
 

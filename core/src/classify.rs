@@ -36,6 +36,7 @@ const MAX_CONTENT_TYPE: usize = 255;
 pub fn classify(answer: &Answer, map: &StatusMap, accepts: bool, now_ms: u64) -> RawOutcome {
     match answer {
         Answer::Fault(fault) => classify_fault(*fault),
+        Answer::Malformed(what) => RawOutcome::Retry { after: None, error: TaskError::new("MalformedAnswer", what) },
         Answer::Response { status, headers, body, truncated } => {
             Response { status: *status, headers, body, truncated: *truncated, accepts, now_ms }.classify(map)
         }
@@ -46,10 +47,8 @@ fn classify_fault(fault: Fault) -> RawOutcome {
     let error = fault.error();
     match fault {
         Fault::Refused | Fault::Dns | Fault::Tls | Fault::Forbidden | Fault::ConnectTimeout => RawOutcome::Endpoint { error },
-        Fault::Reset | Fault::Malformed => RawOutcome::Retry { after: None, error },
+        Fault::Reset => RawOutcome::Retry { after: None, error },
         Fault::TimedOut => RawOutcome::TimedOut { error },
-        // The work was done, and doing it again gives the same result.
-        Fault::BodyTooLarge => RawOutcome::Permanent { error },
     }
 }
 
@@ -67,7 +66,7 @@ struct Response<'a> {
     status: u16,
     headers: &'a AnswerHeaders,
     body: &'a Bytes,
-    truncated: bool,
+    truncated: Option<usize>,
     accepts: bool,
     now_ms: u64,
 }
@@ -82,14 +81,14 @@ impl Response<'_> {
             Some(Word::Cancel) => RawOutcome::Cancel,
             // Taking the status instead could turn a misspelt "fail" into a success that nobody looks at.
             Some(Word::Unknown) => {
-                let word = self.headers.lovage_outcome.as_deref().unwrap_or_default();
+                let word = shown(self.headers.lovage_outcome.as_deref().unwrap_or_default());
                 let error = TaskError::new("UnknownOutcome", format!("the worker answered with Lovage-Outcome {word:?}"));
                 RawOutcome::Retry { after: self.after(), error: error.with_status(self.status) }
             }
-            None if self.is_document() && self.truncated => {
-                RawOutcome::bad("the outcome document is longer than an answer may be")
-            }
-            None if self.is_document() => document::read(self.status, self.body),
+            None if self.is_document() => match self.truncated {
+                Some(limit) => RawOutcome::too_large(limit).with_status(self.status),
+                None => document::read(self.status, self.body),
+            },
             None if self.status == 202 && (self.accepts || self.headers.lovage_lease.is_some()) => self.accepted(),
             None => self.by_status(map),
         }
@@ -100,8 +99,7 @@ impl Response<'_> {
         if let Some(lease) = lease(text) {
             return RawOutcome::Accepted { lease: Some(lease) };
         }
-        let shown: String = text.chars().take(40).collect();
-        let error = TaskError::new(BAD_LEASE, format!("Lovage-Lease {shown:?} is not a duration longer than zero"));
+        let error = TaskError::new(BAD_LEASE, format!("Lovage-Lease {:?} is not a duration longer than zero", shown(text)));
         RawOutcome::Retry { after: None, error: error.with_status(self.status) }
     }
 
@@ -115,10 +113,10 @@ impl Response<'_> {
         }
     }
 
-    /// Whether the body says the outcome. Its "fail" must not be taken for a result.
+    /// Whether the body says the outcome. Its "fail" must not be taken for a result, also if the header is there twice.
     fn is_document(&self) -> bool {
         let content_type = self.headers.content_type.as_deref().unwrap_or_default();
-        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(document::CONTENT_TYPE)
+        content_type.split([';', ',']).any(|part| part.trim().eq_ignore_ascii_case(document::CONTENT_TYPE))
     }
 
     /// What the header says; `None` if it is missing or empty.
@@ -138,8 +136,8 @@ impl Response<'_> {
     }
 
     fn success(&self) -> RawOutcome {
-        if self.truncated {
-            return RawOutcome::Permanent { error: Fault::BodyTooLarge.error().with_status(self.status) };
+        if let Some(limit) = self.truncated {
+            return RawOutcome::too_large(limit).with_status(self.status);
         }
         if matches!(self.status, 204 | 205) || self.body.is_empty() {
             return RawOutcome::Success { content_type: None, body: None };
@@ -155,6 +153,11 @@ impl Response<'_> {
     fn after(&self) -> Option<Duration> {
         retry_after(self.headers.retry_after.as_deref()?, self.now_ms)
     }
+}
+
+/// As much of the value of a header as an error shows.
+fn shown(value: &str) -> String {
+    value.chars().take(40).collect()
 }
 
 /// Reads `Retry-After` in both its forms, seconds and an HTTP date, as a wait of at most a day. A date that has passed

@@ -185,7 +185,7 @@ pub fn boolean(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<bool> {
 }
 
 /// The message without the place in the text: that of a nested value would be counted from its own beginning.
-fn bare(error: &serde_json::Error) -> String {
+pub(crate) fn bare(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),

@@ -22,6 +22,7 @@ pub mod ndjson;
 pub mod outcome;
 pub mod placement;
 pub mod problem;
+pub mod readable;
 pub mod redact;
 pub mod report;
 pub mod resume;

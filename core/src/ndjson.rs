@@ -8,13 +8,16 @@ use crate::attempt::LOG_BYTES;
 use crate::classify::{error_of, success};
 use crate::fields::{self, Errors};
 use crate::outcome::RawOutcome;
+use crate::readable;
 use crate::report::MAX_PROGRESS;
 
 /// The content type of such an answer.
 pub const CONTENT_TYPE: &str = "application/x-ndjson";
 
 const FIELDS: [&str; 5] = ["progress", "log", "heartbeat", "result", "error"];
-const ONE_OF: &str = "a line must have exactly one of progress, log, heartbeat, result and error";
+const ONE_OF: &str = "must have exactly one of progress, log, heartbeat, result and error";
+/// What a line may have beside a result of the greatest length.
+const AROUND: usize = 64;
 
 /// What one line says.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +39,8 @@ pub enum Line {
     },
     /// The end: it cannot be read, and why.
     Bad(String),
+    /// The end: it is longer than so many bytes, or the result in it is.
+    TooLong(usize),
 }
 
 impl Line {
@@ -47,6 +52,7 @@ impl Line {
             Self::Error { error, permanent: true } => Some(RawOutcome::Permanent { error }),
             Self::Error { error, permanent: false } => Some(RawOutcome::Retry { after: None, error }),
             Self::Bad(reason) => Some(RawOutcome::bad(reason)),
+            Self::TooLong(limit) => Some(RawOutcome::too_large(limit)),
         }
     }
 }
@@ -56,13 +62,15 @@ impl Line {
 pub struct Reader {
     buffer: BytesMut,
     max_line: usize,
+    /// The line that is read, from 1.
+    number: u64,
     done: bool,
 }
 
 impl Reader {
-    /// For lines of at most `max_line` bytes.
+    /// For lines of at most `max_line` bytes, not counting what stands around a result of that length.
     pub fn new(max_line: usize) -> Self {
-        Self { buffer: BytesMut::new(), max_line, done: false }
+        Self { buffer: BytesMut::new(), max_line, number: 1, done: false }
     }
 
     /// Whether the last line has come.
@@ -70,7 +78,7 @@ impl Reader {
         self.done
     }
 
-    /// The lines that `piece` completes. Keeps at most `max_line` bytes of a line that is not complete.
+    /// The lines that `piece` completes. Keeps at most one line that is not complete.
     pub fn feed(&mut self, piece: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         if self.done {
@@ -80,13 +88,14 @@ impl Reader {
         while !self.done && !rest.is_empty() {
             let end = rest.iter().position(|byte| *byte == b'\n');
             let (part, after) = end.map_or((rest, &rest[rest.len()..]), |end| (&rest[..end], &rest[end + 1..]));
-            if self.buffer.len() + part.len() > self.max_line {
-                lines.push(self.last(Line::Bad(format!("a line is longer than {} bytes", self.max_line))));
+            if self.buffer.len() + part.len() > self.max_line + AROUND {
+                lines.push(self.last(Line::TooLong(self.max_line)));
                 break;
             }
             self.buffer.extend_from_slice(part);
             if end.is_some() {
                 lines.extend(self.line());
+                self.number += 1;
             }
             rest = after;
         }
@@ -104,8 +113,9 @@ impl Reader {
         if bytes.trim_ascii().is_empty() {
             return None;
         }
-        let line = read(&bytes).unwrap_or_else(Line::Bad);
+        let line = read(&bytes).unwrap_or_else(|reason| Line::Bad(format!("line {}: {reason}", self.number)));
         match line {
+            Line::Result(result) if result.len() > self.max_line => Some(self.last(Line::TooLong(self.max_line))),
             Line::Progress(_) | Line::Log(_) | Line::Heartbeat => Some(line),
             last => Some(self.last(last)),
         }
@@ -119,14 +129,17 @@ impl Reader {
 }
 
 fn read(bytes: &Bytes) -> Result<Line, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "a line is not UTF-8")?;
-    let object = fields::document(text).map_err(|problem| format!("a line cannot be read: {}", problem.detail))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
+    let object = fields::document(text).map_err(|problem| in_line(&problem.detail))?;
     let [(name, raw)] = &object[..] else { return Err(ONE_OF.to_owned()) };
     // `text` is `bytes`, and raw values borrow from it.
     let slice = || bytes.slice_ref(raw.get().as_bytes());
     match &**name {
         "progress" if raw.get().len() > MAX_PROGRESS => Err(format!("/progress: may have {MAX_PROGRESS} bytes")),
-        "progress" => Ok(Line::Progress(slice())),
+        "progress" => match readable::check(raw.get().as_bytes()) {
+            Ok(()) => Ok(Line::Progress(slice())),
+            Err(error) => Err(format!("/progress{}: {}", error.pointer, error.message)),
+        },
         "log" => {
             let text = fields::string(raw, "/log", &mut Errors::default()).map_or_else(|| raw.get().to_owned(), Into::into);
             Ok(Line::Log(cut(text, LOG_BYTES)))
@@ -146,9 +159,14 @@ fn read(bytes: &Bytes) -> Result<Line, String> {
     }
 }
 
+/// What the parser says of a text that is one line: it calls that the first one.
+fn in_line(detail: &str) -> String {
+    detail.replacen("the body is", "is", 1).replacen(" at line 1 column ", " at column ", 1)
+}
+
 /// `permanent` of an error; false if it is not given.
 fn permanent(error: &str) -> Result<bool, String> {
-    let object = fields::document(error).map_err(|problem| format!("/error: {}", problem.detail))?;
+    let object = fields::document(error).map_err(|problem| format!("/error: {}", in_line(&problem.detail)))?;
     match object.iter().find(|(name, _)| name == "permanent").map(|(_, raw)| raw.get()) {
         None | Some("false" | "null") => Ok(false),
         Some("true") => Ok(true),
@@ -205,7 +223,7 @@ mod tests {
                         prop_assert!(!reason.is_empty() && reader.is_done());
                     }
                 }
-                prop_assert!(reader.buffer.len() <= 100);
+                prop_assert!(reader.buffer.len() <= 100 + AROUND);
                 if reader.is_done() {
                     let after = reader.feed(b"{\"heartbeat\":true}\n");
                     prop_assert_eq!(after, Vec::new());
@@ -226,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_as_long_as_its_result_may_be() {
+        let result = |bytes: usize| format!("{{\"result\": \"{}\"}}", "x".repeat(bytes - 2));
+        let too_long = [Line::TooLong(100)];
+        assert!(matches!(&all(&[result(100).as_bytes()])[..], [Line::Result(bytes)] if bytes.len() == 100));
+        for text in [result(101), result(100_000), "x".repeat(100 + AROUND + 1), format!("{}{{\"result\":1}}", " ".repeat(200))] {
+            assert_eq!(all(&[text.as_bytes()]), too_long);
+            assert_eq!(all(&[text.as_bytes(), b"\n"]), too_long);
+        }
+        let Some(RawOutcome::Permanent { error }) = Line::TooLong(100).outcome() else { unreachable!() };
+        assert!(error.kind == "ResultTooLarge" && error.message.contains("100 bytes"), "{error:?}");
+    }
+
+    #[test]
     fn an_error_says_whether_it_is_permanent() {
         for (line, permanent) in [
             (r#"{"error":{"type":"E","message":"m","permanent":true}}"#, true),
@@ -243,17 +274,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_why() {
+        let deep = format!("{{\"progress\":{}{}}}", "[".repeat(7_000), "]".repeat(7_000));
         for (text, reason) in [
             ("{}", ONE_OF),
             (r#"{"progress":1,"log":"x"}"#, ONE_OF),
-            ("[1]", "a line cannot be read"),
-            ("hello", "a line cannot be read"),
+            ("[1]", "line 1: invalid type: sequence, expected an object"),
+            ("hello", "line 1: is not JSON: expected value at column 1"),
+            ("\n\n{\"heartbeat\":", "line 3: is not JSON: EOF while parsing a value at column 13"),
+            (r#"{"progress":[1,1e999]}"#, "line 1: /progress/1: "),
+            (r#"{"progress":{"a":"\ud800"}}"#, "line 1: /progress/a: "),
+            (r#"{"progress":NaN}"#, "line 1: is not JSON"),
+            (&deep, "line 1: /progress: is nested deeper than 100 levels"),
             (r#"{"progres":1}"#, "did you mean `progress`"),
             (r#"{"error":"x"}"#, "/error: must be an object"),
             (r#"{"error":{"permanent":"yes"}}"#, "/error/permanent"),
-            (&"x".repeat(101), "longer than 100 bytes"),
         ] {
-            match &all(&[text.as_bytes(), b"\n"])[..] {
+            let mut reader = Reader::new(1 << 20);
+            match &reader.feed(format!("{text}\n").as_bytes())[..] {
                 [Line::Bad(found)] => assert!(found.contains(reason), "{text}: {found}"),
                 other => panic!("{text}: {other:?}"),
             }

@@ -13,7 +13,9 @@ use crate::signature::{Draft, Rules, read_children};
 pub const BAD_LEASE: &str = "BadLease";
 /// The lease of a worker that accepts a task without saying for how long.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(5 * 60);
-/// The longest lease; a longer one is taken as this, so that no attempt is silent for ever.
+/// The shortest lease that a worker may ask for where it can be told that it is too short.
+pub const MIN_LEASE: Duration = Duration::from_millis(100);
+/// The longest lease, so that no attempt is silent for ever. A longer one in an answer is taken as this; in a request it is refused.
 pub const MAX_LEASE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a parent does after it spawned tasks.
@@ -102,6 +104,23 @@ impl RawOutcome {
     /// A charged failure of an answer that cannot be read.
     pub fn bad(reason: impl Into<String>) -> Self {
         Self::Retry { after: None, error: TaskError::new(BAD_OUTCOME, reason) }
+    }
+
+    /// The end of an attempt whose answer, or a line or result in it, has more than `limit` bytes. The work was done, and doing
+    /// it again gives the same.
+    pub fn too_large(limit: usize) -> Self {
+        Self::Permanent {
+            error: TaskError::new("ResultTooLarge", format!("the answer has more than the {limit} bytes that are taken")),
+        }
+    }
+
+    /// With the status of the answer in its error, if it has one.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        if let Self::Retry { error, .. } | Self::Permanent { error } = &mut self {
+            error.status = Some(status);
+        }
+        self
     }
 
     /// Applies the rules to the signatures in it. What is refused makes it a charged failure that says what and where.

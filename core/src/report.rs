@@ -11,8 +11,9 @@ use crate::classify::error_of;
 use crate::event::Event;
 use crate::fields::{self, Errors, Object};
 use crate::head::Attempt;
-use crate::outcome::{MAX_LEASE, Outcome, Then};
+use crate::outcome::{MAX_LEASE, MIN_LEASE, Outcome, Then};
 use crate::problem::{Code, Problem};
+use crate::readable;
 use crate::retry::MAX_RETRY_AFTER;
 use crate::signature::{Draft, Rules};
 use crate::units::{Dur, Size};
@@ -155,12 +156,18 @@ fn duration(raw: &RawValue, at: &str, most: Duration, errors: &mut Errors) -> Op
     fields::value::<Dur>(raw, at, errors).map(|value| value.get().min(most))
 }
 
+/// How long a worker that reports may be silent.
+pub fn lease(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Duration> {
+    let lease = fields::value::<Dur>(raw, at, errors)?.get();
+    if lease < MIN_LEASE || lease > MAX_LEASE {
+        errors.invalid(at, "must be from 100ms to 24h");
+    }
+    Some(lease)
+}
+
 fn heartbeat(object: &Object<'_>, errors: &mut Errors) -> Report {
     only(object, &["lease", "memory_rss"], errors);
-    let lease = field(object, "lease").and_then(|raw| duration(raw, "/lease", MAX_LEASE, errors));
-    if lease.is_some_and(|lease| lease.is_zero()) {
-        errors.invalid("/lease", "must be longer than zero");
-    }
+    let lease = field(object, "lease").and_then(|raw| lease(raw, "/lease", errors));
     let memory_rss = field(object, "memory_rss").and_then(|raw| fields::value::<Size>(raw, "/memory_rss", errors));
     Report::Heartbeat { lease, memory_rss: memory_rss.map(|size| size.0) }
 }
@@ -170,6 +177,7 @@ fn progress(body: &Bytes) -> Result<Report, Problem> {
         return Err(Problem::new(Code::PayloadTooLarge, format!("a progress report may have {MAX_PROGRESS} bytes")));
     }
     serde_json::from_slice::<&RawValue>(body).map_err(|error| fields::json_problem(&error))?;
+    readable::check(body)?;
     Ok(Report::Progress(body.clone()))
 }
 
@@ -255,9 +263,13 @@ mod tests {
 
     #[test]
     fn what_is_refused_names_its_place() {
+        let deep = format!("{}{}", "[".repeat(8_000), "]".repeat(8_000));
         for (verb, body, pointer) in [
             ("heartbeat", r#"{"lease":"soon"}"#, "/lease"),
             ("heartbeat", r#"{"lease":0}"#, "/lease"),
+            ("heartbeat", r#"{"lease":"99ms"}"#, "/lease"),
+            ("heartbeat", r#"{"lease":"25h"}"#, "/lease"),
+            ("heartbeat", r#"{"lease":-1}"#, "/lease"),
             ("heartbeat", r#"{"leas":1}"#, "/leas"),
             ("heartbeat", r#"{"memory_rss":-1}"#, "/memory_rss"),
             ("fail", r#"{"message":3}"#, "/message"),
@@ -273,11 +285,16 @@ mod tests {
             ("replace", r#"{"replacement":{"task":"a","id":"b"}}"#, "/replacement/id"),
             ("logs", r#"{"lines":"a"}"#, "/lines"),
             ("logs", "[]", ""),
+            ("progress", "1e999", ""),
+            ("progress", r#"{"a":["\ud800"]}"#, "/a/0"),
+            ("progress", &deep, ""),
         ] {
             let problem = read(verb, body).unwrap_err();
             assert_eq!(problem.errors[0].pointer, pointer, "{verb} {body}");
         }
-        assert_eq!(read("progress", "{").unwrap_err().code, Code::Malformed);
+        for body in ["{", "NaN", "[-Infinity]", ""] {
+            assert_eq!(read("progress", body).unwrap_err().code, Code::Malformed, "{body}");
+        }
         assert_eq!(read("progress", &format!("\"{}\"", "x".repeat(MAX_PROGRESS))).unwrap_err().code, Code::PayloadTooLarge);
     }
 

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::body::{Body, ResultValue};
 use crate::id::TaskId;
+use crate::readable;
 use crate::spec::{Form, Spec};
 use crate::state::State;
 use crate::view::is_json;
@@ -23,7 +24,7 @@ pub struct Child {
     state: Option<&'static str>,
     result: Option<Box<RawValue>>,
     error: Option<Box<RawValue>>,
-    /// There is a result, but it is too large, or neither JSON nor text, or its time is over.
+    /// There is a result, but it is too large, or neither JSON that every reader can read nor text, or its time is over.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     result_omitted: bool,
 }
@@ -62,7 +63,7 @@ impl Child {
             Self { id: id.to_string(), state: state.map(State::as_str), result: None, error: None, result_omitted: gone };
         match value {
             Some(ResultValue::Value { content_type, bytes }) => {
-                child.result = as_json(&content_type, &bytes);
+                child.result = as_json(&content_type, &bytes).filter(|raw| readable::check(raw.get().as_bytes()).is_ok());
                 child.result_omitted |= child.result.is_none();
             }
             Some(ResultValue::Error(bytes)) => child.error = serde_json::from_slice(&bytes).ok(),

@@ -21,8 +21,8 @@ use crate::units::Dur;
 /// Results and arguments up to this size are shown inside the record; larger ones have a route of their own.
 pub const INLINE_BYTES: usize = 16 * 1024;
 
-/// Results nested deeper than this are not shown inside the record either: many parsers give up on them, and then on the
-/// whole record.
+/// Values of workers that are nested deeper than this are not put inside other documents: many parsers give up on them, and
+/// then on the whole document ([`crate::readable`]).
 pub const INLINE_DEPTH: usize = 100;
 
 /// The record of a task (API: `GET /v1/tasks/{id}`).
@@ -81,8 +81,8 @@ pub struct Record {
     /// The payload, when it is JSON and small.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,
-    /// The result, when it is JSON of up to 16 KiB; null while there is none. Left out when there is one that is larger,
-    /// nested deeper than [`INLINE_DEPTH`], or no JSON.
+    /// The result, when it is JSON of up to 16 KiB; null while there is none. Left out when there is one that is larger, or
+    /// that not every reader can read ([`crate::readable`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
     /// What went wrong: at last, or in the last attempt.
@@ -170,7 +170,10 @@ impl Record {
     /// With the result (inlined when it is JSON and small) or the error.
     #[must_use]
     pub fn with_result(mut self, result: Option<&ResultValue>) -> Self {
-        let shown = |field, bytes| Some(self.redaction.value(field, inline(bytes)?));
+        let shown = |field, bytes: &Bytes| {
+            let shown = inline(bytes).filter(|_| crate::readable::check(bytes).is_ok());
+            Some(self.redaction.value(field, shown?))
+        };
         match result {
             Some(ResultValue::Value { content_type, bytes }) if is_json(content_type) => self.result = shown("result", bytes),
             Some(ResultValue::Error(bytes)) => {
@@ -325,6 +328,8 @@ mod tests {
         assert_eq!(shown("", "null".into()), Some(serde_json::Value::Null));
         assert_eq!(shown("text/html", "1".into()), None);
         assert_eq!(shown("application/json", "{nope".into()), None);
+        assert_eq!(shown("application/json", "[1e999]".into()), None);
+        assert_eq!(shown("application/json", r#""\ud800""#.into()), None);
         assert_eq!(shown("application/json", nested(INLINE_DEPTH + 1)), None);
         assert_eq!(shown("application/json", format!("\"{}\"", "x".repeat(INLINE_BYTES))), None);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey};
@@ -163,53 +164,55 @@ pub(crate) fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
     }
 }
 
-/// What the rules need of an answer.
-pub fn answer(pushed: Pushed) -> Answer {
+/// What the rules need of an answer of which at most `limit` bytes were read.
+pub fn answer(pushed: Pushed, limit: usize) -> Answer {
     match pushed.outcome {
         Ok(response) => {
-            let bytes = |name: &HeaderName| response.headers.get(name).map(http::HeaderValue::as_bytes);
-            // What is no text is there all the same, and junk.
-            let text = |name: &HeaderName| bytes(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            let content_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let text = |name: &HeaderName| value(&response.headers, name);
+            let content_type = text(&CONTENT_TYPE).filter(|value| HeaderValue::from_str(value).is_ok());
             Answer::Response {
                 status: response.status.as_u16(),
                 headers: AnswerHeaders {
-                    content_type: content_type.map(str::to_owned),
+                    content_type,
                     retry_after: text(&RETRY_AFTER),
                     lovage_outcome: text(&HeaderName::from_static("lovage-outcome")),
                     lovage_lease: text(&HeaderName::from_static("lovage-lease")),
                 },
                 body: response.body,
-                truncated: response.truncated,
+                truncated: response.truncated.then_some(limit),
             }
         }
         Err(fault) => {
             if !fault.detail().is_empty() {
                 tracing::debug!(detail = fault.detail(), "a push failed");
             }
-            Answer::Fault(kind(fault.kind()))
+            Answer::Fault(match fault.kind() {
+                FaultKind::Forbidden => Fault::Forbidden,
+                FaultKind::Dns => Fault::Dns,
+                FaultKind::Refused => Fault::Refused,
+                FaultKind::Tls => Fault::Tls,
+                FaultKind::ConnectTimeout => Fault::ConnectTimeout,
+                FaultKind::Reset => Fault::Reset,
+                FaultKind::TimedOut => Fault::TimedOut,
+                FaultKind::Malformed => return Answer::Malformed(fault.told().to_owned()),
+            })
         }
     }
 }
 
-fn kind(kind: FaultKind) -> Fault {
-    match kind {
-        FaultKind::Forbidden => Fault::Forbidden,
-        FaultKind::Dns => Fault::Dns,
-        FaultKind::Refused => Fault::Refused,
-        FaultKind::Tls => Fault::Tls,
-        FaultKind::ConnectTimeout => Fault::ConnectTimeout,
-        FaultKind::Reset => Fault::Reset,
-        FaultKind::TimedOut => Fault::TimedOut,
-        FaultKind::Malformed => Fault::Malformed,
-    }
+/// What a header says. One that is there several times with different values says all of them, as a list, which is none of
+/// the values that have a meaning: the first must not win over a second that contradicts it. What is no text is junk.
+pub(crate) fn value(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut values: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes().trim_ascii()).collect();
+    values.dedup();
+    (!values.is_empty()).then(|| String::from_utf8_lossy(&values.join(&b", "[..])).into_owned())
 }
 
 /// Status and beginning of an answer, for the attempt's entry.
 pub fn excerpt(answer: &Answer) -> (Option<u16>, Option<String>) {
     match answer {
         Answer::Response { status, body, .. } => (Some(*status), beginning(body)),
-        Answer::Fault(_) => (None, None),
+        Answer::Fault(_) | Answer::Malformed(_) => (None, None),
     }
 }
 
@@ -217,4 +220,29 @@ pub fn excerpt(answer: &Answer) -> (Option<u16>, Option<String>) {
 pub fn beginning(body: &[u8]) -> Option<String> {
     let start = &body[..body.len().min(EXCERPT_BYTES)];
     (!start.is_empty()).then(|| String::from_utf8_lossy(start).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn of_a_header_that_contradicts_itself_nothing_wins() {
+        let name = HeaderName::from_static("lovage-outcome");
+        for (values, said) in [
+            (&[][..], None),
+            (&[&b"fail"[..]], Some("fail")),
+            (&[b" fail ", b"fail"], Some("fail")),
+            (&[b"success", b"fail"], Some("success, fail")),
+            (&[b"", b"fail"], Some(", fail")),
+            (&[b"\xff"], Some("\u{fffd}")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(&name, HeaderValue::from_bytes(value).unwrap());
+            }
+            assert_eq!(value(&headers, &name).as_deref(), said, "{values:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::egress::{AnswerSink, Response, SinkVerdict};
+use crate::push;
 
 /// How long the end of the answer is waited for after its last line, so that the connection can be kept.
 const AFTER_END: Duration = Duration::from_secs(1);
@@ -123,20 +124,20 @@ fn without_end() -> RawOutcome {
 
 /// Whether an answer with these headers is a stream of lines.
 fn is_stream(status: StatusCode, headers: &HeaderMap) -> bool {
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
-    let no_outcome = headers.get(&LOVAGE_OUTCOME).is_none_or(|value| value.as_bytes().trim_ascii().is_empty());
-    let essence = text(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    status == StatusCode::OK && essence.eq_ignore_ascii_case(ndjson::CONTENT_TYPE) && no_outcome
+    let text = |name: &HeaderName| push::value(headers, name).unwrap_or_default();
+    let content_type = text(&CONTENT_TYPE);
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    status == StatusCode::OK && essence.eq_ignore_ascii_case(ndjson::CONTENT_TYPE) && text(&LOVAGE_OUTCOME).is_empty()
 }
 
-/// What a stream means that was collected as a whole, because it came compressed.
-pub(crate) fn collected(response: &Response, max_line: usize) -> Option<RawOutcome> {
+/// What a stream means that was collected as a whole, because it came compressed: up to `limit` bytes of it.
+pub(crate) fn collected(response: &Response, limit: usize) -> Option<RawOutcome> {
     if !is_stream(response.status, &response.headers) {
         return None;
     }
-    let stream = Stream::new(max_line);
+    let stream = Stream::new(limit);
     stream.feed(&response.body);
-    stream.end(true)
+    stream.end(!response.truncated).or_else(|| Some(RawOutcome::too_large(limit)))
 }
 
 /// How long an attempt may take.
@@ -204,7 +205,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
     }
 
     fn sink(until: Option<Instant>) -> (Sink<impl Fn(Arc<Stream>) + Send>, Arc<Mutex<Vec<Arc<Stream>>>>) {
@@ -224,6 +229,9 @@ mod tests {
             (500, &[("content-type", "application/x-ndjson")], false),
             (200, &[("content-type", "application/x-ndjson"), ("content-encoding", "gzip")], false),
             (200, &[("content-type", "application/x-ndjson"), ("lovage-outcome", "fail")], false),
+            (200, &[("content-type", "application/x-ndjson"), ("lovage-outcome", ""), ("lovage-outcome", "fail")], false),
+            (200, &[("content-type", "application/x-ndjson"), ("content-type", "text/plain")], false),
+            (200, &[("content-type", "application/x-ndjson"), ("content-type", "application/x-ndjson")], true),
         ] {
             let (mut sink, told) = sink(None);
             assert_eq!(sink.head(StatusCode::from_u16(status).unwrap(), &headers(pairs)), taken, "{pairs:?}");
@@ -289,6 +297,7 @@ mod tests {
         let kept: usize = stream.take().logs.iter().map(String::len).sum();
         assert!(kept <= LOG_BYTES + 100, "{kept}");
         let (_, _, done) = stream.feed(&[b'x'; 1000]);
-        assert!(done && matches!(stream.end(false), Some(RawOutcome::Retry { error, .. }) if error.kind == "BadOutcome"));
+        let RawOutcome::Permanent { error } = stream.end(false).unwrap() else { unreachable!() };
+        assert!(done && error.kind == "ResultTooLarge" && error.message.contains("100 bytes"), "{error:?}");
     }
 }

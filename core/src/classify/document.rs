@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{DEFAULT_SNOOZE, error};
-use crate::answer::{BAD_OUTCOME, TaskError};
+use crate::answer::TaskError;
 use crate::fields::{self, Errors};
 use crate::outcome::{RawOutcome, Then};
 use crate::retry::MAX_RETRY_AFTER;
@@ -22,22 +22,15 @@ const WORDS: &str = "must be one of success, retry, snooze, fail, cancel, spawn,
 pub(super) fn read(status: u16, body: &Bytes) -> RawOutcome {
     match parse(status, body, None) {
         Ok(outcome) => outcome,
-        Err(reason) => {
-            let mut outcome = RawOutcome::bad(format!("the outcome document cannot be read: {reason}"));
-            if let RawOutcome::Retry { error, .. } = &mut outcome {
-                error.status = Some(status);
-            }
-            outcome
-        }
+        Err(reason) => RawOutcome::bad(format!("the outcome document cannot be read: {reason}")).with_status(status),
     }
 }
 
-/// The same of one item of an answer to a batch, and the id in it.
-pub(super) fn read_item(status: u16, item: &Bytes) -> (Option<String>, RawOutcome) {
+/// The same of the item of an answer to a batch that stands at `index`, and the id in it.
+pub(super) fn read_item(status: u16, index: usize, item: &Bytes) -> (Option<String>, RawOutcome) {
     let mut id = None;
     let outcome = parse(status, item, Some(&mut id)).unwrap_or_else(|reason| {
-        let error = TaskError::new(BAD_OUTCOME, format!("the item of the answer cannot be read: {reason}"));
-        RawOutcome::Retry { after: None, error: error.with_status(status) }
+        RawOutcome::bad(format!("the item /{index} of the answer cannot be read: {reason}")).with_status(status)
     });
     (id, outcome)
 }

@@ -7,12 +7,7 @@ use serde_json::json;
 use super::*;
 
 fn response(status: u16, body: &str) -> Answer {
-    Answer::Response {
-        status,
-        headers: AnswerHeaders::default(),
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        truncated: false,
-    }
+    Answer::Response { status, headers: AnswerHeaders::default(), body: Bytes::copy_from_slice(body.as_bytes()), truncated: None }
 }
 
 fn with_headers(status: u16, outcome: Option<&str>, after: Option<&str>) -> Answer {
@@ -22,7 +17,7 @@ fn with_headers(status: u16, outcome: Option<&str>, after: Option<&str>) -> Answ
         lovage_outcome: outcome.map(Into::into),
         lovage_lease: None,
     };
-    Answer::Response { status, headers, body: Bytes::from_static(b"{\"message\":\"sorry\"}"), truncated: false }
+    Answer::Response { status, headers, body: Bytes::from_static(b"{\"message\":\"sorry\"}"), truncated: None }
 }
 
 fn judged(answer: &Answer) -> RawOutcome {
@@ -151,16 +146,114 @@ fn no_body_is_null() {
 }
 
 #[test]
-fn a_result_beyond_the_limit_fails_for_good() {
-    let answer = Answer::Response {
-        status: 200,
-        headers: AnswerHeaders::default(),
-        body: Bytes::from_static(b"beginning"),
-        truncated: true,
-    };
-    let error = Fault::BodyTooLarge.error();
-    assert_eq!(judged(&answer), RawOutcome::Permanent { error: error.clone().with_status(200) });
-    assert_eq!(judged(&Answer::Fault(Fault::BodyTooLarge)), RawOutcome::Permanent { error });
+fn an_answer_beyond_the_limit_fails_for_good_in_whatever_form() {
+    for content_type in [None, Some("text/plain"), Some(document::CONTENT_TYPE)] {
+        let headers = AnswerHeaders { content_type: content_type.map(Into::into), ..AnswerHeaders::default() };
+        let body = Bytes::from_static(b"{\"outcome\":");
+        let answer = Answer::Response { status: 200, headers, body, truncated: Some(1234) };
+        let RawOutcome::Permanent { error } = judged(&answer) else { panic!("{content_type:?}") };
+        assert_eq!((error.kind.as_str(), error.status), ("ResultTooLarge", Some(200)));
+        assert!(error.message.contains("1234 bytes"), "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_no_http_says_what_is_wrong() {
+    let RawOutcome::Retry { after: None, error } = judged(&Answer::Malformed("chunk 3 is broken".into())) else { panic!() };
+    assert_eq!(error, TaskError::new("MalformedAnswer", "chunk 3 is broken"));
+}
+
+/// What an answer says in several ways at once.
+#[derive(Debug)]
+struct Said {
+    status: u16,
+    word: Option<&'static str>,
+    document: Option<&'static str>,
+    lease: Option<&'static str>,
+    accepts: bool,
+    truncated: bool,
+}
+
+impl Said {
+    fn answer(&self) -> Answer {
+        let headers = AnswerHeaders {
+            content_type: self.document.map(|_| document::CONTENT_TYPE.into()),
+            lovage_outcome: self.word.map(Into::into),
+            lovage_lease: self.lease.map(Into::into),
+            retry_after: None,
+        };
+        let body = self
+            .document
+            .map_or_else(|| "7".to_owned(), |word| json!({"outcome": word, "tasks": [], "replacement": 1}).to_string());
+        Answer::Response { status: self.status, headers, body: body.into(), truncated: self.truncated.then_some(5) }
+    }
+
+    /// The documented order: the header, the document, the acceptance, the status. Whatever becomes a result is bounded.
+    fn meaning(&self) -> &'static str {
+        let success = if self.truncated { "ResultTooLarge" } else { "success" };
+        match (self.word, self.document) {
+            (Some("success"), _) => return success,
+            (Some("fail"), _) => return "permanent",
+            (Some(word @ ("retry" | "snooze" | "cancel")), _) => return word,
+            (Some("success, fail" | "perhaps"), _) => return "UnknownOutcome",
+            (_, Some(_)) if self.truncated => return success,
+            (_, Some("fail")) => return "permanent",
+            (_, Some("junk")) => return "BadOutcome",
+            (_, Some(word)) => return word,
+            (_, None) => {}
+        }
+        match self.status {
+            202 if self.lease == Some("junk") => "BadLease",
+            202 if self.accepts || self.lease.is_some() => "accepted",
+            200 | 202 => success,
+            400 => "permanent",
+            404 => "endpoint",
+            429 => "throttled",
+            _ => "retry",
+        }
+    }
+}
+
+fn meaning(outcome: &RawOutcome) -> &str {
+    match outcome {
+        RawOutcome::Success { .. } => "success",
+        RawOutcome::Accepted { .. } => "accepted",
+        RawOutcome::Retry { error, .. } | RawOutcome::Permanent { error }
+            if ["UnknownOutcome", "BadOutcome", "BadLease", "ResultTooLarge"].contains(&&*error.kind) =>
+        {
+            &error.kind
+        }
+        RawOutcome::Retry { .. } => "retry",
+        RawOutcome::TimedOut { .. } => "timed out",
+        RawOutcome::Throttled { .. } => "throttled",
+        RawOutcome::Endpoint { .. } => "endpoint",
+        RawOutcome::Permanent { .. } => "permanent",
+        RawOutcome::Snooze { .. } => "snooze",
+        RawOutcome::Cancel => "cancel",
+        RawOutcome::Spawn { .. } => "spawn",
+        RawOutcome::Replace { .. } => "replace",
+    }
+}
+
+#[test]
+fn of_answers_that_contradict_themselves_the_documented_part_counts() {
+    let words = [None, Some(""), Some("success"), Some("retry"), Some("fail"), Some("snooze"), Some("cancel"), Some("perhaps")];
+    let words = words.into_iter().chain([Some("success, fail")]);
+    let documents = ["success", "retry", "snooze", "fail", "cancel", "spawn", "replace", "junk"].map(Some);
+    let documents: Vec<_> = documents.into_iter().chain([None]).collect();
+    for word in words {
+        for document in &documents {
+            for status in [200, 202, 400, 404, 409, 429, 500] {
+                for lease in [None, Some("5m"), Some("junk")] {
+                    for (accepts, truncated) in [(false, false), (false, true), (true, false), (true, true)] {
+                        let said = Said { status, word, document: *document, lease, accepts, truncated };
+                        let outcome = classify(&said.answer(), &StatusMap::default(), accepts, 0);
+                        assert_eq!(meaning(&outcome), said.meaning(), "{said:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -254,7 +347,7 @@ fn the_error_comes_from_a_json_body() {
 fn document(status: u16, body: &str) -> RawOutcome {
     let content_type = Some("Application/vnd.lovage.outcome+json; v=1".into());
     let headers = AnswerHeaders { content_type, ..AnswerHeaders::default() };
-    judged(&Answer::Response { status, headers, body: Bytes::copy_from_slice(body.as_bytes()), truncated: false })
+    judged(&Answer::Response { status, headers, body: Bytes::copy_from_slice(body.as_bytes()), truncated: None })
 }
 
 #[test]
@@ -297,7 +390,7 @@ fn a_document_says_the_outcome_whatever_the_status() {
         lovage_outcome: Some("cancel".into()),
         ..AnswerHeaders::default()
     };
-    let answer = Answer::Response { status: 200, headers, body: Bytes::from_static(b"{}"), truncated: false };
+    let answer = Answer::Response { status: 200, headers, body: Bytes::from_static(b"{}"), truncated: None };
     assert_eq!(judged(&answer), RawOutcome::Cancel);
 }
 
@@ -323,14 +416,11 @@ fn a_document_that_cannot_be_read_is_a_charged_failure_with_its_reason() {
         assert_eq!((error.kind.as_str(), error.status), (crate::answer::BAD_OUTCOME, Some(200)));
         assert!(error.message.contains(reason), "{body}: {}", error.message);
     }
-    let headers = AnswerHeaders { content_type: Some(document::CONTENT_TYPE.into()), ..AnswerHeaders::default() };
-    let answer = Answer::Response { status: 200, headers, body: Bytes::from_static(b"{\"outcome\":"), truncated: true };
-    assert!(matches!(judged(&answer), RawOutcome::Retry { error, .. } if error.message.contains("longer")));
     let json = Answer::Response {
         status: 200,
         headers: AnswerHeaders { content_type: Some("application/json".into()), ..AnswerHeaders::default() },
         body: Bytes::from_static(b"{\"outcome\":\"fail\"}"),
-        truncated: false,
+        truncated: None,
     };
     assert_eq!(class_of(&judged(&json)), Class::Success);
 }
@@ -362,7 +452,7 @@ fn a_202_with_a_lease_or_of_a_worker_that_accepts_is_an_acceptance() {
         status,
         headers: AnswerHeaders { lovage_lease: lease.map(Into::into), ..AnswerHeaders::default() },
         body: Bytes::from_static(b"{}"),
-        truncated: false,
+        truncated: None,
     };
     let judge = |status, lease, accepts| classify(&answer(status, lease), &StatusMap::default(), accepts, 0);
     let accepted = |secs: Option<u64>| RawOutcome::Accepted { lease: secs.map(Duration::from_secs) };
@@ -382,7 +472,7 @@ proptest! {
     #[test]
     fn classify_never_panics(
         status: u16, content_type: Option<String>, retry_after: Option<String>, lovage_outcome: Option<String>,
-        lovage_lease: Option<String>, body: Vec<u8>, truncated: bool, accepts: bool, now_ms: u64, retry: Vec<u16>,
+        lovage_lease: Option<String>, body: Vec<u8>, truncated: Option<usize>, accepts: bool, now_ms: u64, retry: Vec<u16>,
     ) {
         let headers = AnswerHeaders { content_type, retry_after, lovage_outcome, lovage_lease };
         let answer = Answer::Response { status, headers, body: body.into(), truncated };
@@ -401,7 +491,7 @@ proptest! {
     ) {
         let body = json!({"type": kind, "message": message.repeat(times), "stack": message.repeat(4 * times)}).to_string();
         let headers = AnswerHeaders { content_type: None, retry_after: Some(after), lovage_outcome: word, lovage_lease: None };
-        let answer = Answer::Response { status, headers, body: body.into(), truncated: false };
+        let answer = Answer::Response { status, headers, body: body.into(), truncated: None };
         match judged(&answer) {
             RawOutcome::Retry { after, error } | RawOutcome::Throttled { after, error } => {
                 prop_assert!(after.is_none_or(|after| after <= MAX_RETRY_AFTER));

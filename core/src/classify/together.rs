@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::status_map::Class;
 use super::{Response, StatusMap, classify, document};
-use crate::answer::{Answer, Fault, TaskError};
+use crate::answer::{Answer, TaskError};
 use crate::outcome::RawOutcome;
 
 /// The error type of a task that the answer to its batch leaves out.
@@ -40,12 +40,11 @@ pub fn classify_batch(answer: &Answer, map: &StatusMap, accepts: bool, now_ms: u
         return whole(classify(answer, map, accepts, now_ms));
     };
     let response = Response { status: *status, headers, body, truncated: *truncated, accepts, now_ms };
-    if *truncated || !response.is_plain_success(map) {
+    if truncated.is_some() || !response.is_plain_success(map) {
         return whole(response.classify(map));
     }
     read(*status, body, ids, longest).unwrap_or_else(|reason| {
-        let error = TaskError::new(crate::answer::BAD_OUTCOME, format!("the answer to the batch cannot be read: {reason}"));
-        whole(RawOutcome::Retry { after: None, error: error.with_status(*status) })
+        whole(RawOutcome::bad(format!("the answer to the batch cannot be read: {reason}")).with_status(*status))
     })
 }
 
@@ -59,10 +58,10 @@ fn read(status: u16, body: &Bytes, ids: &[String], longest: usize) -> Result<Bat
     let places: AHashMap<&str, usize> = ids.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
     let mut found: Vec<Option<Judged>> = vec![None; ids.len()];
     let mut unknown = 0;
-    for part in parts {
+    for (index, part) in parts.into_iter().enumerate() {
         // The parts borrow from the body.
         let said = body.slice_ref(part.get().as_bytes());
-        let (id, outcome) = document::read_item(status, &said);
+        let (id, outcome) = document::read_item(status, index, &said);
         let place = id.and_then(|id| places.get(id.as_str())).and_then(|n| found.get_mut(*n));
         match place {
             Some(place @ None) => *place = Some(Judged { outcome: bounded(status, outcome, longest), said: Some(said) }),
@@ -79,7 +78,7 @@ fn read(status: u16, body: &Bytes, ids: &[String], longest: usize) -> Result<Bat
 fn bounded(status: u16, outcome: RawOutcome, longest: usize) -> RawOutcome {
     match &outcome {
         RawOutcome::Success { body: Some(body), .. } | RawOutcome::Spawn { result: Some(body), .. } if body.len() > longest => {
-            RawOutcome::Permanent { error: Fault::BodyTooLarge.error().with_status(status) }
+            RawOutcome::too_large(longest).with_status(status)
         }
         _ => outcome,
     }
@@ -97,11 +96,11 @@ impl Response<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::answer::AnswerHeaders;
+    use crate::answer::{AnswerHeaders, Fault};
 
     fn answer(status: u16, body: &'static str) -> Answer {
         let body = Bytes::from_static(body.as_bytes());
-        Answer::Response { status, headers: AnswerHeaders::default(), body, truncated: false }
+        Answer::Response { status, headers: AnswerHeaders::default(), body, truncated: None }
     }
 
     fn judged(answer: &Answer) -> Batch {
@@ -167,14 +166,14 @@ mod tests {
         assert_eq!(kinds(&judged(&Answer::Fault(Fault::Reset))), ["ConnectionReset"; 3]);
         let mut truncated = answer(200, "[");
         if let Answer::Response { truncated, .. } = &mut truncated {
-            *truncated = true;
+            *truncated = Some(1);
         }
         assert_eq!(kinds(&judged(&truncated)), ["ResultTooLarge"; 3]);
         let headers = AnswerHeaders { lovage_outcome: Some("retry".into()), ..AnswerHeaders::default() };
-        let header = Answer::Response { status: 200, headers, body: Bytes::from_static(b"[]"), truncated: false };
+        let header = Answer::Response { status: 200, headers, body: Bytes::from_static(b"[]"), truncated: None };
         assert_eq!(kinds(&judged(&header)), ["HttpStatus"; 3]);
         let headers = AnswerHeaders { lovage_lease: Some("5m".into()), ..AnswerHeaders::default() };
-        let accepted = judged(&Answer::Response { status: 202, headers, body: Bytes::new(), truncated: false });
+        let accepted = judged(&Answer::Response { status: 202, headers, body: Bytes::new(), truncated: None });
         assert!(accepted.items.iter().all(|item| matches!(item.outcome, RawOutcome::Accepted { lease: Some(_) })));
     }
 

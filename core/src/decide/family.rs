@@ -10,6 +10,7 @@ use crate::attempt::AttemptEntry;
 use crate::body::ResultValue;
 use crate::head::{Flags, Head, SessionId};
 use crate::id::{IdRun, TaskKey};
+use crate::readable;
 use crate::redact::pass_on;
 use crate::signature::Draft;
 use crate::spec::{Arrival, Form, Linked, call_payload};
@@ -153,12 +154,12 @@ fn seed(key: &TaskKey, head: &Head) -> u64 {
     hash ^ hash >> 33
 }
 
-/// A result as JSON: as it is, as a string if it is another text, else null.
+/// A result as JSON: as it is, as a string if it is another text; null if it is neither, or not every reader could read it.
 fn as_json(content_type: &str, result: Option<&Bytes>) -> String {
     const NULL: &str = "null";
     let Some(text) = result.and_then(|bytes| std::str::from_utf8(bytes).ok()) else { return NULL.to_owned() };
     if is_json(content_type) {
-        let value = serde_json::from_str::<&RawValue>(text);
+        let value = serde_json::from_str::<&RawValue>(text).ok().filter(|raw| readable::check(raw.get().as_bytes()).is_ok());
         return value.map_or(NULL, RawValue::get).to_owned();
     }
     serde_json::to_string(text).unwrap_or_else(|_| NULL.to_owned())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{POISON_AFTER, Refusal, SUSPECT_PAUSE, Task, Transition, error_value, plain};
-use crate::answer::TaskError;
+use crate::answer::{TIMED_OUT, TaskError};
 use crate::callback::CallbackKind;
 use crate::head::{Flags, Head, SessionId};
 use crate::retry::up_to;
@@ -112,7 +112,7 @@ impl Task<'_> {
             return self.canceled();
         }
         if self.run_end().is_some_and(|end| end <= self.now) {
-            return self.timed_out(TaskError::new("TimedOut", "the attempt ran longer than max_run"));
+            return self.timed_out(TaskError::new(TIMED_OUT, "the attempt ran longer than max_run"));
         }
         self.lost(TaskError::new("LeaseExpired", "the lease ran out without a heartbeat"))
     }

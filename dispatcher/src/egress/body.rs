@@ -78,6 +78,8 @@ fn take_data(left: &mut u64, input: &mut BytesMut) -> Taken {
 pub(super) struct Chunked {
     at: At,
     overhead: usize,
+    /// Chunks that have begun.
+    count: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -122,10 +124,25 @@ impl Chunked {
                 _ => {
                     let Some(byte) = input.first().copied() else { return Ok(Taken::Nothing) };
                     input.advance(1);
-                    self.at = self.step(byte).ok_or(Malformed("the chunked coding is broken"))?;
+                    self.at = self.step(byte).ok_or_else(|| self.broken())?;
                 }
             }
         }
+    }
+
+    /// Which chunk is broken, and how.
+    fn broken(&self) -> Malformed {
+        let how = match self.at {
+            At::Start | At::Size(_) | At::SizeEnd(_) => "its size cannot be read",
+            At::Extension(_) => "its extension is too long or has no end",
+            At::Data(_) | At::DataCr | At::DataLf => "it does not end where its size says",
+            At::Trailer | At::TrailerLine | At::TrailerLineEnd | At::LastLf | At::End => {
+                "the trailer behind it is too long or has no end"
+            }
+        };
+        // The one whose size begins here has not been counted.
+        let number = self.count + u64::from(matches!(self.at, At::Start));
+        Malformed(format!("chunk {number} of the answer's body is broken: {how}").into())
     }
 
     /// Where the coding stands after one more byte of it; `None` if that cannot be.
@@ -138,7 +155,11 @@ impl Chunked {
         }
         let digit = char::from(byte).to_digit(16).map(u64::from);
         Some(match (self.at, byte) {
-            (At::Start, _) => At::Size(digit?),
+            (At::Start, _) => {
+                let size = At::Size(digit?);
+                self.count += 1;
+                size
+            }
             (At::Size(size) | At::Extension(size), b'\r') => At::SizeEnd(size),
             (At::Size(size), b';' | b' ' | b'\t') => At::Extension(size),
             (At::Size(size), _) => At::Size(size.checked_mul(16)?.checked_add(digit?)?),
@@ -206,6 +227,22 @@ mod tests {
         let coded = [format!("{:X}\r\n", large.len()).as_bytes(), &large, b"\r\n0\r\n\r\n"].concat();
         assert_eq!(read(Framing::Chunked, &[&coded]).unwrap(), (large.clone(), true, 0));
         assert_eq!(read(Framing::Length(large.len() as u64), &[&large]).unwrap(), (large, true, 0));
+    }
+
+    #[test]
+    fn the_broken_chunk_is_named() {
+        let endless = format!("0\r\n{}", "x".repeat(MAX_OVERHEAD + 1));
+        for (coded, number, how) in [
+            ("zz\r\n", 1, "its size"),
+            ("1x\r\n", 1, "its size"),
+            ("1\r\nx\r\n-1\r\n", 2, "its size"),
+            ("1\r\nx\r\n2;a\n", 2, "its extension"),
+            ("1\r\nx\r\n1\r\nxy\r\n", 2, "where its size says"),
+            (&endless, 1, "the trailer"),
+        ] {
+            let Malformed(why) = read(Framing::Chunked, &[coded.as_bytes()]).unwrap_err();
+            assert!(why.starts_with(&format!("chunk {number} ")) && why.contains(how), "{:.40?}: {why}", coded);
+        }
     }
 
     #[test]

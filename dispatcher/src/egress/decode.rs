@@ -26,7 +26,7 @@ pub(super) fn plain(mut response: Response, max_body: usize) -> Result<Response,
     let values = response.headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
     let read = match Coding::of(values) {
         Ok(None) => return Ok(response),
-        Err(_) => Err("the content encoding of the answer is not known"),
+        Err(_) => Err("the Content-Encoding of the answer is not known"),
         // The rest was never read, so the end is missing: as much as there is will do for what is cut anyway.
         Ok(Some(coding)) if response.truncated => Ok(beginning(coding, &response.body, max_body)),
         Ok(Some(coding)) => match decode(coding, &response.body, max_body) {
@@ -34,7 +34,7 @@ pub(super) fn plain(mut response: Response, max_body: usize) -> Result<Response,
                 response.truncated = decoded.truncated;
                 Ok(decoded.bytes)
             }
-            Err(_) => Err("the answer is not what its content encoding says"),
+            Err(_) => Err("the body of the answer is not what its Content-Encoding says"),
         },
     };
     response.body = match read {

@@ -115,14 +115,14 @@ impl Line<'_> {
             {
                 // An upgrade nobody asked for: what follows is not HTTP any more.
                 if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    return Err(Malformed("the answer is an upgrade").into());
+                    return Err(Malformed::new("the answer is an upgrade that nobody asked for").into());
                 }
                 if !head.status.is_informational() {
                     return Ok(head);
                 }
                 interim += before - self.conn.input.len();
                 if interim > MAX_HEAD {
-                    return Err(Malformed("there are too many interim answers").into());
+                    return Err(Malformed::new("there are more than 16 KiB of interim answers").into());
                 }
                 continue;
             }
@@ -156,7 +156,7 @@ impl Line<'_> {
 
 impl From<Malformed> for PushFault {
     fn from(Malformed(why): Malformed) -> Self {
-        Self::explained(FaultKind::Malformed, why)
+        Self::explained(FaultKind::Malformed, &why)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Why a push brought no answer, from a fixed list.
 //!
 //! The kind and its message may be shown to tenants. The detail may hold addresses and texts of the operating
-//! system; it is for the log alone, or a tenant could map the network behind the product with it.
+//! system; it is for the log alone, or a tenant could map the network behind the product with it. Only what
+//! [`PushFault::told`] gives out is of the worker's own making.
 
 use std::fmt;
 
@@ -97,6 +98,12 @@ impl PushFault {
     /// Which fault of the list it is.
     pub fn kind(&self) -> FaultKind {
         self.kind
+    }
+
+    /// What may be told to the worker's owner: of an answer that is not HTTP what is wrong and where, else the fixed text.
+    pub fn told(&self) -> &str {
+        let detail = if self.kind == FaultKind::Malformed { self.detail() } else { "" };
+        if detail.is_empty() { self.kind.message() } else { detail }
     }
 
     /// The cause in words, for the log and for nobody else; empty if the kind says it all.

@@ -3,6 +3,7 @@
 //! Two readers that disagree about the end of a message are how requests are smuggled. A worker cannot harm others with that
 //! here, since no connection is shared beyond its origin; all the same, whatever is ambiguous is refused or ends the connection.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, BytesMut};
@@ -13,10 +14,19 @@ use http::{HeaderMap, StatusCode, Version};
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// The most headers.
 const MAX_HEADERS: usize = 100;
+/// Characters of a header's name that are shown.
+const SHOWN_NAME: usize = 40;
 
-/// The answer is not HTTP as it should be.
+/// The answer is not HTTP as it should be: what is wrong, and where. It may show names that the worker wrote, cut short.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(super) struct Malformed(pub(super) Cow<'static, str>);
+
+impl Malformed {
+    /// In words that are always the same.
+    pub(super) fn new(why: &'static str) -> Self {
+        Self(Cow::Borrowed(why))
+    }
+}
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -41,7 +51,7 @@ pub(super) enum Framing {
 pub(super) fn take_head(input: &mut BytesMut) -> Result<Option<Head>, Malformed> {
     // The parser would skip them, again and again while they come in drops.
     if matches!(input.first(), Some(b'\r' | b'\n')) {
-        return Err(Malformed("the answer does not begin with a status line"));
+        return Err(Malformed::new("the answer does not begin with a status line"));
     }
     let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -49,21 +59,42 @@ pub(super) fn take_head(input: &mut BytesMut) -> Result<Option<Head>, Malformed>
     let length = match config.parse_response_with_uninit_headers(&mut parsed, input, &mut space) {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Ok(None),
-        Ok(_) => return Err(Malformed("the head of the answer is too long")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Malformed("the answer has too many headers")),
-        Err(_) => return Err(Malformed("the head of the answer cannot be parsed")),
+        Ok(_) => return Err(Malformed::new("the head of the answer has more than 16 KiB")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::new("the answer has more than 100 headers")),
+        Err(_) => return Err(unreadable(input)),
     };
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed("the status is no status"))?;
+    let status =
+        parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::new("the status of the answer is none"))?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let mut headers = HeaderMap::with_capacity(parsed.headers.len());
     for header in parsed.headers.iter() {
         match (HeaderName::from_bytes(header.name.as_bytes()), HeaderValue::from_bytes(header.value)) {
             (Ok(name), Ok(value)) => headers.append(name, value),
-            _ => return Err(Malformed("a header of the answer cannot be read")),
+            _ => return Err(unreadable(input)),
         };
     }
     input.advance(length);
     Ok(Some(Head { status, version, headers }))
+}
+
+/// The first line of a head that cannot be parsed.
+fn unreadable(head: &[u8]) -> Malformed {
+    let lines = head.split(|byte| *byte == b'\n').take_while(|line| !line.trim_ascii().is_empty());
+    for (number, line) in (1..).zip(lines) {
+        let alone = [line, b"\n\r\n"].concat();
+        if number == 1 {
+            let read = httparse::Response::new(&mut []).parse(&alone);
+            if !matches!(read, Ok(httparse::Status::Complete(_))) {
+                return Malformed::new("the status line of the answer cannot be read");
+            }
+        } else if !matches!(httparse::parse_headers(&alone, &mut [httparse::EMPTY_HEADER; 2]), Ok(httparse::Status::Complete(_)))
+        {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii_end();
+            let name: String = String::from_utf8_lossy(name).chars().take(SHOWN_NAME).collect();
+            return Malformed(Cow::Owned(format!("line {number} of the answer's head cannot be read: the header {name:?}")));
+        }
+    }
+    Malformed::new("the head of the answer cannot be read")
 }
 
 impl Head {
@@ -78,16 +109,16 @@ impl Head {
             let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
             return match (chunked, self.version) {
                 (true, Version::HTTP_11) => Ok(Framing::Chunked),
-                _ => Err(Malformed("the transfer coding is not understood")),
+                _ => Err(Malformed::new("the Transfer-Encoding of the answer is not understood")),
             };
         }
         let mut length = None;
         for value in self.headers.get_all(CONTENT_LENGTH) {
             // A list of equal lengths is what some proxies make of two headers.
             for text in value.as_bytes().split(|byte| *byte == b',') {
-                let number = decimal(text.trim_ascii()).ok_or(Malformed("the length is no number"))?;
+                let number = decimal(text.trim_ascii()).ok_or(Malformed::new("the Content-Length of the answer is no number"))?;
                 if length.is_some_and(|known| known != number) {
-                    return Err(Malformed("the lengths contradict each other"));
+                    return Err(Malformed::new("the answer has lengths in Content-Length that contradict each other"));
                 }
                 length = Some(number);
             }
@@ -161,6 +192,30 @@ mod tests {
         let many = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(n));
         assert!(head(&many(MAX_HEADERS)).is_ok());
         assert!(head(&many(MAX_HEADERS + 1)).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_bounded() {
+        let long = format!("{} : 1", "x".repeat(200));
+        for (lines, why) in [
+            ("HTTP/1.1 20 OK", "the status line of the answer cannot be read"),
+            ("SSH-2.0-x", "the status line of the answer cannot be read"),
+            (
+                "HTTP/1.1 200 OK\r\na: b\r\ncontent-length : 1",
+                r#"line 3 of the answer's head cannot be read: the header "content-length""#,
+            ),
+            ("HTTP/1.1 200 OK\r\nno colon", r#"line 2 of the answer's head cannot be read: the header "no colon""#),
+            ("HTTP/1.1 200 OK\r\nx-a: 1\0\r\nx-b: 1", r#"line 2 of the answer's head cannot be read: the header "x-a""#),
+            ("HTTP/1.1 200 OK\r\nx-a: 1\r\n folded", r#"line 3 of the answer's head cannot be read: the header " folded""#),
+            ("HTTP/1.1 200 OK\r\nx-\u{e9}: 1", "line 2 of the answer's head cannot be read: the header \"x-\u{e9}\""),
+        ] {
+            assert_eq!(head(&format!("{lines}\r\n\r\n")).unwrap_err().0, why, "{lines:?}");
+        }
+        let error = head(&format!("HTTP/1.1 200 OK\r\n{long}\r\n\r\n")).unwrap_err();
+        assert!(error.0.starts_with("line 2") && error.0.len() < 100, "{error:?}");
+        for (lines, name) in [("content-length: x", "Content-Length"), ("transfer-encoding: gzip", "Transfer-Encoding")] {
+            assert!(framed(&format!("{lines}\r\n")).unwrap_err().0.contains(name));
+        }
     }
 
     #[test]

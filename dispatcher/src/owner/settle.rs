@@ -93,7 +93,7 @@ impl Owner {
             Some(streaming) => streaming.stream().end(complete),
             None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
         };
-        let answer = push::answer(end.pushed);
+        let answer = push::answer(end.pushed, self.shared.options.max_answer);
         let worker = &running.worker;
         let registry = &self.shared.registry;
         let types = registry.types(end.key.ns);
