@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lovage_core::answer::TIMED_OUT;
 use lovage_core::resume::Children;
 use lovage_core::{Body, Event, Head, Millis, Partition, SessionId, Slot, Spec, TaskId, TaskKey, decide};
 use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync, directory};
@@ -235,6 +236,8 @@ async fn change_together(
     let bodies = shared.store.bodies(p, &keys).await?;
     let now = shared.store.clock().now();
     let mut commits: Vec<Commit> = Vec::with_capacity(found.len());
+    // Accepted attempts that `max_run` ends.
+    let mut overrun: Vec<TaskKey> = Vec::new();
     // Of tasks that live away from the home of their ids: their slots.
     let mut away: HashMap<TaskKey, Slot> = HashMap::new();
     for ((key, head), body) in found.iter().zip(bodies) {
@@ -245,6 +248,10 @@ async fn change_together(
             if transition.head.is_none() && spec.away.is_some() {
                 away.insert(key.clone(), spec.slot(key));
             }
+            let error = transition.attempt.as_ref().and_then(|entry| entry.error.as_ref());
+            if error.is_some_and(|error| error.kind == TIMED_OUT) {
+                overrun.push(key.clone());
+            }
             let queue: Arc<str> = spec.queue().into();
             commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
         }
@@ -253,12 +260,21 @@ async fn change_together(
     let most = shared.store.caps().max_batch.max(1);
     while !commits.is_empty() {
         let rest = commits.split_off(commits.len().min(most));
-        let gone: Vec<Option<(TaskKey, Millis, Slot)>> = commits.iter().map(|commit| of_gone(commit, &away)).collect();
+        let each: Vec<_> = commits
+            .iter()
+            .map(|commit| {
+                let overrun = overrun.contains(&commit.key).then(|| (commit.key.clone(), commit.was.clone()));
+                (overrun, of_gone(commit, &away))
+            })
+            .collect();
         let done = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await?;
-        for (key, created, slot) in
-            gone.into_iter().zip(done).filter(|(_, done)| *done == Committed::Ok).filter_map(|(gone, _)| gone)
-        {
-            if let Err(error) = directory::forget(&*shared.store, &key, slot, created).await {
+        for (overrun, gone) in each.into_iter().zip(done).filter(|(_, done)| *done == Committed::Ok).map(|(each, _)| each) {
+            if let Some((key, was)) = overrun {
+                shared.tell_overrun(key, &was);
+            }
+            if let Some((key, created, slot)) = gone
+                && let Err(error) = directory::forget(&*shared.store, &key, slot, created).await
+            {
                 error.log("strike out a directory entry");
             }
         }

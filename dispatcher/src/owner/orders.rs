@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lovage_core::{Flags, Head, Millis, Spec, TaskKey};
 use tokio::time::Instant;
 
-use super::Owner;
+use super::{Owner, Shared};
 use crate::control::{About, Order};
 use crate::registry::Worker;
 
@@ -14,6 +14,16 @@ pub(super) struct Soft {
     attempt: u32,
     deadline: Millis,
     worker: Arc<Worker>,
+}
+
+impl Shared {
+    /// `max_run` has ended an attempt that its worker had accepted: there is no connection that would tell it.
+    pub(super) fn tell_overrun(&self, key: TaskKey, was: &Head) {
+        if let Some(worker) = self.registry.marked(key.ns, was.worker) {
+            let about = About { key, attempt: was.attempt, deadline: was.deadline };
+            self.control.tell(&self.registry, &worker, Order::HardTimeout, &about, self.store.clock().now());
+        }
+    }
 }
 
 impl Owner {

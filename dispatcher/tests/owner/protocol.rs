@@ -341,6 +341,9 @@ async fn a_worker_is_told_of_cancels_and_time_limits() {
             if seen.headers["lovage-task"] == "accepts" {
                 return Reply::Header(202, "lovage-lease", "1h");
             }
+            if seen.headers["lovage-task"] == "silent" {
+                return Reply::Header(202, "lovage-lease", "10s");
+            }
             return Reply::Slow(Duration::from_secs(3_600));
         }
         Reply::Status(204, "")
@@ -362,11 +365,13 @@ async fn a_worker_is_told_of_cancels_and_time_limits() {
     };
     let [slow, accepts] = [world.submit(limits("slow")).await, world.submit(limits("accepts")).await];
     let [stopped, called_off] = [world.submit(call("slow")).await, world.submit(call("accepts")).await];
+    let overrun = world.submit(Spec { max_run: Some("40s".parse().unwrap()), retry: once(), ..call("accepts") }).await;
+    let silent = world.submit(Spec { retry: once(), ..call("silent") }).await;
     world.until_state(&stopped, State::Running).await;
     world.until(&called_off, "accepted", accepted).await;
     world.cancel(&stopped, true).await;
     world.cancel(&called_off, false).await;
-    for key in [&slow, &stopped, &called_off] {
+    for key in [&slow, &stopped, &called_off, &overrun, &silent] {
         world.until_final(key).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -383,6 +388,8 @@ async fn a_worker_is_told_of_cancels_and_time_limits() {
         ("task.soft_timeout".to_owned(), slow.id.to_string()),
         ("task.soft_timeout".to_owned(), accepts.id.to_string()),
         ("task.hard_timeout".to_owned(), slow.id.to_string()),
+        // A lease that runs out is a silence, no time limit.
+        ("task.hard_timeout".to_owned(), overrun.id.to_string()),
     ];
     expected.sort();
     assert_eq!(told, expected);
