@@ -35,7 +35,7 @@ pub(crate) struct Directory {
 #[derive(Default, PartialEq)]
 struct Workers {
     names: AHashMap<(Ns, u32), Arc<str>>,
-    /// By name, with what decides whose a task is.
+    /// By name, with what decides whose a task is and how it gets there.
     routes: AHashMap<Ns, Vec<(Arc<str>, WorkerConfig)>>,
 }
 
@@ -119,7 +119,8 @@ impl Directory {
             workers.names.insert((document.ns, worker_mark(&name)), name.clone());
             // One that cannot be read serves nothing; whoever asks for it is told.
             let Ok(config) = content::<WorkerConfig>(&document) else { continue };
-            let config = WorkerConfig { tasks: config.tasks, queues: config.queues, ..WorkerConfig::default() };
+            let WorkerConfig { tasks, queues, pull, .. } = config;
+            let config = WorkerConfig { tasks, queues, pull, ..WorkerConfig::default() };
             workers.routes.entry(document.ns).or_default().push((name, config));
         }
         let changed = **self.workers.load() != workers;

@@ -12,16 +12,19 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
+use lovage_core::worker::WorkerConfig;
 use lovage_core::{
     Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
     decide, worker_mark,
 };
-use lovage_store::{Commit, Committed, Cursor, Error, Index, Mode, Sync};
+use lovage_store::{Commit, Committed, Cursor, DocKind, Error, Index, Mode, Sync};
 use metrics::counter;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::documents::content;
 use crate::problem::Refusal;
+use crate::routes::workers::unknown;
 use crate::view::read_body;
 
 /// Lanes that are looked at together, so that each has its turn.
@@ -65,23 +68,28 @@ struct Haul {
 }
 
 impl App {
-    /// Takes tasks as soon as there are some: none after the wait, and when the server stops.
+    /// Takes tasks as soon as there are some: none after the wait, and when the server stops. A refusal if the worker is deleted
+    /// or stops pulling meanwhile.
     pub(crate) async fn take(&self, wish: &Wish) -> Result<Vec<Taken>, Refusal> {
         let mut haul = Haul::default();
         let until = Instant::now() + wish.wait;
         if wish.wait.is_zero() {
+            self.check_pulls(wish).await?;
             self.take_anywhere(wish, &mut haul).await?;
             return Ok(haul.taken);
         }
-        // Entered before the first look: what comes after the look is told.
+        // Entered before the first look: what comes after the look is told, also that the worker is gone.
         let poller = self.hub.poll(wish.ns, &wish.worker)?;
         if !poller.live(Instant::now() + LIVE_WITHIN).await {
             return Err(Problem::new(Code::StoreUnavailable, "the store cannot be reached; nothing was changed").into());
         }
+        self.check_pulls(wish).await?;
         self.take_anywhere(wish, &mut haul).await?;
         while haul.taken.is_empty() {
             tokio::select! {
                 mut news = poller.line.news() => {
+                    // Asked of the store: what this process knows of the worker may be older than the end of it.
+                    self.check_pulls(wish).await?;
                     while let Some(p) = news.first().filter(|_| !haul.full) {
                         self.take_from(p, wish, &mut haul).await?;
                         if !haul.full {
@@ -94,6 +102,15 @@ impl App {
             }
         }
         Ok(haul.taken)
+    }
+
+    /// Refuses to take tasks for a worker that there is not, or that is called.
+    async fn check_pulls(&self, wish: &Wish) -> Result<(), Refusal> {
+        let document = self.store.doc(DocKind::Worker, wish.ns, &wish.worker).await?.ok_or_else(|| unknown(&wish.worker))?;
+        if content::<WorkerConfig>(&document)?.pull {
+            return Ok(());
+        }
+        Err(Problem::invalid("/worker", "must be a worker that is registered with `pull: true`").into())
     }
 
     /// Begins with another partition each time, so that none is always the last.

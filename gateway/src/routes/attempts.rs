@@ -91,7 +91,8 @@ async fn heartbeat(report: Incoming) -> Result<Response, Refusal> {
 
 /// Report progress
 ///
-/// Any JSON of up to 16 KiB; the last value is shown in the record until the attempt is over. It does not renew the lease.
+/// JSON of up to 16 KiB and 100 levels that every reader can read; the last value is shown in the record until the attempt is
+/// over. It does not renew the lease.
 #[utoipa::path(
     post, path = "/v1/attempts/{token}/progress", operation_id = "reportProgress", tag = "attempts",
     params(("token" = String, Path, description = "From `Lovage-Attempt-Url`")),

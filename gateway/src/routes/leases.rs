@@ -10,13 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode};
 use lovage_core::fields::{self, Errors};
-use lovage_core::outcome::MAX_LEASE;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::{Children, as_json};
 use lovage_core::units::Dur;
-use lovage_core::worker::WorkerConfig;
-use lovage_core::{AttemptToken, Form, Millis, Ns};
-use lovage_store::DocKind;
+use lovage_core::{AttemptToken, Form, Millis, Ns, report};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,16 +22,13 @@ use utoipa_axum::routes;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::body;
-use crate::documents::content;
 use crate::problem::Refusal;
 use crate::pull::{Taken, Wish};
 use crate::query::Query;
-use crate::routes::workers::unknown;
 use crate::{schema, view};
 
 const FIELDS: [&str; 4] = ["worker", "max", "wait", "lease"];
 const MOST: u64 = 100;
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(lease))
@@ -85,7 +79,7 @@ struct Items {
     request_body = schema::LeaseIn,
     responses(
         (status = 200, description = "The tasks; none if there was none within `wait`", body = schema::LeasedTasks),
-        (status = 404, description = "There is no such worker", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such worker, or no more", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn lease(
@@ -100,10 +94,6 @@ pub(crate) async fn lease(
     let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let wish = read(text, caller.ns, app.options.times.wait)?;
-    let document = app.store.doc(DocKind::Worker, wish.ns, &wish.worker).await?.ok_or_else(|| unknown(&wish.worker))?;
-    if !content::<WorkerConfig>(&document)?.pull {
-        return Err(Problem::invalid("/worker", "must be a worker that is registered with `pull: true`").into());
-    }
     let items = app.take(&wish).await?.into_iter().map(|taken| show(&app, taken)).collect();
     Ok(view::json(StatusCode::OK, &Items { items }))
 }
@@ -120,12 +110,7 @@ fn read(text: &str, ns: Ns, longest: Duration) -> Result<Wish, Problem> {
                 let wait: Option<Dur> = fields::value(raw, "/wait", &mut errors);
                 wish.wait = wait.map_or(Duration::ZERO, Dur::get).min(longest);
             }
-            "lease" => {
-                wish.lease = fields::value(raw, "/lease", &mut errors).map(Dur::get);
-                if wish.lease.is_some_and(|lease| lease < SHORTEST_LEASE || lease > MAX_LEASE) {
-                    errors.invalid("/lease", "must be from 100ms to 24h");
-                }
-            }
+            "lease" => wish.lease = report::lease(raw, "/lease", &mut errors),
             other => errors.unknown("", other, &FIELDS),
         }
     }

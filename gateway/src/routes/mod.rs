@@ -9,7 +9,7 @@ mod reference;
 mod signing_keys;
 mod task_types;
 mod tasks;
-mod workers;
+pub(crate) mod workers;
 
 pub use signing_keys::{EnsureError, ensure_signing_key};
 

@@ -8,7 +8,7 @@ use super::{Duration, Signature};
 /// The worker is alive.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct Heartbeat {
-    /// How long it may be silent from now on (as before; up to 24 h).
+    /// How long it may be silent from now on (as before; 100 ms to 24 h).
     pub lease: Option<Duration>,
     /// Its resident memory, in bytes or with a unit.
     pub memory_rss: Option<String>,

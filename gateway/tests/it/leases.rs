@@ -110,6 +110,30 @@ async fn whoever_waits_is_woken() {
 }
 
 #[tokio::test]
+async fn a_wait_ends_when_its_worker_is_gone() {
+    let json = &[("content-type", "application/json")];
+    let wish = json!({"worker": "p", "wait": "20s"}).to_string();
+    for (method, body, code) in
+        [(Method::PATCH, r#"{"pull":false}"#, Code::InvalidField), (Method::DELETE, "", Code::WorkerUnknown)]
+    {
+        let h = harness().await;
+        h.submit(r#"{"task":"t"}"#).await;
+        lease_one(&h).await;
+        let (one, other, id) = tokio::join!(h.post("/v1/leases", wish.clone()), h.post("/v1/leases", wish.clone()), async {
+            settle().await;
+            let headers = if body.is_empty() { &[][..] } else { json };
+            assert!(h.call(method, "/v1/workers/p", headers, body).await.status.is_success());
+            // Nobody gets it any more.
+            h.submit(r#"{"task":"t"}"#).await
+        });
+        for reply in [one, other] {
+            reply.is_problem(code);
+        }
+        assert_eq!(h.get(&format!("/v1/tasks/{id}")).await.json()["state"], "queued");
+    }
+}
+
+#[tokio::test]
 async fn many_share_the_work() {
     let h = harness().await;
     let wish = json!({"worker": "p", "wait": "20s", "max": 3});

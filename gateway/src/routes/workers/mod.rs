@@ -27,7 +27,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 }
 
 /// `worker_unknown`
-pub(super) fn unknown(name: &str) -> Refusal {
+pub(crate) fn unknown(name: &str) -> Refusal {
     let shown: String = name.chars().take(128).collect();
     Refusal::new(Code::WorkerUnknown, format!("there is no worker `{shown}`"))
 }
