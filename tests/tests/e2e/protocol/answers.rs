@@ -12,6 +12,9 @@ on_both_stores!(
     every_202_of_an_async_worker_is_an_acceptance,
     a_stream_shows_progress_and_ends_with_its_result,
     a_stream_that_fails,
+    an_answer_that_is_too_large_fails_for_good,
+    what_was_wrong_with_an_answer_is_named,
+    a_result_that_not_every_reader_can_read_stays_out_of_documents,
     a_parent_waits_for_its_children,
     a_parent_detaches_its_children,
     a_replacement_keeps_the_id,
@@ -80,6 +83,97 @@ async fn a_stream_that_fails(store: Store) {
         let record = site.wait_final(&id).await;
         let told = (&record["state"], &record["reason"], &record["error"]["type"]);
         assert_eq!(told, (&json!(state), &json!(reason), &json!(kind)), "{task}");
+    }
+}
+
+async fn an_answer_that_is_too_large_fails_for_good(store: Store) {
+    let site = store.dev().await;
+    let long = "x".repeat(1 << 20);
+    let result = json!({"result": long});
+    let rows = [
+        Reply::json(&json!(long)),
+        document(&json!({"outcome": "success", "result": long})),
+        Reply::ndjson(Duration::ZERO, &[json!({"progress": 1}), result]),
+        Reply::bytes("application/x-ndjson", "x".repeat(2 << 20)),
+    ];
+    site.serves(&["row-*"]).await;
+    for (n, reply) in rows.into_iter().enumerate() {
+        let task = format!("row-{n}");
+        site.worker.on(&task, reply);
+        let id = site.submit(&json!({"task": task, "retry": quick_retry(3)})).await;
+        let record = site.wait_final(&id).await;
+        let told = (&record["state"], &record["reason"], &record["attempt"], &record["error"]["type"]);
+        assert_eq!(told, (&json!("failed"), &json!("permanent"), &json!(1), &json!("ResultTooLarge")), "{task}");
+        assert!(record["error"]["message"].as_str().unwrap().contains("1048576 bytes"), "{task}: {}", record["error"]);
+    }
+}
+
+async fn what_was_wrong_with_an_answer_is_named(store: Store) {
+    let site = store.dev().await;
+    let raw = |rest: &str| Reply::raw(format!("HTTP/1.1 200 OK\r\n{rest}"));
+    let chunks = "transfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n";
+    let rows = [
+        (
+            raw("a: b\r\nbad header: x\r\n\r\n"),
+            "MalformedAnswer",
+            r#"line 3 of the answer's head cannot be read: the header "bad header""#,
+        ),
+        (raw("content-length: -5\r\n\r\n"), "MalformedAnswer", "Content-Length"),
+        (raw("content-encoding: gzip\r\ncontent-length: 2\r\n\r\nno"), "MalformedAnswer", "Content-Encoding"),
+        (raw(chunks), "MalformedAnswer", "chunk 2"),
+        (
+            raw("lovage-outcome: success\r\nlovage-outcome: fail\r\ncontent-length: 0\r\n\r\n"),
+            "UnknownOutcome",
+            r#"Lovage-Outcome "success, fail""#,
+        ),
+        (document(&json!({"outcome": "retry", "after": "soon"})), "BadOutcome", "/after: "),
+        (document(&json!({"outcome": "spawn", "tasks": [{"task": "a"}, {"task": 5}]})), "BadOutcome", "/tasks/1/task: "),
+        (
+            Reply::bytes("application/x-ndjson", "{\"progress\":1}\n\n{\"progress\":[1e999]}\n"),
+            "BadOutcome",
+            "line 3: /progress/0: ",
+        ),
+        (Reply::bytes("application/x-ndjson", "{\"log\":1}\njunk\n"), "BadOutcome", "line 2: is not JSON"),
+    ];
+    site.serves(&["row-*"]).await;
+    for (n, (reply, kind, why)) in rows.into_iter().enumerate() {
+        let task = format!("row-{n}");
+        site.worker.on(&task, reply);
+        let id = site.submit(&json!({"task": task, "retry": quick_retry(1)})).await;
+        site.wait_final(&id).await;
+        let error = &site.attempts(&id).await[0]["error"];
+        assert_eq!(error["type"], kind, "{task}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(why), "{task}: {error}");
+    }
+}
+
+async fn a_result_that_not_every_reader_can_read_stays_out_of_documents(store: Store) {
+    let site = store.dev().await;
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    site.serves(&["odd-*", "next", "parent"]).await;
+    site.worker.on_call("next", |call: &Call| Reply::json(&call.json()["args"]));
+    for (n, odd) in ["1e999", r#""\ud800""#, &deep].into_iter().enumerate() {
+        let task = format!("odd-{n}");
+        site.worker.on(&task, Reply::bytes("application/json", odd.to_owned()));
+        let id = site.submit(&json!({"task": task, "link": {"task": "next", "labels": {"of": task}}})).await;
+        let record = site.wait_final(&id).await;
+        assert_eq!((&record["state"], record.get("result")), (&json!("succeeded"), None), "{record}");
+        assert_eq!(site.get(&format!("/v1/tasks/{id}/result")).await.body, odd.as_bytes());
+        let links = site.list(&format!("/v1/tasks?label=of:{task}")).await;
+        assert_eq!(site.wait_final(links[0]["id"].as_str().unwrap()).await["result"], json!([null]));
+        // A parent can read what it is called with.
+        site.worker.on_call("parent", move |call: &Call| {
+            if call.header("lovage-resume") == "1" {
+                return Reply::json(&call.json()["children"]);
+            }
+            document(&json!({"outcome": "spawn", "tasks": [{"task": task}]}))
+        });
+        let record = site.wait_final(&site.submit_plain("parent").await).await;
+        let child = &record["result"][0];
+        assert_eq!(
+            (&child["state"], &child["result"], &child["result_omitted"]),
+            (&json!("succeeded"), &json!(null), &json!(true))
+        );
     }
 }
 

@@ -306,7 +306,13 @@ async fn what_is_no_report_changes_nothing(store: Store) {
     for (verb, body, status, code, pointer) in [
         ("heartbeat", r#"{"lease": "soon"}"#.to_owned(), 422, "invalid_field", "/lease"),
         ("heartbeat", r#"{"leese": "1h"}"#.to_owned(), 422, "unknown_field", "/leese"),
+        ("heartbeat", r#"{"lease": "25h"}"#.to_owned(), 422, "invalid_field", "/lease"),
+        ("heartbeat", r#"{"lease": "50ms"}"#.to_owned(), 422, "invalid_field", "/lease"),
         ("progress", "{".to_owned(), 400, "malformed", ""),
+        ("progress", "NaN".to_owned(), 400, "malformed", ""),
+        ("progress", "-1e999".to_owned(), 422, "invalid_field", ""),
+        ("progress", r#"{"a/b": ["\ud800"]}"#.to_owned(), 422, "invalid_field", "/a~1b/0"),
+        ("progress", format!("{}{}", "[".repeat(8_000), "]".repeat(8_000)), 422, "invalid_field", ""),
         ("progress", long(16 << 10), 413, "payload_too_large", ""),
         ("complete", long(1 << 20), 413, "payload_too_large", ""),
         ("fail", r#"{"retry": "no"}"#.to_owned(), 422, "invalid_field", "/retry"),

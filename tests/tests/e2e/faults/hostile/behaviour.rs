@@ -53,6 +53,14 @@ pub fn all() -> Vec<Behaviour> {
         cut("endless-lines", Act::Flood(head(LINES), text(format!("{{\"log\": \"{}\"}}\n", "x".repeat(1000))))),
         too_large("endless-body", Act::Flood(head("text/plain"), text("x".repeat(1 << 14)))),
         too_large("gzip-bomb", Act::Answer(vec![bomb()])),
+        too_large(
+            "long-line",
+            Act::Answer(vec![
+                whole(LINES, &"x".repeat(2 << 20)),
+                whole(DOCUMENT, &format!("{{\"result\": \"{}", "x".repeat(2 << 20))),
+            ]),
+        ),
+        too_large("endless-line", Act::Flood(head(LINES), text("x".repeat(1 << 14)))),
         malformed("endless-head", Act::Flood(text(PLAIN), text("x-more: and more\r\n"))),
         malformed("huge-header", Act::Flood(text(format!("{PLAIN}x-huge: ")), text("x".repeat(1 << 14)))),
         malformed("interim-flood", Act::Flood(Bytes::new(), text("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"))),
@@ -104,14 +112,14 @@ pub fn all() -> Vec<Behaviour> {
     ]
 }
 
+fn whole(content_type: &str, body: &str) -> Bytes {
+    text(format!("{PLAIN}content-type: {content_type}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+}
+
 fn junk_outcomes() -> Vec<Bytes> {
-    let whole = |content_type: &str, body: &str| {
-        text(format!("{PLAIN}content-type: {content_type}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
-    };
     let deep = "[".repeat(100_000);
     vec![
         whole(LINES, "junk\n"),
-        whole(LINES, &"x".repeat(2 << 20)),
         whole(LINES, &format!("{{\"result\": {deep}\n")),
         whole(DOCUMENT, "junk"),
         whole(DOCUMENT, "\0\0\0\0"),
