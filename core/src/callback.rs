@@ -171,6 +171,7 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
         parent: Some(of.id.clone()),
         root: Some(spec.root.clone().unwrap_or_else(|| of.id.clone())),
         callback: Some(kind),
+        trace: spec.trace.clone(),
         ..Spec::default()
     };
     let key = TaskKey::new(of.ns, IdRun::new(now, spec.slot(of), random).nth(0));

@@ -15,6 +15,7 @@ use crate::lane::{LaneDef, Route};
 use crate::retry::RetryPolicy;
 use crate::signature::Draft;
 use crate::time::Millis;
+use crate::trace::Trace;
 use crate::units::Dur;
 
 /// The queue of tasks that name none.
@@ -142,6 +143,9 @@ pub struct Spec {
     /// JSON pointers to what no view, log or event shows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redact: Vec<String>,
+    /// The trace it belongs to; inherited by what it starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// The task that spawned this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use lovage_core::resume::{self, Children};
 use lovage_core::spec::delivered;
-use lovage_core::{AttemptToken, AttemptUrls, Body, Flags, Form, Head, Millis, Spec, TaskKey};
+use lovage_core::{AttemptToken, AttemptUrls, Body, Flags, Form, Head, Millis, Spec, TaskKey, Trace};
 
 use crate::egress::{HeaderLines, PushRequest, Target};
 use crate::options::Options;
@@ -58,6 +58,12 @@ impl Item {
             let token = AttemptToken::of(&self.key, &self.head);
             out.extend_from_slice(b",\"attempt_url\":");
             let _ = serde_json::to_writer(&mut *out, &urls.write(&token));
+        }
+        for (name, value) in spec.trace.iter().flat_map(Trace::fields) {
+            out.extend_from_slice(b",");
+            let _ = serde_json::to_writer(&mut *out, name);
+            out.push(b':');
+            let _ = serde_json::to_writer(&mut *out, value);
         }
         out.push(b'}');
     }
@@ -170,6 +176,8 @@ mod tests {
         assert!(array.add(&item("2", raw.clone(), r#" {"x": 1} "#), None, &options));
         assert!(array.add(&item("3", call(), r#"{"args":[],"kwargs":{}}"#), Some(&Children::default()), &options));
         assert!(array.add(&item("4", raw, "null"), Some(&Children::default()), &options));
+        let trace = Trace::read("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "a=\"1\"");
+        assert!(array.add(&item("5", Spec { trace, ..call() }, r#"{"args":[],"kwargs":{}}"#), None, &options));
         assert_eq!(
             read(array),
             json!([
@@ -177,6 +185,8 @@ mod tests {
                 {"task": "a\"b", "id": "2", "payload": {"x": 1}, "attempt": 2},
                 {"task": "a\"b", "id": "3", "args": [], "kwargs": {}, "children": [], "attempt": 2},
                 {"task": "a\"b", "id": "4", "payload": null, "children": [], "attempt": 2},
+                {"task": "a\"b", "id": "5", "args": [], "kwargs": {}, "attempt": 2,
+                 "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=\"1\""},
             ])
         );
     }

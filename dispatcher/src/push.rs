@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
-use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey};
+use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey, Trace};
 
 use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, check_user_headers};
 use crate::options::Options;
@@ -129,6 +129,9 @@ impl Attempt<'_> {
         }
         if let Some(eta) = spec.eta {
             set(&mut lines, &ETA, &eta.rfc3339());
+        }
+        for (name, value) in spec.trace.iter().flat_map(Trace::fields) {
+            set(&mut lines, &HeaderName::from_static(name), value);
         }
         for (name, value) in &spec.labels {
             // A label that cannot be a header is only missing there; the record has it.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use lovage_core::fields::Errors;
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Body, Draft, IdRun, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, signature};
+use lovage_core::{Body, Draft, IdRun, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, Trace, signature};
 use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, Result as StoreResult};
 use sha2::{Digest, Sha256};
 
@@ -14,6 +14,14 @@ use crate::problem::store_problem;
 use crate::raw;
 use crate::types::Types;
 
+/// The trace that a request belongs to. It is no part of what is asked for: a repetition may belong to another one.
+pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // A list of states may be spread over several headers.
+    let states: Vec<&str> = headers.get_all("tracestate").iter().filter_map(|value| value.to_str().ok()).collect();
+    Trace::read(text("traceparent"), &states.join(","))
+}
+
 impl App {
     /// What signatures, and addresses and headers in other documents, are checked against.
     pub(crate) fn rules(&self) -> Rules<'_> {
@@ -21,7 +29,13 @@ impl App {
     }
 
     /// The task that a JSON signature asks for; `text` is a part of `source`, whose bytes its payload shares.
-    pub(crate) fn read_signature(&self, types: &Types, text: &[u8], source: &Bytes) -> Result<Draft, Problem> {
+    pub(crate) fn read_signature(
+        &self,
+        types: &Types,
+        trace: Option<&Trace>,
+        text: &[u8],
+        source: &Bytes,
+    ) -> Result<Draft, Problem> {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
@@ -32,6 +46,7 @@ impl App {
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }
+        draft.spec.trace = trace.cloned();
         Ok(draft)
     }
 
@@ -44,6 +59,7 @@ impl App {
         if draft.id.is_some() {
             draft.spec.request_hash = Some(hash);
         }
+        draft.spec.trace = trace(headers);
         Ok(draft)
     }
 

@@ -172,6 +172,7 @@ impl Task<'_> {
         if spec.link_error.is_empty() {
             spec.link_error.clone_from(&self.spec.link_error);
         }
+        spec.trace.clone_from(&self.spec.trace);
         spec.parent.clone_from(&self.spec.parent);
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);

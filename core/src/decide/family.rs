@@ -55,6 +55,7 @@ impl Task<'_> {
     fn adopt(self, draft: &mut Draft) {
         self.inherit(&mut draft.spec.labels);
         pass_on(&self.spec.redact, &mut draft.spec.redact, None);
+        draft.spec.trace.clone_from(&self.spec.trace);
         draft.spec.parent = Some(self.key.id.clone());
         draft.spec.root = Some(self.spec.root.clone().unwrap_or_else(|| self.key.id.clone()));
     }

@@ -13,7 +13,7 @@ use super::Answer;
 use super::atomic::Whole;
 use super::insert::Item;
 use crate::app::App;
-use crate::intake::Idempotency;
+use crate::intake::{Idempotency, trace};
 use crate::problem::store_problem;
 use lovage_core::fields::json_problem;
 
@@ -38,9 +38,10 @@ impl App {
         let target = if atomic { "POST /v1/tasks:batch?atomic=true" } else { TARGET };
         let idempotency = Idempotency::of(headers, target, bytes)?;
         let types = self.types(ns).await.map_err(|error| store_problem(&error))?;
+        let trace = trace(headers);
         let items: Vec<Item> = split(bytes, self.options.limits.array_items)?
             .into_iter()
-            .map(|text| self.read_signature(&types, text.get().as_bytes(), bytes))
+            .map(|text| self.read_signature(&types, trace.as_ref(), text.get().as_bytes(), bytes))
             .collect();
         match (atomic, idempotency) {
             (true, idempotency) => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use lovage_core::Ns;
 use lovage_core::problem::Problem;
+use lovage_core::{Ns, Trace};
 
 use super::Answer;
 use super::lines::{Line, Lines};
@@ -40,6 +40,7 @@ pub(crate) fn answers(
     app: Shared,
     ns: Ns,
     pieces: Pieces,
+    trace: Option<Trace>,
     request_id: Arc<str>,
 ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
     let source = Source { lines: Lines::new(app.options.limits.task_bytes), pieces: Some(pieces) };
@@ -51,17 +52,20 @@ pub(crate) fn answers(
     })
     .map(move |chunk| {
         let _open = &open;
-        store(app.clone(), ns, chunk, request_id.clone())
+        store(app.clone(), ns, chunk, trace.clone(), request_id.clone())
     })
     .buffered(IN_FLIGHT)
     .map(Ok)
 }
 
-async fn store(app: Shared, ns: Ns, chunk: Chunk, request_id: Arc<str>) -> Bytes {
+async fn store(app: Shared, ns: Ns, chunk: Chunk, trace: Option<Trace>, request_id: Arc<str>) -> Bytes {
     let now = app.now();
     let types = app.types(ns).await.map_err(|error| store_problem(&error));
     let read = |line: Line| match line {
-        Line::Text(text) => types.as_ref().map_err(Clone::clone).and_then(|types| app.read_signature(types, &text, &text)),
+        Line::Text(text) => {
+            let types = types.as_ref().map_err(Clone::clone);
+            types.and_then(|types| app.read_signature(types, trace.as_ref(), &text, &text))
+        }
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
     let items = chunk.lines.into_iter().map(read).collect();

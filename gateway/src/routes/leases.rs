@@ -13,7 +13,7 @@ use lovage_core::fields::{self, Errors};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::{Children, as_json};
 use lovage_core::units::Dur;
-use lovage_core::{AttemptToken, Form, Millis, Ns, report};
+use lovage_core::{AttemptToken, Form, Millis, Ns, Trace, report};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -62,6 +62,8 @@ struct Item {
     eta: Option<String>,
     parent: Option<String>,
     root: Option<String>,
+    #[serde(flatten)]
+    trace: BTreeMap<&'static str, String>,
     labels: BTreeMap<String, String>,
 }
 
@@ -141,6 +143,7 @@ fn show(app: &App, taken: Taken) -> Item {
         eta: spec.eta.map(Millis::rfc3339),
         parent: spec.parent.as_ref().map(ToString::to_string),
         root: spec.root.as_ref().map(ToString::to_string),
+        trace: spec.trace.iter().flat_map(Trace::fields).map(|(name, value)| (name, value.to_owned())).collect(),
         labels: spec.labels.clone(),
         ..Item::default()
     };

@@ -69,6 +69,12 @@ pub(crate) struct LeasedTask {
     pub parent: Option<String>,
     /// The first ancestor.
     pub root: Option<String>,
+    /// The trace that its task was submitted in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// As it was submitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
     /// For people and filters.
     pub labels: BTreeMap<String, String>,
 }

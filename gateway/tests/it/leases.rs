@@ -54,6 +54,11 @@ async fn a_task_is_taken_with_all_that_its_worker_needs() {
         "parent": null, "root": null, "labels": {"k": "v"},
     });
     assert_eq!(item, expected);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = [("content-type", "application/json"), ("traceparent", parent)];
+    assert_eq!(h.call(Method::POST, "/v1/tasks", &headers, r#"{"task":"t"}"#).await.status, 202);
+    let traced = lease_one(&h).await;
+    assert_eq!((&traced["traceparent"], traced.get("tracestate")), (&json!(parent), None));
     let record = h.get(&format!("/v1/tasks/{id}")).await.json();
     assert_eq!((&record["state"], &record["reason"], &record["attempt"]), (&json!("running"), &json!("accepted"), &json!(1)));
     assert_eq!(record["worker"], "p");

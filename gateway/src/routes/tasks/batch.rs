@@ -12,6 +12,7 @@ use crate::auth::Caller;
 use crate::batch::stream;
 use crate::edge::RequestId;
 use crate::formats::{Bounds, Format};
+use crate::intake::trace;
 use crate::problem::Refusal;
 use crate::query::{self, Query};
 use crate::{body, schema, view};
@@ -90,6 +91,6 @@ fn lines(
         return Err(Problem::invalid("/idempotency_key", message).into());
     }
     let pieces = body::Pieces::new(&app, headers, body)?;
-    let answers = Body::from_stream(stream::answers(app, caller.ns, pieces, request_id));
+    let answers = Body::from_stream(stream::answers(app, caller.ns, pieces, trace(headers), request_id));
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(NDJSON))], answers).into_response())
 }

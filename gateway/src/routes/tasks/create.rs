@@ -15,7 +15,7 @@ use crate::app::Shared;
 use crate::auth::Caller;
 use crate::body;
 use crate::formats::{Bounds, Format};
-use crate::intake::Idempotency;
+use crate::intake::{Idempotency, trace};
 use crate::keys::Settled;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -61,7 +61,11 @@ pub(crate) async fn create(
 
     let idempotency = Idempotency::of(&headers, TARGET, &bytes)?;
     let types = app.types(caller.ns).await?;
-    let draft = if is_raw { app.read_raw(&types, &headers, bytes)? } else { app.read_signature(&types, &bytes, &bytes)? };
+    let draft = if is_raw {
+        app.read_raw(&types, &headers, bytes)?
+    } else {
+        app.read_signature(&types, trace(&headers).as_ref(), &bytes, &bytes)?
+    };
     if dry_run {
         return dry_run::answer(&app, caller.ns, &draft, app.now()).await;
     }

@@ -13,7 +13,7 @@ use lovage_store::Stored;
 use super::create;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
-use crate::intake::{Idempotency, short_hash};
+use crate::intake::{Idempotency, short_hash, trace};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -55,6 +55,7 @@ pub(crate) async fn replay(
     if draft.id.is_some() {
         draft.spec.request_hash = Some(short_hash(&[target.as_bytes(), edits.as_bytes()]));
     }
+    draft.spec.trace = trace(&headers);
     create::store(&app, caller.ns, draft, idempotency, wait).await
 }
 

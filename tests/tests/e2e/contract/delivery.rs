@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lovage_tests::{Reply, Worker};
+use reqwest::Method;
 use serde_json::json;
 
 use super::site::{Store, quick_retry, slow_retry};
@@ -12,6 +13,7 @@ on_both_stores!(
     every_header_is_there,
     headers_of_a_bare_url,
     id_and_key_stay_attempts_rise,
+    a_trace_is_handed_on_to_all_who_are_called,
     redirects_are_never_followed,
     retry_after_is_honoured_in_both_forms,
     a_throttled_worker_is_left_alone,
@@ -64,6 +66,42 @@ async fn every_header_is_there(store: Store) {
     assert!(earliest.as_str() <= deadline && deadline <= latest.as_str(), "{earliest} {deadline} {latest}");
     // Nothing is sent twice.
     assert!(call.headers.keys().all(|name| call.headers.get_all(name).iter().count() == 1), "{:?}", call.headers);
+}
+
+async fn a_trace_is_handed_on_to_all_who_are_called(store: Store) {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let site = store.dev().await;
+    let document = json!({"outcome": "spawn", "tasks": [{"task": "child"}]}).to_string();
+    let spawn = Reply::bytes("application/vnd.lovage.outcome+json", document);
+    site.worker.on("parent", [Reply::status(500), spawn, Reply::status(204)]).on("*", Reply::status(204));
+    site.serves(&["*"]).await;
+    let submit = async |path: &str, parent: &str, content_type: &str, body: String| {
+        let request = site.request(Method::POST, path).header("traceparent", parent).header("tracestate", "a=1");
+        site.send(request.header("tracestate", "b=2").header("content-type", content_type).body(body)).await
+    };
+    let signature = json!({
+        "task": "parent", "id": "p", "retry": quick_retry(3), "link": {"task": "link"},
+        "callbacks": {"on_success": format!("{}/callback", site.worker.url())},
+    });
+    let answer = submit("/v1/tasks", PARENT, "application/json", signature.to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    // Three attempts, a child, a link and a callback.
+    let calls = site.worker.wait_for(6).await;
+    for (body, content_type) in [(r#"[{"task": "t"}]"#, "application/json"), (r#"{"task": "t"}"#, "application/x-ndjson")] {
+        assert_eq!(submit("/v1/tasks:batch", PARENT, content_type, body.to_owned()).await.status, 200);
+    }
+    let more = site.worker.wait_for(8).await;
+    for call in calls.iter().chain(&more) {
+        assert_eq!((call.header("traceparent"), call.header("tracestate")), (PARENT, "a=1,b=2"), "{call:?}");
+    }
+    // A repetition may belong to another trace; one that cannot be read is none.
+    let other = PARENT.replace("00f067", "11f067");
+    assert_eq!(submit("/v1/tasks", &other, "application/json", signature.to_string()).await.status, 200);
+    let answer = submit("/v1/tasks", "junk", "application/json", json!({"task": "t", "id": "none"}).to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    site.wait_final("none").await;
+    let call = &site.worker.received_for("none")[0];
+    assert!(!call.headers.contains_key("traceparent") && !call.headers.contains_key("tracestate"));
 }
 
 async fn headers_of_a_bare_url(store: Store) {
