@@ -241,7 +241,7 @@ mod tests {
             (&endless, 1, "the trailer"),
         ] {
             let Malformed(why) = read(Framing::Chunked, &[coded.as_bytes()]).unwrap_err();
-            assert!(why.starts_with(&format!("chunk {number} ")) && why.contains(how), "{:.40?}: {why}", coded);
+            assert!(why.starts_with(&format!("chunk {number} ")) && why.contains(how), "{coded:.40?}: {why}");
         }
     }
 

@@ -13,6 +13,7 @@ on_both_stores!(
     getting_and_result_wait,
     a_time_out_answers_the_current_state,
     waiters_are_woken_at_once,
+    a_stored_result_wakes_its_waiters_at_once,
     a_final_task_does_not_wait,
     waits_end_when_the_server_stops,
     a_canceled_task_wakes_its_waiters,
@@ -96,6 +97,46 @@ async fn waiters_are_woken_at_once(store: Store) {
     times.sort();
     // A debug build beside other tests; a waiter that polled would need its interval each time.
     assert!(times[10] < Duration::from_millis(150), "median {:?} of {times:?}", times[10]);
+}
+
+/// From the report of a result to the answer of whoever waits for it: everything in between is the server's. Prints it, for a
+/// run against a release build (`LOVAGE_BIN`).
+async fn a_stored_result_wakes_its_waiters_at_once(store: Store) {
+    let site = store.dev().await;
+    site.worker.on("later", Reply::accepted("1h"));
+    site.serves(&["later"]).await;
+    let (mut since_sent, mut since_stored) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        let id = site.submit_plain("later").await;
+        site.until(&id, "accepted", |record| record["reason"] == "accepted").await;
+        let url = site.worker.received_for(&id)[0].header("lovage-attempt-url").to_owned();
+        let report = format!("{}/complete", url.strip_prefix(site.url()).unwrap());
+        let wait = format!("/v1/tasks/{id}?wait=20s");
+        let waiting = async {
+            let answer = site.get(&wait).await;
+            assert_eq!((answer.status, &answer.json["result"]), (200, &json!(1)));
+            Instant::now()
+        };
+        let reporting = async {
+            lovage_tests::eventually("a waiter", super::site::PATIENCE, async || {
+                let metrics = site.get("/metrics").await;
+                String::from_utf8_lossy(&metrics.body).lines().any(|line| line == "lovage_waiters 1").then_some(())
+            })
+            .await;
+            let sent = Instant::now();
+            assert_eq!(site.post(&report, &json!(1)).await.status, 200);
+            (sent, Instant::now())
+        };
+        let (woken, (sent, stored)) = tokio::join!(waiting, reporting);
+        since_sent.push(woken.saturating_duration_since(sent));
+        since_stored.push(woken.saturating_duration_since(stored));
+    }
+    for (what, times) in [("sent", &mut since_sent), ("known to be stored", &mut since_stored)] {
+        times.sort();
+        println!("an answer after its result was {what}: p50 {:?}, p99 {:?}, at most {:?}", times[25], times[48], times[49]);
+    }
+    // A debug build beside other tests; a waiter that polled would need its interval each time.
+    assert!(since_stored[25] < Duration::from_millis(150), "median {:?}", since_stored[25]);
 }
 
 async fn a_final_task_does_not_wait(store: Store) {
