@@ -14,8 +14,11 @@ use crate::fields::{self, bare};
 use crate::problem::{FieldError, pointer_step};
 use crate::view::{INLINE_DEPTH, deeper_than};
 
+/// The longest text, in bytes, in which the place of a fault is looked for: each level of nesting reads it once more.
+const LONGEST_SEARCH: usize = 16 << 10;
+
 /// Refuses what is no JSON, is nested deeper than [`INLINE_DEPTH`] levels, or holds a value that some parsers refuse; says
-/// where and why.
+/// where and why; of a long text only why.
 pub fn check(json: &[u8]) -> Result<(), FieldError> {
     if deeper_than(json, INLINE_DEPTH) {
         return Err(FieldError::new("", format!("is nested deeper than {INLINE_DEPTH} levels")));
@@ -23,7 +26,8 @@ pub fn check(json: &[u8]) -> Result<(), FieldError> {
     let text = std::str::from_utf8(json).map_err(|_| FieldError::new("", "is not UTF-8"))?;
     match serde_json::from_str::<Plain>(text) {
         Ok(Plain) => Ok(()),
-        Err(error) => Err(place(text, String::new(), &error)),
+        Err(error) if text.len() <= LONGEST_SEARCH => Err(place(text, String::new(), &error)),
+        Err(error) => Err(fault_at(String::new(), &error)),
     }
 }
 
@@ -38,6 +42,10 @@ fn place(text: &str, at: String, error: &serde_json::Error) -> FieldError {
     if let Some((n, raw, error)) = items.iter().enumerate().find_map(|(n, raw)| Some((n, raw, fault(raw)?))) {
         return place(raw.get(), format!("{at}/{n}"), &error);
     }
+    fault_at(at, error)
+}
+
+fn fault_at(at: String, error: &serde_json::Error) -> FieldError {
     FieldError::new(at, format!("is not JSON that every reader can read: {}", bare(error)))
 }
 
@@ -124,6 +132,8 @@ mod tests {
             assert!(error.message.contains(why), "{json:.40}: {error:?}");
         }
         assert!(check(b"\"\xff\"").is_err());
+        let long = format!(r#"{{"a":"{}","b":1e999}}"#, "x".repeat(LONGEST_SEARCH));
+        assert_eq!(check(long.as_bytes()).unwrap_err().pointer, "");
     }
 
     #[test]

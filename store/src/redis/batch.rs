@@ -79,10 +79,11 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
         answer.await.unwrap_or_else(|_| Err(Error::Unknown("the runtime of the store is shutting down".into())))
     }
 
-    /// How many jobs wait for the next call.
+    /// How many items are on their way or wait for the next call.
     #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.queue.lock().waiting.len()
+    pub(super) fn taken(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.items + queue.waiting.iter().map(|job| job.items.len()).sum::<usize>()
     }
 
     async fn run(self: Arc<Self>) {
