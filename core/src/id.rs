@@ -92,13 +92,14 @@ impl Slot {
 pub enum TaskId {
     /// Made by Lovage: a time-ordered UUID (version 8) with the slot in its last 12 bits.
     Generated(u128),
-    /// Chosen by the client: `[A-Za-z0-9._:-]{1,128}` and not of the generated form.
+    /// Chosen by the client: `[A-Za-z0-9._:-]{1,128}`, not of the generated form, and not `.` or `..`, which nobody can address:
+    /// they vanish from a path (RFC 3986, 5.2.4).
     Client(Arc<str>),
 }
 
 /// Why a text is no task id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an id has 1 to 128 characters out of A-Z a-z 0-9 . _ : -")]
+#[error("an id has 1 to 128 characters out of A-Z a-z 0-9 . _ : - and is not . or ..")]
 pub struct BadId;
 
 impl TaskId {
@@ -108,6 +109,7 @@ impl TaskId {
             return Ok(generated);
         }
         let fits = (1..=128).contains(&text.len())
+            && !matches!(text, "." | "..")
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'));
         if fits { Ok(Self::Client(text.into())) } else { Err(BadId) }
     }
@@ -317,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_bad_id_is_refused() {
-        for text in ["", "a b", "ü", &"x".repeat(129), "a/b"] {
+        for text in ["", "a b", "ü", &"x".repeat(129), "a/b", ".", ".."] {
             assert_eq!(TaskId::parse(text), Err(BadId), "{text}");
         }
         assert!(matches!(TaskId::parse("550e8400-e29b-41d4-a716-446655440000"), Ok(TaskId::Client(_))));

@@ -137,6 +137,10 @@ pub(crate) async fn call(
     body: Body,
 ) -> Result<Response, Refusal> {
     query.done()?;
+    if kind == Kind::Replay && headers.contains_key("idempotency-key") {
+        let message = "many tasks take no Idempotency-Key: replay them one by one to repeat it safely";
+        return Err(Problem::invalid("/idempotency_key", message).into());
+    }
     let bytes = body::read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
     body::require_json(headers)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;

@@ -100,7 +100,8 @@ fn read_filter(raw: &RawValue, errors: &mut Errors) -> Option<Filter> {
         match raw.get().as_bytes().first() {
             _ if filter::LATER.contains(&&*name) => errors.unsupported("/filter", &name),
             _ if !filter::NAMES.contains(&&*name) => errors.unknown("/filter", &name, &filter::NAMES),
-            _ if fields::is_null(raw) => {}
+            // A variable without a value must not make everything of a few.
+            _ if fields::is_null(raw) => errors.invalid(at, "may not be null: leave it out to let all pass"),
             Some(b'"') => pairs.extend(fields::string(raw, &at, errors).map(|text| (name.to_string(), text.into_owned()))),
             Some(b't' | b'f') if name == "dead" => pairs.push((name.to_string(), raw.get().to_owned())),
             Some(b'[') if matches!(&*name, "state" | "label") => {

@@ -9,26 +9,34 @@ use super::{Signature, TaskPatch};
 #[derive(ToSchema, Serialize)]
 pub(crate) struct TaskFilter {
     /// In one of these states; also a string.
+    #[schema(nullable = false)]
     pub state: Option<Vec<String>>,
     /// With this name.
+    #[schema(nullable = false)]
     pub task: Option<String>,
     /// In this queue.
+    #[schema(nullable = false)]
     pub queue: Option<String>,
     /// Last sent to this worker.
+    #[schema(nullable = false)]
     pub worker: Option<String>,
     /// With all of these labels, `KEY:VALUE`; also a string.
+    #[schema(nullable = false)]
     pub label: Option<Vec<String>>,
     /// Descendants of this task.
+    #[schema(nullable = false)]
     pub root: Option<String>,
     /// Accepted at this time or later.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, nullable = false)]
     pub created_after: Option<String>,
     /// Accepted before this time.
-    #[schema(format = DateTime)]
+    #[schema(format = DateTime, nullable = false)]
     pub created_before: Option<String>,
     /// Failed with an error of this type.
+    #[schema(nullable = false)]
     pub error_type: Option<String>,
     /// Failed and kept for inspection (or, with `false`, not).
+    #[schema(nullable = false)]
     pub dead: Option<bool>,
 }
 

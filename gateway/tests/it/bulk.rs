@@ -223,6 +223,8 @@ async fn bulk_requests_are_checked() {
         ("cancel", json!({"filter": [1]}), "/filter"),
         ("cancel", json!({"filter": {"state": "asleep"}}), "/filter/state"),
         ("cancel", json!({"filter": {"queue": 1}}), "/filter/queue"),
+        ("delete", json!({"filter": {"queue": null}}), "/filter/queue"),
+        ("delete", json!({"filter": {"label": null, "state": "failed"}}), "/filter/label"),
         ("cancel", json!({"filter": {"dead": "perhaps"}}), "/filter/dead"),
         ("cancel", json!({"filter": {"created_after": "soon"}}), "/filter/created_after"),
         ("cancel", json!({"filter": {"label": ["team"]}}), "/filter/label"),
@@ -248,6 +250,8 @@ async fn bulk_requests_are_checked() {
         let problem = h.post(&format!("/v1/tasks:{verb}"), body.to_string()).await.is_problem(Code::UnknownField);
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
+    let keyed = h.post_with("/v1/tasks:replay", &[("idempotency-key", "k")], r#"{"ids":["t-0"]}"#).await;
+    assert_eq!(keyed.is_problem(Code::InvalidField)["errors"][0]["pointer"], "/idempotency_key");
     h.post("/v1/tasks:cancel", "{").await.is_problem(Code::Malformed);
     h.call(Method::POST, "/v1/tasks:cancel", &[("content-type", "text/plain")], "{}").await.is_problem(Code::ContentTypeRefused);
     h.call(Method::PUT, "/v1/tasks:cancel", &[], "").await.is_problem(Code::MethodNotAllowed);
