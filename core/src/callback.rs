@@ -117,12 +117,13 @@ impl Callbacks {
     }
 }
 
-/// The event type in a callback's body: `task.` and the state.
-pub fn event_type(state: State) -> &'static str {
-    match state {
+/// The event type of a task that has come into the state of this head (API: Operation).
+pub fn event_type(head: &Head) -> &'static str {
+    match head.state {
         State::Blocked => "task.blocked",
         State::Scheduled => "task.scheduled",
         State::Queued => "task.queued",
+        State::Running if head.is_accepted() => "task.accepted",
         State::Running => "task.started",
         State::Retrying => "task.retrying",
         State::Succeeded => "task.succeeded",
@@ -152,7 +153,7 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
     let Change { of, head, spec, result, worker } = change;
     let callback = spec.callbacks.get(kind)?;
     let mut record = Record::new(&of.id, head, spec).with_result(result);
-    let event = if kind == CallbackKind::Progress { "task.progress" } else { event_type(head.state) };
+    let event = if kind == CallbackKind::Progress { "task.progress" } else { event_type(head) };
     record.r#type = Some(event);
     record.worker = worker.map(str::to_owned);
     let payload = serde_json::to_vec(&record).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
+use lovage_core::callback::event_type;
 use lovage_core::{Flags, Head, Millis, ResultValue, State, TaskKey, Version};
 use lovage_store::Stored;
 use tokio::time::{Instant, sleep_until};
@@ -53,7 +54,8 @@ impl Seen {
         head.version = 0;
         let mut progress = None;
         if head.state == State::Running {
-            (head.due, head.deadline) = (Millis(0), Millis(0));
+            // That an attempt is accepted is an event; how long its lease is, is none.
+            (head.due, head.deadline) = (Millis(0), Millis(u64::from(head.is_accepted())));
             head.flags = head.flags.without(Flags::HAS_ATTEMPTS).without(Flags::INTERIM);
             let value = stored.result.as_ref().and_then(ResultValue::decode);
             progress = value.and_then(|value| if let ResultValue::Progress(bytes) = value { Some(bytes) } else { None });
@@ -62,12 +64,12 @@ impl Seen {
     }
 
     /// The name of the event by which this follows `before`.
-    fn event(&self, before: Option<&Self>) -> String {
+    fn event(&self, before: Option<&Self>) -> &'static str {
         let moved_on = before.is_some_and(|before| before.head == self.head && before.progress != self.progress);
         if moved_on && self.progress.is_some() {
-            return "task.progress".to_owned();
+            return "task.progress";
         }
-        format!("task.{}", self.head.state)
+        event_type(&self.head)
     }
 }
 
@@ -122,7 +124,7 @@ impl Reader {
                 self.known = stored.head.version;
                 self.put_off_keep_alive();
                 let record = view::record_bytes(&self.app, &self.key, &stored).ok()?;
-                return Some(write(self.known, &event, &record));
+                return Some(write(self.known, event, &record));
             }
         }
         None
@@ -154,7 +156,7 @@ mod tests {
 
     fn running() -> Stored {
         let head = NewTask::first_head(&Spec::default().lane(Ns::DEFAULT), 4, None, None, Millis(1));
-        let head = Head { state: State::Running, reason: Reason::Accepted, attempt: 1, ..head };
+        let head = Head { state: State::Running, reason: Reason::Accepted, attempt: 1, deadline: Millis(5), ..head };
         Stored { head, body: None, result: None, attempts: Vec::new() }
     }
 
@@ -174,19 +176,19 @@ mod tests {
         next.head.flags = next.head.flags.with(Flags::HAS_ATTEMPTS);
         assert!(Seen::of(&was) == Seen::of(&next));
         next.head.flags = next.head.flags.with(Flags::CANCEL);
-        assert_eq!(Seen::of(&next).event(Some(&Seen::of(&was))), "task.running");
+        assert_eq!(Seen::of(&next).event(Some(&Seen::of(&was))), "task.accepted");
     }
 
     #[test]
     fn progress_is_told_apart_from_states() {
         let was = running();
         let (one, two) = (progress(&was, "1"), progress(&was, "2"));
-        assert_eq!(Seen::of(&one).event(None), "task.running");
+        assert_eq!(Seen::of(&one).event(None), "task.accepted");
         assert_eq!(Seen::of(&one).event(Some(&Seen::of(&was))), "task.progress");
         assert_eq!(Seen::of(&two).event(Some(&Seen::of(&one))), "task.progress");
         let mut again = two.clone();
         again.head.attempt = 2;
-        assert_eq!(Seen::of(&again).event(Some(&Seen::of(&two))), "task.running");
+        assert_eq!(Seen::of(&again).event(Some(&Seen::of(&two))), "task.accepted");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) struct TaskEvents {
 /// Something that happened to a task.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct TaskEvent {
-    /// `task.created`, `attempt.started`, `attempt.ended`, or at last `task.` and the state.
+    /// `task.created`, `attempt.started`, `attempt.ended`, or at last how it is now (`task.queued`, `task.started`, …).
     pub event: String,
     /// When; null where nobody knows.
     #[schema(format = DateTime)]

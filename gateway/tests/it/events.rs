@@ -80,7 +80,7 @@ async fn a_stream_shows_every_change_and_ends() {
     assert_eq!((first, name.as_str()), (1, "task.queued"));
     assert_eq!(record, h.get(&format!("/v1/tasks/{id}")).await.json());
     h.start(&id).await;
-    assert_eq!(stream.next().await.unwrap().1, "task.running");
+    assert_eq!(stream.next().await.unwrap().1, "task.started");
     for value in ["1", "{\"done\":2}"] {
         progress(&h, &id, value).await;
         let (_, name, record) = stream.next().await.unwrap();
@@ -88,7 +88,7 @@ async fn a_stream_shows_every_change_and_ends() {
     }
     h.happen(&id, cancel()).await;
     let (_, name, record) = stream.next().await.unwrap();
-    assert_eq!((name.as_str(), &record["cancel_requested"]), ("task.running", &json!(true)));
+    assert_eq!((name.as_str(), &record["cancel_requested"]), ("task.started", &json!(true)));
     let attempt = lovage_core::Attempt { number: 1, generation: 0, session: SessionId(1) };
     h.happen(&id, Event::Aborted { attempt }).await;
     let (last, name, record) = stream.next().await.unwrap();
@@ -106,7 +106,7 @@ async fn only_what_is_newer_comes_again() {
     let id = h.submit(r#"{"task":"a"}"#).await;
     let mut stream = Stream::open(&h, &id, "1").await;
     h.start(&id).await;
-    assert_eq!(stream.next().await.unwrap().1, "task.running");
+    assert_eq!(stream.next().await.unwrap().1, "task.started");
     // Ids that the task never gave out are as good as none.
     for odd in ["77", "x", "-1"] {
         assert_eq!(Stream::open(&h, &id, odd).await.next().await.unwrap().0, 2, "{odd}");
@@ -136,7 +136,7 @@ async fn a_slow_reader_finds_the_newest_state() {
     // The first was looked at when the stream was opened.
     assert_eq!(stream.next().await.unwrap().1, "task.queued");
     let (version, name, record) = stream.next().await.unwrap();
-    assert_eq!((version, name.as_str(), &record["progress"]), (6, "task.running", &json!(4)));
+    assert_eq!((version, name.as_str(), &record["progress"]), (6, "task.started", &json!(4)));
     // What was forgotten by the feed is looked at.
     progress(&h, &id, "5").await;
     h.store.forget_feed();

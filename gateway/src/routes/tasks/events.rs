@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use lovage_core::callback::event_type;
 use lovage_core::redact::Redaction;
 use lovage_core::{AttemptEntry, Millis, State as TaskState, TaskError, TaskKey, Version};
 use lovage_store::{Parts, Stored};
@@ -133,7 +134,7 @@ fn known(app: &App, key: &TaskKey, stored: &Stored, redaction: &Redaction) -> Ve
         _ => Millis(0),
     };
     let reason = (head.reason != lovage_core::Reason::None).then(|| head.reason.as_str());
-    let now = event(&format!("task.{}", head.state), since);
+    let now = event(event_type(head), since);
     events.push(EventView { reason, version: Some(head.version), ..now });
     events
 }

@@ -67,7 +67,7 @@ async fn a_stream_follows_a_task_to_its_end(store: Store) {
         names.push(name);
         last = (version, record);
     }
-    assert_eq!(names, ["task.running", "task.progress", "task.progress", "task.succeeded"]);
+    assert_eq!(names, ["task.started", "task.progress", "task.progress", "task.succeeded"]);
     assert_eq!((&last.1["result"], &last.1), (&json!("done"), &site.task(&id).await));
     let list = site.list(&format!("/v1/tasks/{id}/events")).await;
     let events: Vec<&str> = list.iter().map(|item| item["event"].as_str().unwrap()).collect();
