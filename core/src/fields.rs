@@ -89,6 +89,11 @@ impl Errors {
         self.list.is_empty()
     }
 
+    /// Whether nothing was refused but arguments that do not fit their schema.
+    pub(crate) fn only_arguments(&self) -> bool {
+        self.list.len() == self.arguments
+    }
+
     /// The problem that these fields make; `None` if there are none.
     pub fn problem(self) -> Option<Problem> {
         let first = self.list.first()?;

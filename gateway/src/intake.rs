@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use lovage_core::fields::Errors;
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Body, Draft, IdRun, Millis, Ns, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, Trace, signature};
-use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, Result as StoreResult};
+use lovage_core::{Body, Draft, IdRun, Millis, Ns, Partition, Rules, Slot, SlotKind, Spec, TaskId, TaskKey, Trace, signature};
+use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Result as StoreResult};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
@@ -13,6 +13,9 @@ use crate::body::too_large;
 use crate::problem::store_problem;
 use crate::raw;
 use crate::types::Types;
+
+/// A task as it was asked for, and the refusal of its arguments by the schema of its type, if they are.
+pub(crate) type AsRead = Result<(Draft, Option<Problem>), Problem>;
 
 /// The trace that a request belongs to. It is no part of what is asked for: a repetition may belong to another one.
 pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
@@ -29,38 +32,61 @@ impl App {
     }
 
     /// The task that a JSON signature asks for; `text` is a part of `source`, whose bytes its payload shares.
-    pub(crate) fn read_signature(
-        &self,
-        types: &Types,
-        trace: Option<&Trace>,
-        text: &[u8],
-        source: &Bytes,
-    ) -> Result<Draft, Problem> {
+    /// [`App::accept`] says whether it may be stored.
+    pub(crate) fn read_signature(&self, types: &Types, trace: Option<&Trace>, text: &[u8], source: &Bytes) -> AsRead {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
         let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
-        let mut draft = Rules { types: types.as_deref(), source: Some(source), ..self.rules() }.check(signature, errors)?;
+        let rules = Rules { types: types.as_deref(), source: Some(source), ..self.rules() };
+        let (mut draft, refused) = rules.check_apart(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }
         draft.spec.trace = trace.cloned();
-        Ok(draft)
+        Ok((draft, refused))
     }
 
     /// The task that headers beside a raw body ask for.
-    pub(crate) fn read_raw(&self, types: &Types, headers: &HeaderMap, body: Bytes) -> Result<Draft, Problem> {
+    pub(crate) fn read_raw(&self, types: &Types, headers: &HeaderMap, body: Bytes) -> AsRead {
         let mut errors = Errors::default();
         let hash = short_hash(&[&raw::fingerprint(headers), &body]);
         let signature = raw::read(headers, body, &mut errors);
-        let mut draft = Rules { types: types.as_deref(), ..self.rules() }.check(signature, errors)?;
+        let (mut draft, refused) = Rules { types: types.as_deref(), ..self.rules() }.check_apart(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(hash);
         }
         draft.spec.trace = trace(headers);
-        Ok(draft)
+        Ok((draft, refused))
+    }
+
+    /// What was read, unless it is refused. Arguments that a schema of today refuses are no hindrance for what is stored
+    /// already: that is answered as before.
+    pub(crate) async fn accept(&self, ns: Ns, read: AsRead, idempotency: Option<&Idempotency>) -> Result<Draft, Problem> {
+        let (draft, refused) = read?;
+        let Some(refused) = refused else { return Ok(draft) };
+        let known = self.is_known(ns, &draft, idempotency).await.map_err(|error| store_problem(&error))?;
+        if known { Ok(draft) } else { Err(refused) }
+    }
+
+    /// Whether the same request was made before, by its client-chosen id or its key.
+    async fn is_known(&self, ns: Ns, draft: &Draft, idempotency: Option<&Idempotency>) -> StoreResult<bool> {
+        if let Some(id) = &draft.id {
+            let key = TaskKey::new(ns, id.clone());
+            if self.is_same(self.home(&key).await?, &key, draft.spec.request_hash).await? {
+                return Ok(true);
+            }
+        }
+        let Some(idempotency) = idempotency else { return Ok(false) };
+        let p = self.coming(ns, draft.clone(), Some(idempotency.clone()), self.now()).partition;
+        Ok(self.key_entry(p, ns, idempotency).await?.is_some_and(|entry| idempotency.replay(&entry).is_ok()))
+    }
+
+    /// Who took this key before.
+    pub(crate) async fn key_entry(&self, p: Partition, ns: Ns, idempotency: &Idempotency) -> StoreResult<Option<KeyEntry>> {
+        self.store.lookup(p, ns, KeyKind::Idempotency, &idempotency.key).await
     }
 
     /// Makes sure that the queues of these tasks, and of their callbacks, exist.
@@ -191,6 +217,19 @@ impl Idempotency {
         }
         let (_, first) = ids.remove(0);
         (IdRun::starting_at(&first), ids)
+    }
+
+    /// How many ids the request made together with its key, and what it noted behind that.
+    pub(crate) fn notes(entry: &KeyEntry) -> (u32, &[u8]) {
+        let count = entry.value.get(HASH_AND_COUNT - 4..).and_then(|rest| rest.split_first_chunk::<4>());
+        count.map_or((0, &[]), |(count, notes)| (u32::from_be_bytes(*count), notes))
+    }
+
+    /// The entry with these notes instead of those behind it.
+    pub(crate) fn noted(&self, entry: &KeyEntry, notes: &[u8]) -> KeyTake {
+        let value = [entry.value.get(..HASH_AND_COUNT).unwrap_or_default(), notes].concat();
+        let new = KeyEntry { value: value.into(), ..entry.clone() };
+        KeyTake { kind: KeyKind::Idempotency, key: self.key.clone(), entry: new, seen: Some(entry.clone()) }
     }
 
     /// The first task of the request that took the key, if that was this same request.

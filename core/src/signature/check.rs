@@ -38,15 +38,21 @@ pub struct Rules<'a> {
 
 impl Rules<'_> {
     /// Applies the rules; all that is refused, here and before, makes one problem.
-    pub fn check(&self, signature: Signature<'_>, mut errors: Errors) -> Result<Draft, Problem> {
+    pub fn check(&self, signature: Signature<'_>, errors: Errors) -> Result<Draft, Problem> {
+        self.check_apart(signature, errors).and_then(|(draft, refused)| refused.map_or(Ok(draft), Err))
+    }
+
+    /// The same, but if nothing else is refused than arguments that do not fit their type's schema, that refusal stands
+    /// beside the draft: a repetition of what was accepted before has to be recognized first.
+    pub fn check_apart(&self, signature: Signature<'_>, mut errors: Errors) -> Result<(Draft, Option<Problem>), Problem> {
         let left = Cell::new(LINK_DEFAULTS);
         match self.draft(signature, Nest::outer(false, &left), &mut errors) {
-            Some(draft) => Ok(draft),
+            Some(draft) => Ok((draft, errors.problem())),
             None => Err(errors.problem().unwrap_or_else(|| Problem::invalid("", "is not valid"))),
         }
     }
 
-    /// The draft of a signature at this place; `None` if anything was refused.
+    /// The draft of a signature at this place; `None` if anything but arguments was refused.
     pub(super) fn draft<'s>(&'s self, mut s: Signature<'s>, nest: Nest<'_>, errors: &mut Errors) -> Option<Draft> {
         let task_type = self.types.and_then(|types| types.of(s.task.as_deref()?));
         if let Some(task_type) = task_type {
@@ -71,7 +77,7 @@ impl Rules<'_> {
         if let Some((schema, payload)) = arguments.filter(|_| errors.is_empty()) {
             schema.check(&payload, errors);
         }
-        if !errors.is_empty() {
+        if !errors.only_arguments() {
             return None;
         }
         let spec = Spec {

@@ -13,6 +13,7 @@ use super::array::Answers;
 use crate::app::App;
 use crate::intake::{Idempotency, id_exists, odd_answer};
 use crate::keys::{Coming, Replaced, Stop, Verdict};
+use crate::problem::store_problem;
 
 /// Rounds before a request is given up whose keys change hands all the time.
 const SPARE_ROUNDS: usize = 32;
@@ -21,6 +22,8 @@ const SPARE_ROUNDS: usize = 32;
 pub(crate) struct Whole {
     pub drafts: Vec<Draft>,
     pub idempotency: Option<Idempotency>,
+    /// They are refused unless they are a repetition.
+    pub refused: Option<Problem>,
 }
 
 /// The items of a request on their way.
@@ -44,12 +47,19 @@ struct Round<'a> {
 impl App {
     /// Stores all items, or answers why none was stored; pointers start with the index of the item.
     pub(crate) async fn insert_atomic(&self, ns: Ns, now: Millis, whole: Whole) -> Result<Answers, Problem> {
-        let Whole { drafts, idempotency } = whole;
+        let Whole { drafts, idempotency, refused } = whole;
         if drafts.is_empty() {
             return Ok(Answers { items: Vec::new(), replayed: false });
         }
         one_of_each_key(&drafts)?;
         let (partition, slot) = self.one_home(ns, &drafts, idempotency.as_ref())?;
+        if let Some(refused) = refused {
+            let Some(idempotency) = &idempotency else { return Err(refused) };
+            let entry = self.key_entry(partition, ns, idempotency).await.map_err(|error| store_problem(&error))?;
+            if entry.is_none_or(|entry| idempotency.replay(&entry).is_err()) {
+                return Err(refused);
+            }
+        }
         self.ensure_queues(ns, drafts.iter().map(|draft| &draft.spec)).await.map_err(|error| Problem::from(Stop::from(error)))?;
         let mut round = Round {
             app: self,

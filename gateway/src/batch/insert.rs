@@ -48,8 +48,15 @@ pub(crate) struct Done {
 }
 
 impl App {
-    /// Stores what can be stored; every item gets an answer. `idempotency` is for those with a unique or debounce key.
-    pub(crate) async fn insert_each(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Option<&Idempotency>) -> Done {
+    /// Stores what can be stored; every item gets an answer. `idempotency` is for those with a unique or debounce key, with
+    /// the places of the items in their request.
+    pub(crate) async fn insert_each(
+        &self,
+        ns: Ns,
+        now: Millis,
+        items: Vec<Item>,
+        idempotency: Option<(&Idempotency, &[usize])>,
+    ) -> Done {
         if let Err(error) = self.ensure_queues(ns, items.iter().flatten().map(|draft| &draft.spec)).await {
             let problem = store_problem(&error);
             let refuse = |item: Item| Answer::Refused(item.err().unwrap_or_else(|| problem.clone()));
@@ -111,7 +118,7 @@ impl App {
     }
 
     /// Gives the items their ids and finds those that can go together.
-    fn sort(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Option<&Idempotency>) -> Sorted {
+    fn sort(&self, ns: Ns, now: Millis, items: Vec<Item>, idempotency: Option<(&Idempotency, &[usize])>) -> Sorted {
         let run = IdRun::new(now, self.next_slot(items.len()), self.random());
         let mut sorted = Sorted::default();
         let mut lanes = LaneCache::default();
@@ -132,7 +139,7 @@ impl App {
             });
             let key = TaskKey::new(ns, id);
             if draft.spec.bound(ns).is_some() {
-                let idempotency = idempotency.filter(|_| draft.id.is_none()).map(|whole| whole.of_item(place));
+                let idempotency = idempotency.filter(|_| draft.id.is_none()).map(|(whole, places)| whole.of_item(places[place]));
                 sorted.apart.push((place, self.coming_as(key, draft, idempotency)));
                 sorted.keys.push(None);
                 continue;

@@ -3,6 +3,7 @@
 pub(crate) mod array;
 pub(crate) mod atomic;
 pub(crate) mod insert;
+pub(crate) mod kept;
 pub(crate) mod lines;
 pub(crate) mod stream;
 
@@ -10,7 +11,7 @@ use lovage_core::TaskId;
 use lovage_core::problem::Problem;
 
 /// What became of one item.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Answer {
     /// Stored now.
     Stored(TaskId),

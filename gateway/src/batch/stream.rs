@@ -68,7 +68,10 @@ async fn store(app: Shared, ns: Ns, chunk: Chunk, trace: Option<Trace>, request_
         }
         Line::TooLong => Err(too_large("a task", app.options.limits.task_bytes)),
     };
-    let items = chunk.lines.into_iter().map(read).collect();
+    let mut items = Vec::with_capacity(chunk.lines.len());
+    for line in chunk.lines {
+        items.push(app.accept(ns, read(line), None).await);
+    }
     let done = App::insert_each(&app, ns, now, items, None).await;
     let mut out = Vec::with_capacity(done.answers.len() * 64);
     for answer in done.answers.into_iter().chain(chunk.broken.map(Answer::Refused)) {

@@ -15,6 +15,25 @@ pub(crate) enum Created {
     Task(Box<Task>),
     /// With `dry_run`: what the task would be.
     DryRun(Box<DryRun>),
+    /// Made by an earlier request, and its record is gone.
+    Gone(TaskGone),
+}
+
+/// An earlier request that was answered with 200.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Repeated {
+    /// The task.
+    Task(Box<Task>),
+    /// Its record is gone.
+    Gone(TaskGone),
+}
+
+/// A task that was deleted, or kept as long as it was to be, after it was made.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskGone {
+    /// Its id.
+    pub id: String,
 }
 
 /// What a task would be. Nothing was stored.

@@ -140,3 +140,83 @@ async fn streams_take_no_key_and_are_not_atomic() {
     h.call(Method::POST, "/v1/tasks:batch?atomic=true", &[lines], "{}").await.is_problem(Code::InvalidField);
     h.call(Method::POST, "/v1/tasks:batch", &[lines, ("idempotency-key", "k")], "{}").await.is_problem(Code::InvalidField);
 }
+
+async fn keyed(h: &Harness, body: &str) -> crate::harness::Reply {
+    h.post_with("/v1/tasks:batch", &[("idempotency-key", "k")], body.to_owned()).await
+}
+
+async fn delete(h: &Harness, id: &str) {
+    h.post(&format!("/v1/tasks/{id}/cancel"), "").await;
+    let gone = h.call(Method::DELETE, &format!("/v1/tasks/{id}"), &[], "").await;
+    assert!(gone.status.is_success(), "{:?}", gone.bytes);
+}
+
+#[tokio::test]
+async fn a_key_counts_for_a_batch_whose_items_all_have_ids() {
+    let h = Harness::new();
+    let body = r#"[{"id":"a","task":"x"},{"id":"b","task":"x"}]"#;
+    assert_eq!(statuses(&keyed(&h, body).await.json()), [202, 202]);
+    keyed(&h, r#"[{"id":"c","task":"x"}]"#).await.is_problem(Code::IdempotencyMismatch);
+    assert_eq!(h.get("/v1/tasks/c").await.status, 404);
+    delete(&h, "a").await;
+    delete(&h, "b").await;
+    let again = keyed(&h, body).await;
+    assert_eq!((again.header("idempotency-replayed"), statuses(&again.json())), ("true", vec![200, 200]));
+    assert_eq!(again.json()["items"][1]["id"], "b");
+    assert_eq!(h.get("/v1/tasks/a").await.status, 404, "nothing was made");
+}
+
+#[tokio::test]
+async fn what_a_batch_refused_is_refused_at_its_repetition() {
+    let h = Harness::new();
+    let types = ("/v1/task-types/typed", r#"{"args_schema":{"properties":{"args":{"maxItems":0}}}}"#);
+    let json = [("content-type", "application/json")];
+    assert_eq!(h.call(Method::PUT, types.0, &json, types.1).await.status, 201);
+    let unique = |policy: &str| format!(r#"{{"task":"u","unique":{{"key":"u","on_conflict":"{policy}"}}}}"#);
+    let holder = h.submit(&unique("return")).await;
+    let body = format!(
+        r#"[{{"task":"a"}},{},{},{{"id":"typed","task":"typed","args":[1]}},{{"task":"typed","args":[1]}}]"#,
+        unique("reject"),
+        unique("return")
+    );
+    let first = keyed(&h, &body).await.json();
+    assert_eq!(statuses(&first), [202, 409, 200, 422, 422]);
+    // Now all of it would be accepted.
+    delete(&h, &holder).await;
+    assert_eq!(h.call(Method::DELETE, types.0, &[], "").await.status, 204);
+    let again = keyed(&h, &body).await;
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    let again = again.json();
+    assert_eq!(statuses(&again), [200, 409, 200, 422, 422]);
+    for place in 0..5 {
+        assert_eq!(first["items"][place]["id"], again["items"][place]["id"]);
+        for field in ["code", "detail", "existing_id", "errors"] {
+            assert_eq!(first["items"][place]["problem"][field], again["items"][place]["problem"][field], "{place} {field}");
+        }
+    }
+    assert_eq!(h.get("/v1/tasks").await.json()["items"].as_array().unwrap().len(), 1);
+    let fresh = h.post_with("/v1/tasks:batch", &[("idempotency-key", "k2")], body).await.json();
+    assert_eq!(statuses(&fresh), [202, 202, 200, 202, 202], "another key is another request");
+}
+
+#[tokio::test]
+async fn a_batch_that_did_not_come_to_its_end_is_completed() {
+    use lovage_store::wrap::{Fault, Verb};
+    let h = Harness::new();
+    let body = r#"[{"task":"a"},{"id":"mine","task":"a"},{"bad":1}]"#;
+    // The tasks with generated ids are stored with the key, the other call fails.
+    h.faulty.script(Verb::Insert, [None, Some(Fault::Before)]);
+    let first = keyed(&h, body).await.json();
+    assert_eq!(statuses(&first), [202, 503, 422]);
+    let again = keyed(&h, body).await;
+    assert_eq!((again.header("idempotency-replayed"), statuses(&again.json())), ("true", vec![200, 202, 422]));
+    assert_eq!(statuses(&keyed(&h, body).await.json()), [200, 200, 422]);
+
+    // Nothing but the key is stored, and the answer cannot be kept: none is given.
+    let body = r#"[{"id":"one","task":"a"},{"bad":1}]"#;
+    h.faulty.script(Verb::PutKey, [None, Some(Fault::Before)]);
+    let key = [("idempotency-key", "k2")];
+    h.post_with("/v1/tasks:batch", &key, body).await.is_problem(Code::StoreUnavailable);
+    let again = h.post_with("/v1/tasks:batch", &key, body).await.json();
+    assert_eq!(statuses(&again), [200, 422]);
+}

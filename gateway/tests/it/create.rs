@@ -116,3 +116,21 @@ async fn a_failing_store_is_a_503_that_passes() {
     h.submit(r#"{"task":"a"}"#).await;
     assert_eq!(h.get("/readyz").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_repetition_of_what_is_gone_answers_its_id() {
+    let h = Harness::new();
+    for body in [r#"{"task":"a"}"#, r#"{"id":"mine","task":"a"}"#] {
+        let key = [("idempotency-key", body)];
+        let id = h.post_with("/v1/tasks", &key, body).await.json()["id"].clone();
+        h.post(&format!("/v1/tasks/{}/cancel", id.as_str().unwrap()), "").await;
+        let path = format!("/v1/tasks/{}", id.as_str().unwrap());
+        assert!(h.call(axum::http::Method::DELETE, &path, &[], "").await.status.is_success());
+        for route in ["/v1/tasks", "/v1/tasks?wait=1s"] {
+            let again = h.post_with(route, &key, body).await;
+            assert_eq!((again.status.as_u16(), again.header("idempotency-replayed")), (200, "true"));
+            assert_eq!(again.json(), json!({"id": id}));
+        }
+        assert_eq!(h.get(&path).await.status, 404, "nothing was made");
+    }
+}

@@ -115,3 +115,36 @@ async fn the_number_of_types_is_bounded() {
     h.call(Method::DELETE, "/v1/task-types/a", &[], "").await;
     assert_eq!(put(&h, "c", &[], "{}").await.status, 201);
 }
+
+#[tokio::test]
+async fn a_stricter_schema_does_not_refuse_a_repetition() {
+    let h = Harness::new();
+    let (stored, other) = (r#"{"id":"mine","task":"a","args":[1]}"#, r#"{"id":"new","task":"a","args":[1]}"#);
+    let without = r#"{"task":"a","args":[1]}"#;
+    let (key, batch) = ([("idempotency-key", "k")], [("idempotency-key", "b")]);
+    let atomic = "/v1/tasks:batch?atomic=true";
+    h.submit(stored).await;
+    let id = h.post_with("/v1/tasks", &key, without).await.json()["id"].clone();
+    assert_eq!(h.post_with(atomic, &batch, format!("[{without}]")).await.status, 200);
+    put(&h, "a", &[], r#"{"args_schema":{"properties":{"args":{"maxItems":0}}}}"#).await;
+
+    let again = h.post("/v1/tasks", stored).await;
+    assert_eq!((again.status.as_u16(), &again.json()["id"]), (200, &json!("mine")));
+    let again = h.post_with("/v1/tasks", &key, without).await;
+    assert_eq!((again.status.as_u16(), &again.json()["id"]), (200, &id));
+    assert_eq!(h.post_with(atomic, &batch, format!("[{without}]")).await.header("idempotency-replayed"), "true");
+    let statuses = |items: &Value| items.as_array().unwrap().iter().map(|item| item["status"].clone()).collect::<Vec<_>>();
+    let items = h.post("/v1/tasks:batch", format!("[{stored},{other}]")).await.json()["items"].clone();
+    assert_eq!(statuses(&items), [200, 422]);
+    let items = h.post(atomic, format!("[{stored}]")).await.json()["items"].clone();
+    assert_eq!(statuses(&items), [200]);
+    let lines = [("content-type", "application/x-ndjson")];
+    let reply = h.call(Method::POST, "/v1/tasks:batch", &lines, stored).await;
+    assert_eq!(serde_json::from_slice::<Value>(&reply.bytes).unwrap()["status"], 200);
+
+    h.post("/v1/tasks", other).await.is_problem(Code::ArgumentsRefused);
+    h.post("/v1/tasks", without).await.is_problem(Code::ArgumentsRefused);
+    h.post_with("/v1/tasks", &[("idempotency-key", "new")], without).await.is_problem(Code::ArgumentsRefused);
+    h.post_with(atomic, &[("idempotency-key", "new")], format!("[{without}]")).await.is_problem(Code::ArgumentsRefused);
+    h.post("/v1/tasks?dry_run=true", stored).await.is_problem(Code::ArgumentsRefused);
+}

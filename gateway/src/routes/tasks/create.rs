@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use lovage_core::problem::Problem;
 use lovage_core::{Draft, Ns, TaskKey};
 use tokio::time::Instant;
@@ -61,14 +61,16 @@ pub(crate) async fn create(
 
     let idempotency = Idempotency::of(&headers, TARGET, &bytes)?;
     let types = app.types(caller.ns).await?;
-    let draft = if is_raw {
-        app.read_raw(&types, &headers, bytes)?
+    let read = if is_raw {
+        app.read_raw(&types, &headers, bytes)
     } else {
-        app.read_signature(&types, trace(&headers).as_ref(), &bytes, &bytes)?
+        app.read_signature(&types, trace(&headers).as_ref(), &bytes, &bytes)
     };
     if dry_run {
+        let draft = read.and_then(|(draft, refused)| refused.map_or(Ok(draft), Err))?;
         return dry_run::answer(&app, caller.ns, &draft, app.now()).await;
     }
+    let draft = app.accept(caller.ns, read, idempotency.as_ref()).await?;
     store(&app, caller.ns, draft, idempotency, wait).await
 }
 
@@ -107,10 +109,10 @@ pub(super) async fn store(
     }
 }
 
-/// 200 for a task that an earlier request made.
+/// 200 for a task that an earlier request made. Of one whose record is gone only the id is known.
 async fn existing(app: &Shared, key: &TaskKey, wait: Duration) -> Result<Response, Refusal> {
     match app.load_final(key, wait).await? {
         Some(stored) => view::record(app, key, &stored),
-        None => Err(Refusal::no_task(&key.id.to_string())),
+        None => Ok(view::json(StatusCode::OK, &schema::TaskGone { id: key.id.to_string() })),
     }
 }

@@ -32,7 +32,7 @@ const NO_EDITS: &str = "{}";
     request_body(content = Option<schema::Replay>),
     responses(
         (status = 202, description = "Stored", body = schema::TaskAccepted, headers(("Location" = String, description = "Where the new task is"))),
-        (status = 200, description = "Final within `wait`, or the same request was made before", body = schema::Task),
+        (status = 200, description = "Final within `wait`, or the same request was made before", body = schema::Repeated),
     )
 )]
 pub(crate) async fn replay(
