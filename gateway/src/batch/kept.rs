@@ -17,9 +17,9 @@ use crate::app::App;
 use crate::intake::Idempotency;
 use crate::problem::store_problem;
 
-/// Refused fields that are kept of an item, and the bytes of each text of a refusal.
+/// Refused fields that are kept of an item, and the characters of each text of a refusal.
 const FIELDS: usize = 4;
-const TEXT_BYTES: usize = 200;
+const TEXT: usize = 200;
 
 /// What is known of an earlier request.
 pub(crate) struct Kept {
@@ -63,7 +63,7 @@ impl Note {
             Answer::Stored(id) | Answer::Existing(id) => Some(Self::Id(id.to_string())),
             Answer::Refused(problem) if matches!(problem.code.status(), 429 | 500..) => None,
             Answer::Refused(problem) => {
-                let errors = problem.errors.iter().filter(|error| error.pointer.len() <= TEXT_BYTES).take(FIELDS);
+                let errors = problem.errors.iter().filter(|error| error.pointer.len() <= TEXT).take(FIELDS);
                 Some(Self::Refused {
                     code: problem.code,
                     detail: short(&problem.detail),
@@ -85,7 +85,7 @@ impl Note {
 }
 
 fn short(text: &str) -> String {
-    text[..text.floor_char_boundary(TEXT_BYTES)].to_owned()
+    text.chars().take(TEXT).collect()
 }
 
 impl App {
