@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::keys::{Batching, Debounce, Unique};
-use crate::redact::{Redaction, pass_on};
+use crate::redact::{Redaction, pass_on, without_query};
 use crate::retry::RetryPolicy;
 use crate::signature::Draft;
 use crate::spec::Spec;
@@ -127,14 +127,13 @@ impl Follow {
             ("on_progress", &spec.callbacks.on_progress),
             ("on_terminal", &spec.callbacks.on_terminal),
         ];
-        let url = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let links = |drafts: &[Draft]| drafts.iter().map(|draft| LinkView::of(draft, &spec.redact)).collect();
         Self {
             link: links(&spec.link),
             link_error: links(&spec.link_error),
             callback_urls: callbacks
                 .into_iter()
-                .filter_map(|(kind, callback)| Some((kind, url(&callback.as_ref()?.url))))
+                .filter_map(|(kind, callback)| Some((kind, without_query(&callback.as_ref()?.url).to_owned())))
                 .collect(),
         }
     }
@@ -148,7 +147,7 @@ impl LinkView {
         let Shown { args, kwargs, payload } = Shown::of(&spec, &draft.content_type, &draft.payload, &redaction);
         Self {
             task: spec.task.clone(),
-            url: redaction.url(spec.url.as_deref()),
+            url: redaction.url(&spec).map(|url| without_query(&url).to_owned()),
             name: spec.name.clone(),
             queue: spec.queue().to_owned(),
             priority: draft.priority,
@@ -187,7 +186,7 @@ mod tests {
         r#"{"task":"a","args":[1],"kwargs":{"k":2},"name":"n","queue":"q","priority":9,"delay":"1m","expires_in":"2m",
         "soft_time_limit":"1s","time_limit":"2s","max_run":"3s","retry":{"max_attempts":2},"unique":{"key":"k"},
         "link":{"task":"b","args":["secret"],"labels":{"who":"secret"},"redact":["/args/0"],"link":{"task":"c"}},
-        "link_error":[{"url":"http://c","payload":{"password":"secret"},"redact":["/payload/password"]}],"immutable":true,
+        "link_error":[{"url":"http://c/x?token=secret","payload":{"password":"secret"},"redact":["/payload/password"]}],"immutable":true,
         "callbacks":{"on_success":{"url":"http://d/x?token=secret","headers":{"Authorization":"secret"}}},
         "ignore_result":true,"result_ttl":"4m","retention":"5m","labels":{"who":"secret","b":"c"},"redact":["/labels/who"]}"#,
         r#"{"task":"a","url":"http://a","payload":1,"method":"PUT","headers":{"X-Key":"secret"},
@@ -230,6 +229,7 @@ mod tests {
         assert_eq!(shown["link"][0]["args"], json!(["[redacted]"]));
         assert_eq!(shown["link"][0]["labels"], json!({"who": "[redacted]"}));
         assert_eq!((&shown["link"][0]["link"][0]["task"], &shown["link"][0]["queue"]), (&json!("c"), &json!("default")));
+        assert_eq!(shown["link_error"][0]["url"], "http://c/x");
         assert_eq!(shown["link_error"][0]["payload"], json!({"password": "[redacted]"}));
         assert_eq!((&shown["unique"]["key"], &shown["ignore_result"]), (&json!("k"), &json!(true)));
     }

@@ -137,4 +137,7 @@ pub struct Patch {
     pub labels: Option<BTreeMap<String, String>>,
     /// The whole retry policy; the inner `None` is the default one.
     pub retry: Option<Option<RetryPolicy>>,
+    /// Which of `priority`, `queue`, `labels` and `retry` were null. They have the general defaults until `Rules::reset` gives
+    /// them those of a task's type.
+    pub reset: Vec<&'static str>,
 }

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::answer::TaskError;
+use crate::spec::Spec;
 
 /// What stands where something is hidden.
 pub const HIDDEN: &str = "[redacted]";
@@ -66,9 +67,12 @@ impl Redaction {
         shown
     }
 
-    /// The address as it may be shown.
-    pub fn url(&self, url: Option<&str>) -> Option<String> {
-        url.map(|url| if self.hides("url") { HIDDEN } else { url }.to_owned())
+    /// The address of a task as it may be shown: of a callback or a link without its query, in every view of them, because
+    /// credentials may be there.
+    pub fn url(&self, spec: &Spec) -> Option<String> {
+        let url = spec.url.as_deref()?;
+        let url = if follows(spec) { without_query(url) } else { url };
+        Some(if self.hides("url") { HIDDEN } else { url }.to_owned())
     }
 
     /// The paths within a field.
@@ -118,6 +122,16 @@ impl Redaction {
         }
         error
     }
+}
+
+/// Whether this task was made from a part of another one's signature: a callback or a link.
+pub(crate) fn follows(spec: &Spec) -> bool {
+    spec.callback.is_some() || spec.linked.is_some()
+}
+
+/// An address without its query and what follows.
+pub(crate) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// What a task that another one starts hides beside its own: labels that it inherits, and what stands in front of its

@@ -132,7 +132,7 @@ impl Record {
             state: head.state.as_str(),
             reason: (head.reason != Reason::None).then(|| head.reason.as_str()),
             task: spec.task.clone(),
-            url: redaction.url(spec.url.as_deref()),
+            url: redaction.url(spec),
             name: spec.name.clone(),
             queue: spec.queue().to_owned(),
             priority: head.priority,

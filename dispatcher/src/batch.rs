@@ -118,7 +118,7 @@ impl Array {
         self.text.push(b']');
         let body = Bytes::from(self.text);
         let mut lines = HeaderLines::with_capacity(1024);
-        for (name, value) in worker.headers.iter().filter(|(name, _)| *name != CONTENT_TYPE && *name != USER_AGENT) {
+        for (name, value) in &worker.headers {
             lines.push(name, value.as_bytes());
         }
         lines.push(&CONTENT_TYPE, b"application/json");

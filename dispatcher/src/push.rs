@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGEN
 use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey, Trace};
 
-use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, check_user_headers};
+use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, sendable};
 use crate::options::Options;
 use crate::registry::Worker;
 
@@ -134,7 +134,7 @@ impl Attempt<'_> {
             set(&mut lines, &HeaderName::from_static(name), value);
         }
         for (name, value) in &spec.labels {
-            // A label that cannot be a header is only missing there; the record has it.
+            // Text in any script, as UTF-8. A label that cannot be a header is only missing there; the record has it.
             if let Ok(name) = HeaderName::try_from(format!("{LABEL_PREFIX}{name}")) {
                 set(&mut lines, &name, value);
             }
@@ -148,23 +148,16 @@ impl Attempt<'_> {
             return;
         }
         let mut given = self.worker.headers.clone();
-        // Judged at submit; judged again because rules may have become stricter since.
-        let own = self.spec.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        given.extend(check_user_headers(own).unwrap_or_default());
-        // These two are always ours.
-        given.remove(CONTENT_TYPE);
-        given.remove(USER_AGENT);
+        given.extend(sendable(self.spec.headers.iter().map(|(name, value)| (name, value))));
         for (name, value) in &given {
             lines.push(name, value.as_bytes());
         }
     }
 }
 
-/// Sets a header; a text that cannot be a header value is left out (a name in another script, say).
+/// Sets a header; a text that cannot be a header value, because of a control character, is left out.
 pub(crate) fn set(lines: &mut HeaderLines, name: &HeaderName, value: &str) {
-    if value.is_ascii() {
-        lines.push(name, value.as_bytes());
-    }
+    lines.push(name, value.as_bytes());
 }
 
 /// What the rules need of an answer of which at most `limit` bytes were read.
@@ -229,6 +222,15 @@ pub fn beginning(body: &[u8]) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn text_in_any_script_is_sent_as_it_is() {
+        let mut lines = HeaderLines::default();
+        set(&mut lines, &HeaderName::from_static("lovage-label-city"), "Köln 東京");
+        set(&mut lines, &HeaderName::from_static("lovage-label-bad"), "a\r\nhost: b");
+        let sent = lines.to_map();
+        assert_eq!((sent.len(), sent["lovage-label-city"].as_bytes()), (1, "Köln 東京".as_bytes()));
+    }
 
     #[test]
     fn of_a_header_that_contradicts_itself_nothing_wins() {

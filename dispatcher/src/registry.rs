@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Way;
-use crate::egress::{AddressPolicy, Target, check_user_headers};
+use crate::egress::{AddressPolicy, Target, sendable};
 use crate::gate::{Gate, Slot, Slots};
 use crate::signing::Signer;
 
@@ -363,7 +363,7 @@ impl Registry {
             mark: worker_mark(&doc.name),
             status_map: config.status_map.clone().unwrap_or_default(),
             signer: signer(&config.signing, now),
-            headers: check_user_headers(config.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()))).unwrap_or_default(),
+            headers: sendable(&config.headers),
             name: doc.name.as_str().into(),
             gate,
             instances,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use lovage_core::task_type::{Library, StoredType};
-use lovage_core::{Ns, TaskTypes};
+use lovage_core::{Ns, Patch, Rules, Spec, TaskTypes};
 use lovage_store::{DocKind, Result, Store};
 use tokio::sync::Mutex;
 
@@ -59,5 +59,16 @@ impl App {
         }
         self.types.load(&*self.store).await?;
         Ok(self.types.library.load().as_ref().and_then(|library| library.of(ns).cloned()))
+    }
+
+    /// These changes for a task with this signature: where they say null, as its type says. `keep`: they will be
+    /// stored, so their queue is made.
+    pub(crate) async fn changes_of(&self, ns: Ns, patch: &Patch, spec: &Spec, keep: bool) -> Result<Patch> {
+        let types = self.types(ns).await?;
+        let changes = Rules { types: types.as_deref(), ..self.rules() }.reset(patch, spec.task.as_deref());
+        if keep {
+            self.directory.ensure_queues(self, ns, changes.queue.as_deref().into_iter()).await?;
+        }
+        Ok(changes)
     }
 }

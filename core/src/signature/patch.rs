@@ -1,17 +1,18 @@
 //! Changes of a waiting task from JSON (API: `PATCH /v1/tasks/{id}`). What is not given stays; `null` gives a field its
-//! default again; labels and retry policy are replaced as a whole.
+//! default again, that of its task type if it has one; labels and retry policy are replaced as a whole.
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
 use super::check::NEVER_STARTS;
-use super::{Rules, json, labels, retry};
+use super::{Rules, Signature, json, labels, retry};
 use crate::event::{Patch, When};
 use crate::fields::{self, Errors};
 use crate::names;
 use crate::problem::Problem;
 use crate::spec::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
+use crate::task_type::Missing;
 
 const FIELDS: [&str; 8] = ["eta", "delay", "priority", "queue", "expires_at", "expires_in", "labels", "retry"];
 
@@ -31,21 +32,31 @@ impl Rules<'_> {
                     }
                 }
                 "priority" if given => patch.priority = fields::number(raw, 0, 9, &at, &mut errors).map(|n| n as u8),
-                "priority" => patch.priority = Some(DEFAULT_PRIORITY),
+                "priority" => {
+                    patch.priority = Some(DEFAULT_PRIORITY);
+                    patch.reset.push("priority");
+                }
                 "queue" if given => {
                     patch.queue = fields::string(raw, &at, &mut errors).map(Into::into);
                     if patch.queue.as_ref().is_some_and(|queue| !names::is_name(queue)) {
                         errors.invalid(at, names::NAME_RULE);
                     }
                 }
-                "queue" => patch.queue = Some(DEFAULT_QUEUE.to_owned()),
+                "queue" => {
+                    patch.queue = Some(DEFAULT_QUEUE.to_owned());
+                    patch.reset.push("queue");
+                }
                 "labels" => {
                     let all = if given { labels::read(raw, &at, &mut errors) } else { BTreeMap::default() };
                     labels::check(&all, self.limits, &mut errors);
                     patch.labels = Some(all);
+                    patch.reset.extend((!given).then_some("labels"));
                 }
                 "retry" if given => patch.retry = Some(retry::read(raw, &at, &mut errors)),
-                "retry" => patch.retry = Some(None),
+                "retry" => {
+                    patch.retry = Some(None);
+                    patch.reset.push("retry");
+                }
                 other => errors.unknown("", other, &FIELDS),
             }
         }
@@ -58,6 +69,26 @@ impl Rules<'_> {
             errors.invalid(at, NEVER_STARTS);
         }
         errors.problem().map_or(Ok(patch), Err)
+    }
+
+    /// The changes for a task with this name: what was null is as its task type says.
+    #[must_use]
+    pub fn reset(&self, patch: &Patch, task: Option<&str>) -> Patch {
+        let mut patch = patch.clone();
+        let task_type = self.types.and_then(|types| types.of(task?)).filter(|_| !patch.reset.is_empty());
+        let Some(task_type) = task_type else { return patch };
+        let mut defaults = Signature::default();
+        // A type was read before, so nothing is refused.
+        task_type.fill(&mut defaults, Missing { keys: false, links: false }, &mut Errors::default());
+        for field in std::mem::take(&mut patch.reset) {
+            match field {
+                "priority" => patch.priority = defaults.priority.or(patch.priority),
+                "queue" => patch.queue = defaults.queue.take().map(Into::into).or(patch.queue),
+                "labels" => patch.labels = Some(std::mem::take(&mut defaults.labels)),
+                _ => patch.retry = Some(defaults.retry.take()),
+            }
+        }
+        patch
     }
 }
 

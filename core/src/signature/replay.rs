@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::callback::{Callback, CallbackKind};
 use crate::fields::{self, Errors, Object};
 use crate::problem::Problem;
+use crate::redact::{follows, without_query};
 use crate::spec::{Form, Spec};
 
 /// Fields of which a signature has one or the other.
@@ -21,10 +22,11 @@ const EITHER: [[&str; 2]; 2] = [["eta", "delay"], ["expires_at", "expires_in"]];
 
 impl Rules<'_> {
     /// The task that `edits`, an object of fields of a signature, make of a stored one. A field that is given takes the place
-    /// of the stored one, and `null` removes it. Refused edits are named under `at`, the place of `edits` in its document.
+    /// of the stored one, and `null` removes it; but what was hidden stays hidden. Refused edits are named under `at`, the place of `edits` in its document.
     pub fn replay(&self, spec: &Spec, priority: u8, body: &Body, edits: &str, at: &str) -> Result<Draft, Problem> {
         let edits = fields::document(edits).map_err(|problem| placed(problem, at, |_| true))?;
         let mut laid = written(spec, Some(priority));
+        laid.remove("redact");
         for (name, raw) in &edits {
             for pair in EITHER.iter().filter(|pair| pair.contains(&&**name) && !fields::is_null(raw)) {
                 for either in pair {
@@ -37,6 +39,7 @@ impl Rules<'_> {
         let mut errors = Errors::default();
         let replayed = json::read(&text, &mut errors).and_then(|mut signature| {
             keep_payload(&mut signature, spec, body, &edits);
+            keep_hidden(&mut signature, spec, &edits);
             self.check(signature, errors)
         });
         replayed.map_err(|problem| placed(problem, at, |field| edits.iter().any(|(name, _)| name == field)))
@@ -78,6 +81,18 @@ fn keep_payload<'a>(signature: &mut Signature<'a>, spec: &Spec, body: &'a Body, 
             Ok(text) if content_type.is_empty() => Payload::Json(text),
             _ => Payload::Raw { content_type, bytes: body.payload.clone() },
         };
+    }
+}
+
+/// Makes the signature hide what the stored task hides, and the query of an address that only callbacks and links hide.
+fn keep_hidden(signature: &mut Signature<'_>, spec: &Spec, edits: &Object<'_>) {
+    let has_query = spec.url.as_deref().is_some_and(|url| without_query(url) != url);
+    let is_kept = !edits.iter().any(|(name, _)| name == "url");
+    let url = (follows(spec) && has_query && is_kept).then(|| "/url".to_owned());
+    for pointer in spec.redact.iter().cloned().chain(url) {
+        if !signature.redact.contains(&pointer) {
+            signature.redact.push(pointer);
+        }
     }
 }
 
@@ -241,6 +256,25 @@ mod tests {
         let verbatim = draft(r#"{"task":"a","payload":[1.50]}"#);
         assert_eq!(replay(&verbatim, r#"{"queue":"x"}"#).unwrap().payload, "[1.50]");
         assert_eq!(replay(&verbatim, r#"{"kwargs":{"b":1}}"#).unwrap().payload, r#"{"args":[],"kwargs":{"b":1}}"#);
+    }
+
+    #[test]
+    fn what_was_hidden_stays_hidden() {
+        let old = draft(r#"{"task":"a","args":["secret"],"redact":["/args/0"]}"#);
+        for (edits, redact) in [
+            ("{}", &["/args/0"][..]),
+            (r#"{"redact":null}"#, &["/args/0"]),
+            (r#"{"redact":["/result"]}"#, &["/result", "/args/0"]),
+            (r#"{"redact":["/args/0"]}"#, &["/args/0"]),
+        ] {
+            assert_eq!(replay(&old, edits).unwrap().spec.redact, redact, "{edits}");
+        }
+        // The address of a callback is a task's own address in its replay.
+        let mut old = draft(r#"{"url":"http://a/?token=secret","payload":1}"#);
+        assert!(replay(&old, "{}").unwrap().spec.redact.is_empty());
+        old.spec.callback = Some(CallbackKind::Success);
+        assert_eq!(replay(&old, "{}").unwrap().spec.redact, ["/url"]);
+        assert!(replay(&old, r#"{"url":"http://b/?x=1"}"#).unwrap().spec.redact.is_empty());
     }
 
     #[test]

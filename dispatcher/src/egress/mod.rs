@@ -36,6 +36,7 @@ mod transport;
 pub use cidr::Cidr;
 pub use client::{EgressOptions, HttpTransport};
 pub use fault::{FaultKind, PushFault};
+pub(crate) use headers::sendable;
 pub use headers::{HeaderRefusal, check_user_headers};
 pub use lines::HeaderLines;
 pub use policy::{AddressPolicy, Refusal};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Event, Millis, Ns, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
+use lovage_core::{Event, Millis, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
 use lovage_store::{Commit, Committed, KeyKind, Mode, Sync};
 
 use super::{Order, Tally, Verb};
@@ -16,19 +16,19 @@ use crate::walk::Found;
 
 impl Verb {
     /// What happens to a task; `None`: it stays as it is.
-    fn event(&self, found: &Found, grace: Duration) -> Option<Event> {
+    async fn event(&self, app: &App, found: &Found, grace: Duration, dry_run: bool) -> Result<Option<Event>, Refusal> {
         let event = match self {
             Self::Cancel { hard, .. } => Event::Cancel { hard: *hard, reason: Reason::Requested, grace },
             Self::Retry => Event::Retry,
-            Self::Replay(_) => return None,
+            Self::Replay(_) => return Ok(None),
             Self::Delete => Event::Delete,
             Self::Patch(changes) => Event::Patch {
-                changes: changes.clone(),
+                changes: Box::new(app.changes_of(found.key.ns, changes, &found.spec, !dry_run).await?),
                 content_type: found.body.content_type.clone(),
                 payload: found.body.payload.clone(),
             },
         };
-        Some(event)
+        Ok(Some(event))
     }
 
     /// Whether a task in this state, which refuses the verb, is what the verb wants it to be.
@@ -69,16 +69,6 @@ impl Order {
 }
 
 impl App {
-    /// What has to be there before the first task is changed.
-    pub(super) async fn prepare(&self, ns: Ns, order: &Order) -> Result<(), Refusal> {
-        if let Verb::Patch(changes) = &order.verb
-            && let Some(queue) = changes.queue.as_deref().filter(|_| !order.dry_run)
-        {
-            self.directory.ensure_queues(self, ns, std::iter::once(queue)).await?;
-        }
-        Ok(())
-    }
-
     /// Changes tasks of one partition, or only finds out which would be refused.
     pub(super) async fn apply(
         self: &Arc<Self>,
@@ -95,7 +85,7 @@ impl App {
         let (mut commits, mut asked, mut graces) = (Vec::new(), Vec::new(), Graces::default());
         for found in found {
             let grace = graces.of(self, found.key.ns, &found.head).await?;
-            let Some(event) = order.verb.event(&found, grace) else { continue };
+            let Some(event) = order.verb.event(self, &found, grace, order.dry_run).await? else { continue };
             if let Err(refusal) = self.not_awaited(&found.key, &found.head, &found.spec, &event).await {
                 tally.fail_of_its_own(&found.key, refusal)?;
                 continue;

@@ -23,7 +23,6 @@ const AT_ONCE: usize = 100;
 
 impl App {
     pub(super) async fn carry_out(self: &Arc<Self>, ns: Ns, mut order: Order) -> Result<Tally, Refusal> {
-        self.prepare(ns, &order).await?;
         match std::mem::replace(&mut order.target, Target::Ids(Vec::new())) {
             Target::Filter(filter, from) => self.over_filter(ns, &order, *filter, from).await,
             Target::Ids(ids) => self.over_ids(ns, &order, ids).await,

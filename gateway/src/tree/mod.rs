@@ -132,13 +132,14 @@ impl App {
 }
 
 fn node(key: &TaskKey, head: &Head, spec: Spec) -> Node {
+    let url = Redaction::of(&spec.redact).url(&spec);
     Node {
         id: key.id.clone(),
         kind: Kind::of(&spec),
         parent: spec.parent,
         callback: spec.callback,
         task: spec.task,
-        url: Redaction::of(&spec.redact).url(spec.url.as_deref()),
+        url,
         name: spec.name,
         state: head.state.as_str(),
         reason: (head.reason != Reason::None).then(|| head.reason.as_str()),

@@ -148,3 +148,22 @@ async fn a_stricter_schema_does_not_refuse_a_repetition() {
     h.post_with(atomic, &[("idempotency-key", "new")], format!("[{without}]")).await.is_problem(Code::ArgumentsRefused);
     h.post("/v1/tasks?dry_run=true", stored).await.is_problem(Code::ArgumentsRefused);
 }
+
+#[tokio::test]
+async fn a_patch_with_null_gives_what_the_type_says() {
+    let h = Harness::new();
+    put(&h, "mail", &[], r#"{"queue":"post","priority":7,"labels":{"team":"a"},"retry":{"max_attempts":3}}"#).await;
+    let nulls = r#"{"queue":null,"priority":null,"labels":null,"retry":null}"#;
+    let given = r#"{"task":"TASK","queue":"other","priority":1,"labels":{"x":"y"},"retry":{"max_attempts":9}}"#;
+    let shown = |record: &Value| json!([record["queue"], record["priority"], record["labels"], record["retry"]]);
+    for (task, expected) in
+        [("mail", json!(["post", 7, {"team": "a"}, {"max_attempts": 3}])), ("free", json!(["default", 4, {}, {}]))]
+    {
+        let [one, many] = [h.submit(&given.replace("TASK", task)).await, h.submit(&given.replace("TASK", task)).await];
+        let reply = h.call(Method::PATCH, &format!("/v1/tasks/{one}"), &[("content-type", "application/json")], nulls).await;
+        assert_eq!(shown(&reply.json()), expected, "{task}");
+        h.post("/v1/tasks:patch", format!(r#"{{"ids":["{many}"],"patch":{nulls}}}"#)).await;
+        assert_eq!(shown(&h.get(&format!("/v1/tasks/{many}")).await.json()), expected, "{task} in bulk");
+    }
+    assert_eq!(h.get("/v1/queues/post").await.status, 200);
+}

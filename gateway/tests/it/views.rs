@@ -102,6 +102,54 @@ async fn what_a_task_hides_is_neither_shown_beforehand_nor_found() {
 }
 
 #[tokio::test]
+async fn the_address_of_a_callback_is_shown_without_its_query_everywhere() {
+    let h = Harness::new();
+    let id = h
+        .submit(
+            r#"{"task":"t","callbacks":{"on_success":"http://a.example/told?token=SEKRIT"},
+            "link":{"url":"http://b.example/next?key=SEKRIT","payload":1},
+            "link_error":{"url":"http://c.example/?key=SEKRIT","payload":1}}"#,
+        )
+        .await;
+    let before = h.get(&format!("/v1/tasks/{id}")).await.json();
+    h.succeed(&id, "1").await;
+    let tree = h.get(&format!("/v1/tasks/{id}/tree")).await.json();
+    let mut seen =
+        vec![before, tree.clone(), h.get(&format!("/v1/tasks?root={id}")).await.json(), h.get("/v1/tasks").await.json()];
+    let nodes = tree["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 3, "{tree:#}");
+    for node in nodes {
+        let task = node["id"].as_str().unwrap();
+        for part in ["", "/explain", "/events", "/attempts", "/tree?format=dot", "/tree?format=mermaid"] {
+            let reply = h.get(&format!("/v1/tasks/{task}{part}")).await;
+            seen.push(Value::String(String::from_utf8(reply.bytes.to_vec()).unwrap()));
+        }
+        if node["kind"] != "root" {
+            let again = h.post(&format!("/v1/tasks/{task}/replay"), "").await.json();
+            seen.push(h.get(&format!("/v1/tasks/{}", again["id"].as_str().unwrap())).await.json());
+        }
+    }
+    for shown in &seen {
+        assert!(!shown.to_string().contains("SEKRIT"), "{shown:#}");
+    }
+    assert!(seen[1].to_string().contains("http://a.example/told") && seen[2].to_string().contains("http://b.example/next"));
+    // The address of a task is what its user gave.
+    let own = h.submit(r#"{"url":"http://a.example/?q=1","payload":1}"#).await;
+    assert_eq!(h.get(&format!("/v1/tasks/{own}")).await.json()["url"], "http://a.example/?q=1");
+}
+
+#[tokio::test]
+async fn a_replay_hides_what_was_hidden() {
+    let h = Harness::new();
+    let id = h.submit(r#"{"task":"t","args":["SEKRIT"],"redact":["/args/0"]}"#).await;
+    for edits in [r#"{"redact":null}"#, r#"{"redact":[]}"#, r#"{"redact":["/result"]}"#] {
+        let again = h.post(&format!("/v1/tasks/{id}/replay"), format!(r#"{{"edits":{edits}}}"#)).await.json();
+        let record = h.get(&format!("/v1/tasks/{}", again["id"].as_str().unwrap())).await.json();
+        assert_eq!(record["args"], json!(["[redacted]"]), "{edits}");
+    }
+}
+
+#[tokio::test]
 async fn a_record_shows_what_was_asked_for() {
     let h = Harness::new();
     let id = h

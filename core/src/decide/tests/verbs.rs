@@ -67,6 +67,7 @@ fn a_patch_changes_signature_head_and_lane_together() {
         expires: Some(hour),
         labels: Some([("a".to_owned(), "b".to_owned())].into()),
         retry: Some(None),
+        ..Patch::default()
     };
     let changed = ask(&head, &spec, patch(changes), NOW).unwrap();
     let next = changed.head.unwrap();

@@ -115,7 +115,10 @@ pub(super) fn hidden(entry: AttemptEntry, redaction: &Redaction) -> AttemptEntry
     if redaction.is_empty() {
         return entry;
     }
+    // Of a task that goes to its own address the instance is the origin of that.
+    let is_url = entry.worker == 0 && redaction.hides("url");
     AttemptEntry {
+        instance: entry.instance.map(|instance| if is_url { HIDDEN.to_owned() } else { instance }),
         error: entry.error.map(|error| redaction.error(error)),
         excerpt: entry.excerpt.map(|_| HIDDEN.to_owned()),
         logs: entry.logs.iter().map(|_| HIDDEN.to_owned()).collect(),
@@ -139,5 +142,22 @@ fn show(app: &App, key: &TaskKey, entry: AttemptEntry) -> AttemptView {
         excerpt: entry.excerpt,
         logs: entry.logs,
         children: entry.children,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_of_a_hidden_url_is_hidden_and_the_instance_of_a_worker_is_not() {
+        let instance = |worker, pointer: &str| {
+            let entry = AttemptEntry { worker, instance: Some("http://a.example".to_owned()), ..AttemptEntry::default() };
+            hidden(entry, &Redaction::of(&[pointer.to_owned()])).instance
+        };
+        assert_eq!(instance(0, "/url").as_deref(), Some(HIDDEN));
+        for shown in [instance(0, "/args"), instance(7, "/url")] {
+            assert_eq!(shown.as_deref(), Some("http://a.example"));
+        }
     }
 }

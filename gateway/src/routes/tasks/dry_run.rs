@@ -76,7 +76,7 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
         dry_run: true,
         state: if due.is_some() { State::Scheduled } else { State::Queued }.as_str(),
         task: spec.task.as_deref(),
-        url: redaction.url(spec.url.as_deref()),
+        url: redaction.url(spec),
         worker: worker(app, ns, draft).await?,
         queue: spec.queue(),
         priority: draft.priority(),

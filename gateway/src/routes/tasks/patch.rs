@@ -18,7 +18,7 @@ use crate::{body, schema, view};
 
 /// Change a waiting task
 ///
-/// What is not given stays; `null` gives a field its default again. Labels and retry policy are replaced as a whole.
+/// What is not given stays; `null` gives a field its default again, that of the task's type if it has one. Labels and retry policy are replaced as a whole.
 #[utoipa::path(
     patch, path = "/v1/tasks/{id}", operation_id = "patchTask", tag = "tasks",
     params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),
@@ -50,7 +50,8 @@ pub(crate) async fn patch(
     if !stored.head.state.is_waiting() {
         return Err(wrong_state(stored.head.state, "changed"));
     }
-    app.directory.ensure_queues(&app, caller.ns, changes.queue.as_deref().into_iter()).await?;
+    let (spec, _) = view::taken_apart(&stored)?;
+    let changes = app.changes_of(caller.ns, &changes, &spec, true).await?;
     let changed = app.change(&key, |head, body| {
         precondition.check_version(Some(head.version))?;
         Ok(Event::Patch {
