@@ -53,8 +53,10 @@ impl App {
             let mut whole = Whole { drafts: Vec::new(), idempotency, refused: None };
             for (index, read) in read.enumerate() {
                 let (draft, refused) = read.map_err(|problem| problem.at_index(index))?;
-                let accepted = self.accept(ns, Ok((draft.clone(), refused)), None).await;
-                whole.refused = whole.refused.or(accepted.err().map(|problem| problem.at_index(index)));
+                if refused.is_some() {
+                    let accepted = self.accept(ns, Ok((draft.clone(), refused)), None).await;
+                    whole.refused = whole.refused.or(accepted.err().map(|problem| problem.at_index(index)));
+                }
                 whole.drafts.push(draft);
             }
             return self.insert_atomic(ns, now, whole).await;

@@ -154,15 +154,12 @@ async fn the_same_id_is_the_same_task(store: Store) {
 async fn ids_may_use_all_their_characters(store: Store) {
     let site = store.dev().await;
     let longest = "x".repeat(128);
-    for id in ["a", "A-Z.a_z:0-9", "7", "..", &longest] {
+    for id in ["a", "A-Z.a_z:0-9", "7", "...", &longest] {
         assert_eq!(site.submit(&json!({"task": "nobody", "id": id})).await, id);
-        // A path of dots is a path to somewhere else, for clients that tidy URLs.
-        let path = id.replace('.', "%2E");
-        if id != ".." {
-            assert_eq!(site.get(&format!("/v1/tasks/{path}")).await.json["id"], id);
-        }
+        assert_eq!(site.get(&format!("/v1/tasks/{id}")).await.json["id"], id);
     }
-    for id in ["", "a/b", "a b", "ü", &"x".repeat(129)] {
+    // One or two dots are a path to somewhere else, for clients that tidy URLs.
+    for id in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(129)] {
         let refused = site.post_task(&json!({"task": "nobody", "id": id})).await;
         assert_eq!((refused.status, refused.code(), refused.pointers()), (422, "invalid_field", vec!["/id"]), "{id}");
     }
