@@ -7,9 +7,13 @@
 mod command_line;
 pub mod port;
 pub mod redis;
+pub mod redis_cluster;
+pub mod redis_sentinel;
 pub mod signal;
 pub mod wait;
 
 pub use port::Port;
 pub use redis::{Fsync, Redis, RedisOptions};
+pub use redis_cluster::{ClusterOptions, RedisCluster};
+pub use redis_sentinel::RedisSentinels;
 pub use wait::{eventually, wait_until};

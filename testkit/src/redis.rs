@@ -15,9 +15,13 @@ use tempfile::TempDir;
 use crate::command_line::find_or_install;
 use crate::port::Port;
 use crate::signal::{self, Signal};
+use crate::wait::wait_until;
 
 /// Longest time from start to an answered PING; loading a large append-only file counts.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A server whose folder has this file is a sentinel.
+const SENTINEL_FILE: &str = "sentinel.conf";
 
 /// When the append-only file reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,30 @@ impl Redis {
 
     /// Starts a server and waits until it answers.
     pub fn start_with(options: RedisOptions) -> Self {
+        let mut server = Self::spawn(options);
+        server.wait_ready();
+        server
+    }
+
+    /// Starts a server that copies `master`, and waits until it has done so and follows.
+    pub fn start_replica_of(master: &Self) -> Self {
+        let address = format!("127.0.0.1 {}", master.port());
+        // Diskless copies begin at once instead of waiting for more replicas.
+        master.command(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).expect("a running Redis can be configured");
+        let replica = Self::start_with(master.options.clone().with("replicaof", &address));
+        replica.wait_until_it_follows();
+        replica
+    }
+
+    /// Waits until this replica has the data of its master and follows it.
+    pub fn wait_until_it_follows(&self) {
+        wait_until("the replica follows its master", START_LIMIT, || {
+            self.command(&["INFO", "replication"]).is_ok_and(|info| info.contains("master_link_status:up"))
+        });
+    }
+
+    /// Starts a server without waiting for it.
+    pub(crate) fn spawn(options: RedisOptions) -> Self {
         let folder = tempfile::Builder::new().prefix("lovage-redis-").tempdir().expect("a folder for Redis can be made");
         let mut server = Self { port: Port::reserve(), folder, options, child: None };
         server.launch();
@@ -143,6 +171,7 @@ impl Redis {
     pub fn restart(&mut self) {
         self.kill9();
         self.launch();
+        self.wait_ready();
     }
 
     /// Starts again with other options on the same data and port.
@@ -193,6 +222,12 @@ impl Redis {
         let program = std::env::var_os("LOVAGE_REDIS_SERVER")
             .map_or_else(|| find_or_install("redis-server", "redis-server"), PathBuf::from);
         let log = File::create(self.log_path()).expect("the log of Redis can be made");
+        let sentinel = self.folder.path().join(SENTINEL_FILE);
+        if sentinel.exists() {
+            let mut command = Command::new(&program);
+            command.arg(sentinel).args(["--sentinel", "--port", &self.port().to_string()]);
+            return self.run(command, log);
+        }
         let (appendonly, appendfsync) = match self.options.fsync {
             Fsync::Always => ("yes", "always"),
             Fsync::EverySecond => ("yes", "everysec"),
@@ -210,13 +245,27 @@ impl Redis {
         for (name, value) in &self.options.env {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        self.child = Some(child);
-        self.wait_ready();
+        self.run(command, log);
     }
 
-    fn wait_ready(&mut self) {
+    fn run(&mut self, mut command: Command, log: File) {
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file handle can be cloned")).stderr(log);
+        let program = command.get_program().to_owned();
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        self.child = Some(child);
+    }
+
+    /// Starts a sentinel, which keeps its configuration, and what it learns, in a file of its own.
+    pub(crate) fn spawn_sentinel(config: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("lovage-redis-").tempdir().expect("a folder for Redis can be made");
+        let config = format!("dir {}\n{config}", folder.path().display());
+        fs::write(folder.path().join(SENTINEL_FILE), config).expect("the configuration of a sentinel can be written");
+        let mut server = Self { port: Port::reserve(), folder, options: RedisOptions::default(), child: None };
+        server.launch();
+        server
+    }
+
+    pub(crate) fn wait_ready(&mut self) {
         let start = Instant::now();
         loop {
             if self.command(&["PING"]).is_ok_and(|answer| answer == "PONG") {
@@ -310,6 +359,15 @@ mod tests {
     fn an_error_answer_is_an_error() {
         let redis = Redis::start();
         assert!(redis.command(&["NOSUCHCOMMAND"]).unwrap_err().to_string().contains("unknown command"));
+    }
+
+    #[test]
+    fn a_replica_has_what_its_master_has() {
+        let master = Redis::start();
+        master.command(&["SET", "a", "1"]).unwrap();
+        let replica = Redis::start_replica_of(&master);
+        assert_eq!(replica.command(&["GET", "a"]).unwrap(), "1");
+        assert!(replica.command(&["SET", "a", "2"]).unwrap_err().to_string().contains("READONLY"));
     }
 
     #[test]
