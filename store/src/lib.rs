@@ -35,6 +35,6 @@ pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use own::{OwnReply, OwnRequest, OwnToken, Want};
-pub use redis::{RedisOptions, RedisStore};
+pub use redis::{RedisOptions, RedisStore, RedisTls, RedisWait};
 pub use store::{Caps, Store, StoreClock};
 pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, MAX_MEMBERS, Mode, OnExists, Sync};

@@ -140,7 +140,7 @@ impl<T: Batched, S: Calls<T>> Batcher<T, S> {
 }
 
 /// The same error for another caller.
-fn same(error: &Error) -> Error {
+pub(super) fn same(error: &Error) -> Error {
     match error {
         Error::Unavailable(text) => Error::Unavailable(text.clone()),
         Error::Unknown(text) => Error::Unknown(text.clone()),

@@ -1,4 +1,7 @@
-//! The feeds of all partitions that somebody reads: one blocking read over all of them, fanned out in this process.
+//! The feeds that somebody reads: a blocking read over those that share a server, fanned out in this process.
+//!
+//! A single server is read by one [`Hub`] with all streams on one connection. In a cluster a blocking read takes one slot,
+//! so each stream has a hub of its own.
 //!
 //! A reader is served from a ring of late entries. A place that the ring does not cover is looked up in Redis, where it
 //! is also decided whether the reader is *behind*: its own entry must still be there (the owner never trims the last
@@ -10,11 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::{ServerErrorKind, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
-use super::link::{Dialer, Kind, Link, is_forbidden, next_pause};
+use super::dial::Dialed;
+use super::link::{Kind, Link, is_forbidden, translate};
+use super::node::next_pause;
 use super::stream::{PAGE, batch, look_up, read_entries};
 use super::value;
 use crate::{Error, FeedBatch, FeedEntry, FeedPos, Result};
@@ -74,22 +79,55 @@ struct Stream {
     grown: Notify,
 }
 
-/// All streams: those of the partitions, then the one of the documents.
-#[derive(Debug)]
-pub(super) struct Hub {
+/// All streams by number.
+pub(super) struct Feeds {
+    places: Vec<(Arc<Hub>, usize)>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Feeds {
+    /// Starts to read, each stream as soon as somebody asks for it.
+    pub(super) fn start(streams: Vec<(Link, Vec<u8>)>) -> Self {
+        let mut hubs: Vec<Hub> = Vec::new();
+        let mut places = Vec::new();
+        for (link, key) in streams {
+            let shared = hubs.len() == 1 && !link.nodes().is_cluster();
+            if !shared {
+                hubs.push(Hub { link, streams: Vec::new(), changed: Notify::new() });
+            }
+            let hub = hubs.len() - 1;
+            hubs[hub].streams.push(Stream { key, ring: Mutex::default(), grown: Notify::new() });
+            places.push((hub, hubs[hub].streams.len() - 1));
+        }
+        let hubs: Vec<_> = hubs.into_iter().map(Arc::new).collect();
+        let readers = hubs.iter().map(|hub| tokio::spawn(Arc::clone(hub).run())).collect();
+        Self { places: places.into_iter().map(|(hub, place)| (Arc::clone(&hubs[hub]), place)).collect(), readers }
+    }
+
+    /// What comes after `at` in a stream; waits up to `wait` for the first entry.
+    pub(super) async fn read(&self, number: usize, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
+        let (hub, place) = &self.places[number];
+        hub.read(*place, at, wait).await
+    }
+}
+
+/// The streams of one connection.
+struct Hub {
+    /// The way to all of them.
+    link: Link,
     streams: Vec<Stream>,
     /// A stream was added to those that are read.
     changed: Notify,
 }
 
 impl Hub {
-    pub(super) fn new(keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let stream = |key| Stream { key, ring: Mutex::default(), grown: Notify::new() };
-        Self { streams: keys.into_iter().map(stream).collect(), changed: Notify::new() }
-    }
-
-    /// What comes after `at` in a stream; waits up to `wait` for the first entry.
-    pub(super) async fn read(&self, link: &Link, number: usize, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
+    async fn read(&self, number: usize, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
         let stream = &self.streams[number];
         let deadline = tokio::time::Instant::now() + wait;
         loop {
@@ -104,7 +142,7 @@ impl Hub {
                         return Ok(batch(Vec::new(), at));
                     }
                 }
-                None => match look_up(link, &stream.key, at).await? {
+                None => match look_up(&self.link, &stream.key, at).await? {
                     FeedBatch::Entries { entries, .. } if entries.is_empty() => self.attach(stream, at),
                     found => return Ok(found),
                 },
@@ -145,27 +183,19 @@ impl Hub {
     }
 
     /// Reads for ever.
-    pub(super) async fn run(self: Arc<Self>, dialer: Dialer, link: Arc<Link>) {
+    async fn run(self: Arc<Self>) {
         let mut pause = None;
         loop {
             if self.live().is_empty() {
                 self.changed.notified().await;
                 continue;
             }
-            let lost = match dialer.dial(None).await {
-                Ok((connection, ended)) => {
-                    let start = Instant::now();
-                    // A place that was looked up before this connection was there may be of a server that has lost its
-                    // data since: only from now on would the loss end the connection.
-                    self.reset();
-                    let error = self.serve(connection, ended, &link).await;
-                    if start.elapsed() > BLOCK {
-                        pause = None;
-                    }
-                    error
-                }
-                Err(error) => super::link::translate(Kind::Read, &error),
-            };
+            let start = Instant::now();
+            let lost = self.connect_and_serve().await;
+            if start.elapsed() > BLOCK {
+                pause = None;
+            }
+            self.link.nodes().report();
             tracing::debug!(error = %lost, "the feeds cannot be read");
             self.reset();
             let wait = next_pause(pause);
@@ -174,22 +204,28 @@ impl Hub {
         }
     }
 
-    async fn serve(
-        &self,
-        connection: MultiplexedConnection,
-        ended: mpsc::UnboundedReceiver<redis::PushInfo>,
-        link: &Link,
-    ) -> Error {
-        let result = self.serve_inner(connection, ended, link).await;
-        result.err().unwrap_or_else(|| Error::Unavailable("the feeds are not read any more".into()))
+    async fn connect_and_serve(&self) -> Error {
+        let nodes = self.link.nodes();
+        let endpoint = match nodes.place(self.link.slot()) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return error,
+        };
+        let dialed = match nodes.dialer().dial(&endpoint, None).await {
+            Ok(dialed) => dialed,
+            Err(error) => return translate(Kind::Read, &error),
+        };
+        // A place that was looked up before this connection was there may be of a server that has lost its data since: only
+        // from now on would the loss end the connection.
+        self.reset();
+        let served = tokio::select! {
+            result = self.serve(dialed) => result,
+            // Nobody writes there any more, and nothing else may tell: the server may be halted.
+            () = nodes.moved_from(self.link.slot(), &endpoint) => Err(Error::Unavailable(format!("{endpoint} was replaced"))),
+        };
+        served.err().unwrap_or_else(|| Error::Unavailable("the feeds are not read any more".into()))
     }
 
-    async fn serve_inner(
-        &self,
-        mut connection: MultiplexedConnection,
-        mut ended: mpsc::UnboundedReceiver<redis::PushInfo>,
-        link: &Link,
-    ) -> Result<()> {
+    async fn serve(&self, (mut connection, mut ended): Dialed) -> Result<()> {
         let gone = || Error::Unavailable("the connection of the feeds was lost".into());
         let mut client_id = redis::cmd("CLIENT");
         let answer = tokio::time::timeout(GRACE, connection.send_packed_command(client_id.arg("ID"))).await;
@@ -227,7 +263,7 @@ impl Hub {
                     _ = ended.recv() => return Err(gone()),
                     () = &mut limit => return Err(gone()),
                     () = self.changed.notified(), if may_kick && !kick => kick = true,
-                    allowed = unblock(link, id), if kick => {
+                    allowed = unblock(&self.link, id), if kick => {
                         may_kick = allowed;
                         kick = allowed;
                     }
@@ -238,7 +274,7 @@ impl Hub {
                     return Err(Error::Corrupt(error.to_string()));
                 }
                 Ok(answer) => self.deliver(&live, answer)?,
-                Err(error) => return Err(super::link::translate(Kind::Read, &error)),
+                Err(error) => return Err(translate(Kind::Read, &error)),
             }
         }
     }

@@ -1,30 +1,22 @@
-//! The connection for commands: one multiplexed connection that finds its way back by itself.
+//! The way of a partition's commands to whoever serves it now.
 //!
-//! A supervisor task connects, hears of the end of the connection, and connects again with growing pauses of at most
-//! [`MAX_PAUSE`]. Calls in between fail at once, so nobody queues behind a dead server. A write that was handed to a
-//! connection and has no answer is [`Error::Unknown`]; what never reached one is [`Error::Unavailable`].
+//! All keys of a partition share a slot, so a link is a slot. A server that does not serve the slot says who does and has
+//! run nothing: the command goes there. What may have run is never sent again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
-    RedisResult, ServerErrorKind, Value,
-};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, Value};
 
+use super::address::Endpoint;
+use super::node::PATIENCE;
+use super::nodes::{Nodes, Peer};
 use super::script::Lua;
+use super::value;
 use crate::{Error, Result};
 
-/// Longest time for a connection to be made and set up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// Longest pause between two attempts to connect.
-pub(super) const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How long a call waits for a connection that is being made.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a part of a slot that is on its way to another server is waited for before it is asked for again.
+const MOVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether a command changes anything: it decides what a lost answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,126 +25,156 @@ pub(super) enum Kind {
     Write,
 }
 
-/// Makes connections to the configured server.
-#[derive(Clone, Debug)]
-pub(super) struct Dialer {
-    client: Client,
-}
-
-/// A connection with the channel that tells when it ends.
-pub(super) type Dialed = (MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>);
-
-impl Dialer {
-    pub(super) fn new(url: &str) -> Result<Self> {
-        let bad = |error: RedisError| Error::Invalid(format!("redis url: {error}"));
-        let info = url.into_connection_info().map_err(bad)?;
-        // The protocol with pushes tells at once when a connection ends; without TCP_NODELAY calls wait for each other's ACK.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Self { client: Client::open(info).map_err(bad)? })
-    }
-
-    /// Connects. Without `limit` an answer may take for ever: the caller has a limit of its own.
-    pub(super) async fn dial(&self, limit: Option<Duration>) -> RedisResult<Dialed> {
-        let (pushes, ended) = mpsc::unbounded_channel();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_LIMIT))
-            .set_response_timeout(limit)
-            .set_push_sender(pushes);
-        Ok((self.client.get_multiplexed_async_connection_with_config(&config).await?, ended))
-    }
-}
-
-/// The pause after one of this length.
-pub(super) fn next_pause(pause: Option<Duration>) -> Duration {
-    pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(MAX_PAUSE))
-}
-
+/// The way to the server of a slot.
 #[derive(Clone)]
-enum State {
-    Connecting,
-    Up(u64, MultiplexedConnection),
-    Down(String),
-}
-
-/// The connection for commands.
 pub(super) struct Link {
-    state: watch::Receiver<State>,
-    suspects: mpsc::UnboundedSender<u64>,
-    supervisor: JoinHandle<()>,
+    nodes: Arc<Nodes>,
+    slot: u16,
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.supervisor.abort();
-    }
+/// Why a server has not run a command that can be run somehow else.
+enum Refusal {
+    Moved(String),
+    Ask(String),
+    TryAgain,
+    NoScript,
 }
 
 impl Link {
-    /// Starts connecting; a command without an answer after `limit` has failed.
-    pub(super) fn start(dialer: Dialer, limit: Duration) -> Self {
-        let (publish, state) = watch::channel(State::Connecting);
-        let (suspects, reports) = mpsc::unbounded_channel();
-        let supervisor = tokio::spawn(supervise(dialer, limit, publish, reports));
-        Self { state, suspects, supervisor }
+    pub(super) fn new(nodes: Arc<Nodes>, slot: u16) -> Self {
+        Self { nodes, slot }
+    }
+
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    pub(super) fn slot(&self) -> u16 {
+        self.slot
     }
 
     /// One command.
     pub(super) async fn send(&self, kind: Kind, cmd: &Cmd) -> Result<Value> {
-        let (number, mut connection) = self.connection().await?;
-        let answer = connection.send_packed_command(cmd).await.and_then(no_error);
-        answer.map_err(|error| self.failed(kind, number, &error))
+        let mut pipe = Pipeline::with_capacity(1);
+        pipe.add_command(cmd.clone());
+        Ok(self.call(kind, pipe, None).await?.pop().unwrap_or_default())
     }
 
     /// Several commands in one go, not atomic. The first error is the answer.
     pub(super) async fn send_all(&self, kind: Kind, pipe: &Pipeline) -> Result<Vec<Value>> {
-        let (number, mut connection) = self.connection().await?;
-        let answers = connection.send_packed_commands(pipe, 0, pipe.len()).await;
-        let answers = answers.and_then(|list| list.into_iter().map(no_error).collect());
-        answers.map_err(|error| self.failed(kind, number, &error))
+        self.call(kind, pipe.clone(), None).await
     }
 
-    /// A script call, then `more` in the same go. A server that does not know the script is told it, once.
+    /// A script call, then `more` in the same go. A server that does not know the script is told it.
     pub(super) async fn run(&self, kind: Kind, script: &Lua, call: Cmd, more: Option<Cmd>) -> Result<Vec<Value>> {
-        let mut pipe = Pipeline::new();
+        let mut pipe = Pipeline::with_capacity(2);
         pipe.add_command(call);
         if let Some(more) = more {
             pipe.add_command(more);
         }
-        let (number, mut connection) = self.connection().await?;
-        let failed = |error: RedisError| self.failed(kind, number, &error);
-        let mut answers = connection.send_packed_commands(&pipe, 0, pipe.len()).await.map_err(failed)?;
-        let unknown =
-            matches!(answers.first(), Some(Value::ServerError(error)) if error.kind() == Some(ServerErrorKind::NoScript));
-        if unknown {
-            // Nothing ran, so a failure here leaves nothing behind.
-            let loaded = connection.send_packed_command(&script.load()).await.and_then(no_error);
-            loaded.map_err(|error| self.failed(Kind::Read, number, &error))?;
-            answers = connection.send_packed_commands(&pipe, 0, pipe.len()).await.map_err(failed)?;
-        }
-        answers.into_iter().map(|answer| no_error(answer).map_err(failed)).collect()
+        self.call(kind, pipe, Some(script)).await
     }
 
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection)> {
-        let mut state = self.state.clone();
-        let settled = state.wait_for(|state| !matches!(state, State::Connecting));
-        match tokio::time::timeout(PATIENCE, settled).await {
-            Ok(Ok(state)) => match &*state {
-                State::Up(number, connection) => Ok((*number, connection.clone())),
-                State::Down(why) => Err(Error::Unavailable(why.clone())),
-                State::Connecting => Err(Error::Unavailable("redis is being connected to".into())),
-            },
-            Ok(Err(_)) => Err(Error::Unavailable("the redis store is closed".into())),
-            Err(_) => Err(Error::Unavailable("redis cannot be reached yet".into())),
+    async fn call(&self, kind: Kind, pipe: Pipeline, script: Option<&Lua>) -> Result<Vec<Value>> {
+        let peer = self.nodes.owner(self.slot)?;
+        let (mut answers, pipe) = exchange(&peer, kind, pipe).await?;
+        if answers.iter().any(|answer| refusal(answer).is_some()) {
+            self.repeat(kind, &pipe, script, peer, &mut answers).await?;
         }
+        let ran = answers.iter().position(|answer| !matches!(answer, Value::ServerError(_)));
+        let outcome = answers.into_iter().enumerate().map(|(place, answer)| {
+            value::no_error(answer).map_err(|error| match translate(kind, &error) {
+                // Something before it was carried out.
+                Error::Unavailable(why) if kind == Kind::Write && ran.is_some_and(|ran| ran < place) => Error::Unknown(why),
+                other => other,
+            })
+        });
+        outcome.collect::<Result<_>>().inspect_err(|error| {
+            if matches!(error, Error::Unavailable(_)) {
+                self.nodes.report();
+            }
+        })
     }
 
-    fn failed(&self, kind: Kind, number: u64, error: &RedisError) -> Error {
-        if error.is_io_error() || error.is_unrecoverable_error() {
-            // The supervisor is gone only when the store is.
-            let _ = self.suspects.send(number);
+    /// Repeats what was refused where it is not, for a while.
+    async fn repeat(
+        &self,
+        kind: Kind,
+        pipe: &Pipeline,
+        script: Option<&Lua>,
+        mut peer: Arc<Peer>,
+        answers: &mut [Value],
+    ) -> Result<()> {
+        let start = Instant::now();
+        let mut asking = false;
+        loop {
+            let Some(why) = answers.iter().find_map(refusal) else { return Ok(()) };
+            if start.elapsed() > PATIENCE {
+                return Ok(());
+            }
+            let to = |address: &str| {
+                let asked = &peer.node.endpoint;
+                Endpoint::read(address, asked).ok_or_else(|| Error::Corrupt(format!("redis sends us to {address:?}")))
+            };
+            match (why, script) {
+                (Refusal::Moved(address), _) => {
+                    (peer, asking) = (self.nodes.follow(&to(&address)?), false);
+                    self.nodes.report();
+                }
+                (Refusal::Ask(address), _) => (peer, asking) = (self.nodes.follow(&to(&address)?), true),
+                (Refusal::TryAgain, _) => {
+                    tokio::time::sleep(MOVE_PAUSE).await;
+                    (peer, asking) = (self.nodes.owner(self.slot)?, false);
+                }
+                (Refusal::NoScript, Some(script)) => {
+                    let mut load = Pipeline::with_capacity(1);
+                    load.add_command(script.load());
+                    // Nothing ran, so a failure here leaves nothing behind.
+                    let loaded = peer.node.exchange(Kind::Read, &load).await?;
+                    loaded
+                        .into_iter()
+                        .try_for_each(|answer| value::no_error(answer).map(drop))
+                        .map_err(|e| translate(Kind::Read, &e))?;
+                }
+                (Refusal::NoScript, None) => return Ok(()),
+            }
+            let places: Vec<usize> = (0..answers.len()).filter(|place| refusal(&answers[*place]).is_some()).collect();
+            let mut again = Pipeline::new();
+            for (_, cmd) in pipe.cmd_iter().enumerate().filter(|(place, _)| places.contains(place)) {
+                if asking {
+                    again.cmd("ASKING");
+                }
+                again.add_command(cmd.clone());
+            }
+            let repeated = exchange(&peer, kind, again).await.map_err(|error| match error {
+                Error::Unavailable(why) if kind == Kind::Write && places.len() < answers.len() => Error::Unknown(why),
+                other => other,
+            })?;
+            let step = if asking { 2 } else { 1 };
+            for (place, answer) in places.into_iter().zip(repeated.0.into_iter().skip(step - 1).step_by(step)) {
+                answers[place] = answer;
+            }
         }
-        translate(kind, error)
+    }
+}
+
+/// Sends the commands, and hands them back for what has to be repeated.
+async fn exchange(peer: &Peer, kind: Kind, pipe: Pipeline) -> Result<(Vec<Value>, Pipeline)> {
+    match (&peer.rounds, kind) {
+        (Some(rounds), Kind::Write) => Ok((rounds.exchange(pipe.clone()).await?, pipe)),
+        _ => Ok((peer.node.exchange(kind, &pipe).await?, pipe)),
+    }
+}
+
+fn refusal(answer: &Value) -> Option<Refusal> {
+    let Value::ServerError(error) = answer else { return None };
+    let address = || error.details().and_then(|text| text.split_ascii_whitespace().nth(1)).map(str::to_owned);
+    match error.code() {
+        "MOVED" => address().map(Refusal::Moved),
+        "ASK" => address().map(Refusal::Ask),
+        "TRYAGAIN" => Some(Refusal::TryAgain),
+        "NOSCRIPT" => Some(Refusal::NoScript),
+        _ => None,
     }
 }
 
@@ -183,52 +205,5 @@ pub(super) fn translate(kind: Kind, error: &RedisError) -> Error {
         ErrorKind::Io if kind == Kind::Write => Error::Unknown(text),
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Error::Corrupt(text),
         _ => Error::Unavailable(text),
-    }
-}
-
-fn no_error(answer: Value) -> RedisResult<Value> {
-    match answer {
-        Value::ServerError(error) => Err(error.into()),
-        answer => Ok(answer),
-    }
-}
-
-async fn supervise(dialer: Dialer, limit: Duration, publish: watch::Sender<State>, mut reports: mpsc::UnboundedReceiver<u64>) {
-    let mut pause = None;
-    for number in 1.. {
-        match dialer.dial(Some(limit)).await {
-            Ok((connection, ended)) => {
-                if pause.is_some() {
-                    tracing::info!("connected to redis again");
-                }
-                publish.send_replace(State::Up(number, connection));
-                let start = Instant::now();
-                wait_for_end(number, ended, &mut reports).await;
-                tracing::warn!("the connection to redis was lost");
-                publish.send_replace(State::Connecting);
-                // A server that takes connections only to drop them is not asked without pause.
-                pause = (start.elapsed() < MAX_PAUSE).then(|| next_pause(pause));
-                tokio::time::sleep(pause.unwrap_or_default()).await;
-            }
-            Err(error) => {
-                let wait = next_pause(pause);
-                if pause.is_none() {
-                    tracing::warn!(%error, "cannot connect to redis, trying on");
-                }
-                publish.send_replace(State::Down(format!("redis cannot be reached: {error}")));
-                pause = Some(wait);
-                tokio::time::sleep(wait).await;
-            }
-        }
-    }
-}
-
-/// Until the connection says that it ended or a call suspects it.
-async fn wait_for_end(number: u64, mut ended: mpsc::UnboundedReceiver<PushInfo>, reports: &mut mpsc::UnboundedReceiver<u64>) {
-    loop {
-        tokio::select! {
-            push = ended.recv() => if push.is_none_or(|push| push.kind == PushKind::Disconnection) { return },
-            report = reports.recv() => if report.is_none_or(|suspect| suspect == number) { return },
-        }
     }
 }

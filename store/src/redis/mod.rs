@@ -1,4 +1,4 @@
-//! The Redis store: one server, several partitions, ready for a cluster.
+//! The Redis store: one server, a master behind sentinels, or a cluster.
 //!
 //! Every change is one script call, so it is atomic and in order; a call carries up to 200 items and costs Redis
 //! little more than the data it moves. Scripts guard versions and carry out the index commands that this side has worked
@@ -6,32 +6,42 @@
 //! scripts as keys. `docs/decisions/003-redis-layout.md` has the layout and what it costs.
 //!
 //! ```text
-//! callers ── Batcher per partition and verb ── Link (multiplexed, reconnects) ── redis
-//! readers ── Hub (rings of late entries) ───── one connection that blocks in XREAD
+//! callers ── Batcher per partition and verb ── Link (a slot, follows its master) ── Node (multiplexed, reconnects) ── redis
+//!                                                                             └─ Rounds (writes, then one WAIT) ── redis
+//! readers ── Feeds (rings of late entries) ── a connection that blocks in XREAD; in a cluster one for each stream
+//!                             Scout (asks nodes or sentinels who the masters are) ── Nodes
 //! ```
 
+mod address;
 mod batch;
 mod change;
 mod clock;
+mod dial;
 mod docs;
 mod feed;
 mod general;
 mod insert;
 mod keys;
 mod link;
+mod node;
+mod nodes;
 mod open;
 mod own;
 mod pack;
 mod pages;
 mod plan;
 mod read;
+mod rounds;
+mod scout;
 mod script;
 mod sender;
+mod slot;
 mod stream;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
 mod value;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +50,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use self::batch::Batcher;
 use self::clock::RedisClock;
-use self::feed::Hub;
+use self::feed::Feeds;
 use self::keys::{DocKeys, PartitionKeys};
-use self::link::{Dialer, Kind, Link};
+use self::link::{Kind, Link};
+use self::nodes::Nodes;
 use self::own::FeedBounds;
 use self::sender::Sender;
+use self::slot::slot_of;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
     Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
@@ -61,19 +72,42 @@ pub(crate) const MAX_BATCH: usize = 200;
 /// How to reach a Redis store and how large its parts may grow.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS (the process must have installed a rustls
-    /// crypto provider).
+    /// `redis://[user:password@]host[:port][/db]`, `redis+cluster://[…@]host[:port],…` or
+    /// `redis+sentinel://[…@]host[:port],…/MASTER[/db]`; `rediss…` for TLS (the process must have installed a rustls crypto
+    /// provider).
     pub url: String,
+    /// Certificates of TLS.
+    pub tls: RedisTls,
     /// What every key begins with, so that several stores can share a server.
     pub prefix: String,
     /// Partitions of a new store; one that exists keeps its own number.
     pub partitions: u16,
     /// A command without an answer after this long has failed.
     pub timeout: Duration,
+    /// Replicas that have to confirm each write; `None`: it is answered as soon as the master has it.
+    pub wait: Option<RedisWait>,
     /// How long feed entries are kept, while `feed_bytes` allows.
     pub feed_keep: Duration,
     /// About how many bytes of feed a partition keeps.
     pub feed_bytes: u64,
+}
+
+/// Certificates for connections over TLS, each as PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisTls {
+    /// The authorities that servers' certificates are checked with; `None`: those of the operating system.
+    pub ca: Option<Vec<u8>>,
+    /// The certificate by which Lovage shows who it is, and its key.
+    pub client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// How many replicas have to confirm a write, and within what time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedisWait {
+    /// At least 1.
+    pub replicas: u32,
+    /// A write that is not confirmed by then may or may not last.
+    pub timeout: Duration,
 }
 
 impl RedisOptions {
@@ -81,9 +115,11 @@ impl RedisOptions {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls: RedisTls::default(),
             prefix: "lv".into(),
             partitions: 16,
             timeout: Duration::from_secs(5),
+            wait: None,
             feed_keep: Duration::from_secs(600),
             feed_bytes: 8 << 20,
         }
@@ -94,24 +130,19 @@ impl RedisOptions {
 pub struct RedisStore {
     caps: Caps,
     clock: Arc<RedisClock>,
-    link: Arc<Link>,
-    hub: Arc<Hub>,
-    reader: JoinHandle<()>,
+    /// The way to what belongs to no partition.
+    link: Link,
+    feeds: Feeds,
     parts: Vec<Part>,
     docs: DocKeys,
     bounds: FeedBounds,
 }
 
 struct Part {
+    link: Link,
     names: Arc<PartitionKeys>,
     inserts: Arc<Batcher<Insert, Sender>>,
     commits: Arc<Batcher<Commit, Sender>>,
-}
-
-impl Drop for RedisStore {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -121,7 +152,8 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Connects and checks that the server is fit: reachable, `maxmemory-policy noeviction`, data of a known format.
+    /// Connects and checks that the servers are fit: reachable, 7.0 or newer, `maxmemory-policy noeviction`, replicas enough
+    /// for `wait`, data of a known format.
     /// The tasks of the store run on the runtime of this call.
     pub async fn open(options: RedisOptions) -> Result<Arc<Self>> {
         if options.partitions == 0 || options.partitions > lovage_core::id::SLOTS {
@@ -130,10 +162,10 @@ impl RedisStore {
         if options.prefix.contains(['{', '}']) {
             return Err(Error::Invalid("a prefix must not contain braces".into()));
         }
-        let dialer = Dialer::new(&options.url)?;
-        let link = Arc::new(Link::start(dialer.clone(), options.timeout));
-        let durability = open::server(&link).await?;
+        let nodes = Nodes::open(&options).await?;
+        let durability = open::servers(&nodes, options.wait).await?;
         let docs = DocKeys::new(&options.prefix);
+        let link = Link::new(Arc::clone(&nodes), slot_of(docs.meta().as_bytes()));
         let partitions = open::meta(&link, &docs, options.partitions).await?;
         let clock = Arc::new(RedisClock::new());
         own::set_clock(&link, &clock).await?;
@@ -141,16 +173,17 @@ impl RedisStore {
         let runtime = Handle::current();
         let part = |number| {
             let names = Arc::new(PartitionKeys::new(&options.prefix, number));
-            let sender = Sender { link: Arc::clone(&link), names: Arc::clone(&names), clock: Arc::clone(&clock) };
-            Part { inserts: Batcher::new(sender.clone(), runtime.clone()), commits: Batcher::new(sender, runtime.clone()), names }
+            let link = Link::new(Arc::clone(&nodes), slot_of(names.own()));
+            let sender = Sender { link: link.clone(), names: Arc::clone(&names), clock: Arc::clone(&clock) };
+            let (inserts, commits) = (Batcher::new(sender.clone(), runtime.clone()), Batcher::new(sender, runtime.clone()));
+            Part { link, names, inserts, commits }
         };
         let parts: Vec<_> = (0..partitions).map(part).collect();
-        let streams = parts.iter().map(|part| part.names.feed().to_vec()).chain([docs.feed().into_bytes()]);
-        let hub = Arc::new(Hub::new(streams));
-        let reader = tokio::spawn(Arc::clone(&hub).run(dialer, Arc::clone(&link)));
+        let streams = parts.iter().map(|part| (part.link.clone(), part.names.feed().to_vec()));
+        let feeds = Feeds::start(streams.chain([(link.clone(), docs.feed().into_bytes())]).collect());
         let bounds = FeedBounds { keep_ms: options.feed_keep.as_millis() as u64, keep_bytes: options.feed_bytes };
         let caps = Caps { name: "redis", partitions, durability, max_batch: MAX_BATCH };
-        Ok(Arc::new(Self { caps, clock, link, hub, reader, parts, docs, bounds }))
+        Ok(Arc::new(Self { caps, clock, link, feeds, parts, docs, bounds }))
     }
 
     /// A number for a new session, never given before.
@@ -186,20 +219,20 @@ impl Store for RedisStore {
     }
 
     async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, items: Vec<Claim>) -> Result<Vec<Claimed>> {
-        let names = &self.part(p, items.len())?.names;
+        let Part { link, names, .. } = self.part(p, items.len())?;
         if own.0.is_empty() {
             return Err(Error::Fenced);
         }
         if items.is_empty() {
             let mut cmd = redis::cmd("GET");
-            let owner = self.link.send(Kind::Read, cmd.arg(names.own())).await?;
+            let owner = link.send(Kind::Read, cmd.arg(names.own())).await?;
             return if value::text(owner)? == own.0 { Ok(Vec::new()) } else { Err(Error::Fenced) };
         }
         let keys: Vec<_> = items.iter().map(|item| item.key.clone()).collect();
         // The bodies follow in the same go rather than through the script, which would copy them twice.
         let bodies = read::bodies_command(names, &keys);
         let call = change::claim(names, own, source, &items)?;
-        let (moved, bodies) = change::apply(&self.link, names, &call, items.len(), Some(bodies)).await?;
+        let (moved, bodies) = change::apply(link, names, &call, items.len(), Some(bodies)).await?;
         let bodies = read::read_bodies(bodies)?;
         // A record that was deleted in between has no body, and is as gone as one that was deleted before.
         let one = |(moved, body)| match (moved, body) {
@@ -219,55 +252,65 @@ impl Store for RedisStore {
     }
 
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
-        own::renew(&self.link, &self.clock, &self.part(p, 0)?.names, &request, self.bounds).await
+        let part = self.part(p, 0)?;
+        own::renew(&part.link, &self.clock, &part.names, &request, self.bounds).await
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {
-        stream::tail(&self.link, self.part(p, 0)?.names.feed()).await
+        let part = self.part(p, 0)?;
+        stream::tail(&part.link, part.names.feed()).await
     }
 
     async fn feed(&self, p: Partition, at: FeedPos, wait: Duration) -> Result<FeedBatch> {
         self.part(p, 0)?;
-        self.hub.read(&self.link, usize::from(p.0), at, wait).await
+        self.feeds.read(usize::from(p.0), at, wait).await
     }
 
     async fn heads(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
-        read::heads(&self.link, &self.part(p, 0)?.names, keys).await
+        let part = self.part(p, 0)?;
+        read::heads(&part.link, &part.names, keys).await
     }
 
     async fn get(&self, p: Partition, key: &TaskKey, parts: Parts) -> Result<Option<Stored>> {
-        read::get(&self.link, &self.part(p, 0)?.names, key, parts).await
+        let part = self.part(p, 0)?;
+        read::get(&part.link, &part.names, key, parts).await
     }
 
     async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Bytes>>> {
-        read::bodies(&self.link, &self.part(p, 0)?.names, keys).await
+        let part = self.part(p, 0)?;
+        read::bodies(&part.link, &part.names, keys).await
     }
 
     async fn scan(&self, p: Partition, index: &Index, from: Cursor, limit: usize) -> Result<Page> {
-        pages::scan(&self.link, &self.part(p, 0)?.names, index, from, limit).await
+        let part = self.part(p, 0)?;
+        pages::scan(&part.link, &part.names, index, from, limit).await
     }
 
     async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
-        read::lanes(&self.link, &self.part(p, 0)?.names).await
+        let part = self.part(p, 0)?;
+        read::lanes(&part.link, &part.names).await
     }
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
-        pages::list(&self.link, &self.part(p, 0)?.names, query, from, limit).await
+        let part = self.part(p, 0)?;
+        pages::list(&part.link, &part.names, query, from, limit).await
     }
 
     async fn put_key(&self, p: Partition, take: KeyTake) -> Result<Option<KeyEntry>> {
-        let names = &self.part(p, 0)?.names;
+        let Part { link, names, .. } = self.part(p, 0)?;
         self.caps.check_take(&take)?;
-        general::put_key(&self.link, names, self.clock.now(), &take).await
+        general::put_key(link, names, self.clock.now(), &take).await
     }
 
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
-        let found = read::lookup(&self.link, &self.part(p, 0)?.names, ns, kind, key).await?;
+        let part = self.part(p, 0)?;
+        let found = read::lookup(&part.link, &part.names, ns, kind, key).await?;
         Ok(found.filter(|entry| !entry.is_over(self.clock.now())))
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {
-        read::counts(&self.link, &self.part(p, 0)?.names).await
+        let part = self.part(p, 0)?;
+        read::counts(&part.link, &part.names).await
     }
 
     async fn docs(&self, kind: DocKind, ns: Option<Ns>, after: Option<(Ns, String)>, limit: usize) -> Result<DocPage> {
@@ -292,7 +335,7 @@ impl Store for RedisStore {
         if now != seen {
             return Ok(now);
         }
-        self.hub.read(&self.link, self.parts.len(), tail, wait).await?;
+        self.feeds.read(self.parts.len(), tail, wait).await?;
         docs::changes(&self.link, &self.docs).await
     }
 

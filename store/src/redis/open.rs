@@ -2,13 +2,18 @@
 
 use redis::Value;
 
+use super::RedisWait;
+use super::dial::read_hello;
 use super::keys::DocKeys;
 use super::link::{Kind, Link, is_forbidden};
+use super::nodes::Nodes;
 use super::value;
 use crate::{Error, Result};
 
 /// The newest layout that this version knows; `docs/decisions/003-redis-layout.md` describes it.
 pub(super) const FORMAT: u32 = 1;
+/// The oldest Redis whose scripts know the flags that ours need.
+const OLDEST: u32 = 7;
 
 /// Writes down format and partitions if the store is new; answers the partitions it has.
 pub(super) async fn meta(link: &Link, keys: &DocKeys, partitions: u16) -> Result<u16> {
@@ -29,8 +34,93 @@ pub(super) async fn meta(link: &Link, keys: &DocKeys, partitions: u16) -> Result
     }
 }
 
-/// Refuses a server that forgets keys by itself, and says in one sentence what a 2xx answer means.
-pub(super) async fn server(link: &Link) -> Result<String> {
+/// When a change is on the disk of a master, from the surest to the least sure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kept {
+    Always,
+    EverySecond,
+    Kernel,
+    Somehow,
+    Unknown,
+    Memory,
+}
+
+impl Kept {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Always => "Redis has synced the change to its append-only file (appendfsync always).",
+            Self::EverySecond => {
+                "Redis has the change and syncs its append-only file every second: a power cut may lose the last one or two seconds."
+            }
+            Self::Kernel => {
+                "Redis has the change and leaves syncing to the kernel (appendfsync no): a power cut may lose half a minute."
+            }
+            Self::Somehow => "Redis has the change and keeps an append-only file; how often it is synced is not visible to us.",
+            Self::Memory => "Redis has the change in memory only: a crash of Redis loses what is not in its last snapshot.",
+            Self::Unknown => "Redis has the change; its persistence settings are not visible to us.",
+        }
+    }
+}
+
+/// What a master promises.
+struct Facts {
+    kept: Kept,
+    /// Connected replicas; `None` where asking is forbidden.
+    replicas: Option<u64>,
+    /// `min-replicas-to-write`.
+    required: u64,
+}
+
+/// Refuses servers that are too old or forget keys by themselves, and says what a 2xx answer means: with several masters what
+/// the weakest one promises.
+pub(super) async fn servers(nodes: &std::sync::Arc<Nodes>, wait: Option<RedisWait>) -> Result<String> {
+    let masters = nodes.masters();
+    let mut all = Vec::with_capacity(masters.len());
+    for link in &masters {
+        let place = nodes.place(link.slot())?;
+        let facts = server(link).await.map_err(|error| match error {
+            Error::Unavailable(why) if masters.len() > 1 => Error::Unavailable(format!("{place}: {why}")),
+            other => other,
+        })?;
+        if let (Some(wait), Some(found)) = (wait, facts.replicas)
+            && found < u64::from(wait.replicas)
+        {
+            return Err(Error::Unavailable(format!(
+                "the redis master {place} has {found} replicas, and {} have to confirm every write",
+                wait.replicas
+            )));
+        }
+        all.push(facts);
+    }
+    let kept = all.iter().map(|facts| facts.kept).max().unwrap_or(Kept::Unknown);
+    let mut text = kept.sentence().to_owned();
+    if all.iter().any(|facts| facts.kept != kept) {
+        text.push_str(" (So the weakest of the masters; others promise more.)");
+    }
+    let replicated = all.iter().any(|facts| facts.replicas.is_some_and(|count| count > 0));
+    let required = all.iter().map(|facts| facts.required).min().unwrap_or_default();
+    match wait {
+        Some(wait) => {
+            let replicas = if wait.replicas == 1 { "one replica has".into() } else { format!("{} replicas have", wait.replicas) };
+            text.push_str(&format!(" And {replicas} it too: it outlives the master unless they are lost with it."));
+        }
+        None if replicated => text.push_str(" A failover may lose the last moments: replicas are not waited for."),
+        None => {}
+    }
+    match required {
+        0 if replicated => text
+            .push_str(" A master that is cut off takes changes until it notices, and they are lost: min-replicas-to-write is 0."),
+        0 => {}
+        count => text.push_str(&format!(" A master takes no changes with fewer than {count} replicas (min-replicas-to-write).")),
+    }
+    Ok(text)
+}
+
+async fn server(link: &Link) -> Result<Facts> {
+    let hello = read_hello(link.send(Kind::Read, &redis::cmd("HELLO")).await?);
+    if hello.version.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major < OLDEST) {
+        return Err(Error::Unavailable(format!("redis {} is too old; 7.0 or newer is needed", hello.version)));
+    }
     let policy = match config(link, "maxmemory-policy").await? {
         Some(policy) => Some(policy),
         None => info(link, "memory", "maxmemory_policy").await?,
@@ -45,19 +135,17 @@ pub(super) async fn server(link: &Link) -> Result<String> {
         None => info(link, "persistence", "aof_enabled").await?.map(|file| file == "1"),
     };
     let sync = config(link, "appendfsync").await?;
-    Ok(match (file, sync.as_deref()) {
-        (Some(true), Some("always")) => "Redis has synced the change to its append-only file (appendfsync always).",
-        (Some(true), Some("everysec")) => {
-            "Redis has the change and syncs its append-only file every second: a power cut may lose the last one or two seconds."
-        }
-        (Some(true), Some(_)) => {
-            "Redis has the change and leaves syncing to the kernel (appendfsync no): a power cut may lose half a minute."
-        }
-        (Some(true), None) => "Redis has the change and keeps an append-only file; how often it is synced is not visible to us.",
-        (Some(false), _) => "Redis has the change in memory only: a crash of Redis loses what is not in its last snapshot.",
-        (None, _) => "Redis has the change; its persistence settings are not visible to us.",
-    }
-    .into())
+    let kept = match (file, sync.as_deref()) {
+        (Some(true), Some("always")) => Kept::Always,
+        (Some(true), Some("everysec")) => Kept::EverySecond,
+        (Some(true), Some(_)) => Kept::Kernel,
+        (Some(true), None) => Kept::Somehow,
+        (Some(false), _) => Kept::Memory,
+        (None, _) => Kept::Unknown,
+    };
+    let replicas = info(link, "replication", "connected_slaves").await?.and_then(|count| count.parse().ok());
+    let required = config(link, "min-replicas-to-write").await?.and_then(|count| count.parse().ok()).unwrap_or_default();
+    Ok(Facts { kept, replicas, required })
 }
 
 /// A setting; `None` where asking is forbidden.

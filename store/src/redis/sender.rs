@@ -15,7 +15,7 @@ use crate::{Commit, Committed, Effect, Insert, Inserted, Mode, Result, StoreCloc
 /// Sends the calls of one partition.
 #[derive(Clone)]
 pub(super) struct Sender {
-    pub(super) link: Arc<Link>,
+    pub(super) link: Link,
     pub(super) names: Arc<PartitionKeys>,
     pub(super) clock: Arc<RedisClock>,
 }

@@ -1,12 +1,20 @@
 //! Replies of Redis, taken apart. A reply of another form is an error, never a panic.
 
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use crate::{Error, Result};
 
 fn unexpected(what: &Value) -> Error {
     let text: String = format!("{what:?}").chars().take(80).collect();
     Error::Corrupt(format!("unexpected reply of redis: {text}"))
+}
+
+/// The answer unless it is a refusal.
+pub(super) fn no_error(answer: Value) -> RedisResult<Value> {
+    match answer {
+        Value::ServerError(error) => Err(error.into()),
+        answer => Ok(answer),
+    }
 }
 
 /// A string; `None` for nil.
