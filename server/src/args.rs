@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Dev(ServerArgs),
     /// Everything in one process, with credentials.
     Serve(ServerArgs),
+    /// Only take requests, beside other processes on the same Redis.
+    Gateway(ServerArgs),
+    /// Only deliver tasks, beside other processes on the same Redis.
+    Dispatcher(ServerArgs),
     /// Submit a task.
     Submit(SubmitArgs),
     /// Show a task.
@@ -67,7 +71,7 @@ pub(crate) struct ServerArgs {
     /// Take requests here [default: 127.0.0.1:8275].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Where others reach this server.
+    /// Where others reach this server; of a dispatcher: where they reach the gateways.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Keep the data in this folder [dev: .lovage].

@@ -19,11 +19,13 @@ use crate::view;
 /// How long the store may take to show that it is there.
 const PING: Duration = Duration::from_secs(2);
 
+/// How the process is doing.
+pub(super) fn health() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new()
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
+    health()
         .routes(routes!(openapi))
         .routes(routes!(reference::reference))
         .routes(routes!(error_page))
