@@ -51,8 +51,8 @@ use self::own::FeedBounds;
 use self::sender::Sender;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page,
+    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.
@@ -220,6 +220,10 @@ impl Store for RedisStore {
 
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
         own::renew(&self.link, &self.clock, &self.part(p, 0)?.names, &request, self.bounds).await
+    }
+
+    async fn ownership(&self, p: Partition) -> Result<Ownership> {
+        own::seen(&self.link, &self.part(p, 0)?.names, self.clock.now()).await
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {
