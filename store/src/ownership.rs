@@ -69,7 +69,8 @@ impl Owners {
     /// What there is to see at `now`.
     pub(crate) fn seen(&self, now: Millis) -> Ownership {
         let owner = self.owner.as_ref().filter(|owner| owner.until > now).map(|owner| (owner.session, owner.until));
-        let sessions = self.sessions.iter().map(|(session, (until, stake))| Lease { session: *session, until: *until, stake: *stake });
+        let sessions =
+            self.sessions.iter().map(|(session, (until, stake))| Lease { session: *session, until: *until, stake: *stake });
         Ownership { now, owner, sessions: sessions.collect() }
     }
 

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
-use lovage_store::{
-    Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, Result, Stored, Want,
-};
+use lovage_store::{Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, Result, Stored, Want};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 

@@ -20,6 +20,9 @@ use crate::balance::shares;
 /// The longest that one of the last calls of a session may take.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the heir of a partition that was let go of has come.
+const HEIR_COMES: Duration = Duration::from_millis(50);
+
 /// What is known of who should own the partition.
 #[derive(Default)]
 pub(super) struct Seat {
@@ -169,7 +172,9 @@ impl Owner {
             _ if owned => None,
             // A moment later, because clocks count in milliseconds.
             (Some((_, left)), _) => Some(now + left + Duration::from_millis(1)),
-            (None, Some(since)) if now < since + patience => Some(since + patience),
+            (None, Some(since)) if now < since + patience => {
+                Some(if seat.turn.is_some() { now + HEIR_COMES } else { since + patience })
+            }
             (None, _) => None,
         };
         let misplaced = owned && heir.is_some_and(|heir| heir != self.shared.session);

@@ -11,8 +11,8 @@ use super::reads::{self, INLINE_ROWS};
 use super::{EmbeddedStore, documents, keys};
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index,
-    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts,
-    Result, Store, StoreClock, Stored, Sync,
+    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 #[async_trait]

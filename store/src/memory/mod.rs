@@ -23,8 +23,8 @@ pub use clock::MemoryClock;
 use crate::ownership::Owners;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page,
-    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership,
+    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// How many records one page of a listing looks at.

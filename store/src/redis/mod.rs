@@ -51,8 +51,8 @@ use self::own::FeedBounds;
 use self::sender::Sender;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page,
-    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.

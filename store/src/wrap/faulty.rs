@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::Verb;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page,
-    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// What goes wrong with a call.

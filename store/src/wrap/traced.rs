@@ -21,8 +21,8 @@ use super::Verb;
 use super::outage::Outage;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page,
-    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// Measures the calls of another store.
