@@ -1,18 +1,16 @@
 //! What dispatchers tell each other: that partitions were let go, and that a node is to drain.
 //!
 //! Documents carry it, because a change of one wakes every process within milliseconds. Who lets go of a partition rings a bell;
-//! whoever has no right to claim somewhere then looks there at once and not only with its next renewal. A ring that gets lost
+//! all owners then renew at once, so that who has no right to claim somewhere takes what is its share. A ring that gets lost
 //! costs no more than that.
 
 use std::time::Duration;
 
 use lovage_core::{NodeInfo, Ns, SessionId};
-use lovage_store::{DocGuard, DocKind, DocPut, Result, Store};
+use lovage_store::{DocKind, Result, Store, bell};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// The document that is the bell.
-const BELL: &str = "hand-over";
 /// The longest one call waits for a change of the documents.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
@@ -59,9 +57,7 @@ impl Notices {
                 () = self.wanted.notified() => {}
                 () = stop.cancelled() => return,
             }
-            let bytes = Some("{}".into());
-            let put = DocPut { kind: DocKind::Meta, ns: Ns::DEFAULT, name: BELL.to_owned(), guard: DocGuard::Any, bytes };
-            let rung = tokio::time::timeout(RING_LIMIT, store.put_docs(vec![put])).await;
+            let rung = tokio::time::timeout(RING_LIMIT, bell::ring(store)).await;
             if !matches!(rung, Ok(Ok(_))) {
                 tracing::warn!("could not tell the others that a partition is free; they see it with their next renewal");
             }
@@ -92,8 +88,8 @@ impl Notices {
 }
 
 async fn read(store: &dyn Store, session: SessionId) -> Result<Notice> {
-    let bell = store.doc(DocKind::Meta, Ns::DEFAULT, BELL).await?;
+    let rings = bell::rings(store).await?;
     let node = store.doc(DocKind::Node, Ns::DEFAULT, &session.0.to_string()).await?;
     let info = node.and_then(|node| serde_json::from_slice::<NodeInfo>(&node.bytes?).ok());
-    Ok(Notice { rings: bell.map_or(0, |bell| bell.version), drain: info.is_some_and(|info| info.drain) })
+    Ok(Notice { rings, drain: info.is_some_and(|info| info.drain) })
 }

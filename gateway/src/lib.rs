@@ -56,7 +56,7 @@ use tokio_util::sync::CancellationToken;
 pub use attempt_key::ensure_attempt_key;
 pub use auth::{AdminKeys, Auth, Caller, KeyCheck};
 pub use ids::Random;
-pub use options::{GatewayOptions, Limits, RenderMetrics, Times};
+pub use options::{Cluster, GatewayOptions, Limits, RenderMetrics, Times};
 pub use routes::{EnsureError, ensure_signing_key};
 pub use serve::ServeError;
 

@@ -3,6 +3,7 @@
 //! Rules live in `lovage-core`; a store only guards versions, keeps placements and orders changes. Every verb takes a
 //! batch of one partition. The memory store is the reference that the others are compared with.
 
+pub mod bell;
 mod check;
 mod children;
 #[cfg(any(test, feature = "conformance"))]

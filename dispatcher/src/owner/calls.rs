@@ -119,6 +119,7 @@ impl Owner {
                 self.recovering.remove(&session);
                 if all {
                     self.recovered.push(session);
+                    self.forget_node(session);
                 }
             }
         }

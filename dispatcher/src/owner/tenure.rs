@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::SessionId;
-use lovage_store::{Error, OwnReply, OwnRequest, Result, Want};
+use lovage_core::{Ns, Partition, SessionId};
+use lovage_store::{DocGuard, DocKind, DocPut, Error, OwnReply, OwnRequest, Result, Want};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -206,10 +206,9 @@ impl Owner {
         }
     }
 
-    /// Somebody let go of a partition, or this node is to drain or to work again.
+    /// A partition was let go of, a session was fenced, or this node is to drain or to work again.
     pub(super) fn on_notice(&mut self) {
-        let drain = self.shared.notices.drain();
-        if self.stopping.is_none() && (self.token.is_none() || drain) {
+        if self.stopping.is_none() {
             self.renew();
         }
     }
@@ -262,6 +261,22 @@ impl Owner {
             };
             Done::Recovered(session, all)
         }));
+    }
+
+    /// A node that died is shown until its attempts are settled; whoever looks after the first partition clears it away.
+    pub(super) fn forget_node(&self, session: SessionId) {
+        if self.partition != Partition(0) {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let (kind, name) = (DocKind::Node, session.0.to_string());
+            // One that stays is cleared away when the next node starts.
+            if let Ok(Some(_)) = shared.store.doc(kind, Ns::DEFAULT, &name).await {
+                let gone = DocPut { kind, ns: Ns::DEFAULT, name, guard: DocGuard::Any, bytes: None };
+                let _ = shared.store.put_docs(vec![gone]).await;
+            }
+        });
     }
 
     /// The session is not needed here any more.

@@ -3,6 +3,7 @@
 mod attempts;
 mod dead_letters;
 mod leases;
+mod nodes;
 mod ops;
 mod queues;
 mod reference;
@@ -32,6 +33,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
         .merge(queues::router())
         .merge(task_types::router())
         .merge(signing_keys::router())
+        .merge(nodes::router())
         .merge(ops::router())
         .split_for_parts();
     (router, document::finish(api))
