@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod dispatch;
 mod logging;
+mod node;
 mod recorder;
 mod role;
 mod run;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => cli::run(args.client.clone(), async |client| cli::replay(client, &args).await),
         Command::Explain(args) => cli::run(args.client.clone(), async |client| cli::explain(client, &args).await),
         Command::Tree(args) => cli::run(args.client.clone(), async |client| cli::tree(client, &args).await),
+        Command::Nodes(args) => cli::run(args.client().clone(), async |client| cli::nodes(client, &args).await),
         Command::Dead(command) => cli::run(command.client().clone(), async |client| cli::dead(client, &command).await),
     }
 }

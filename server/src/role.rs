@@ -54,6 +54,15 @@ impl Role {
         self != Self::Gateway
     }
 
+    /// What others see of it.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev | Self::Serve => &["gateway", "dispatcher"],
+            Self::Gateway => &["gateway"],
+            Self::Dispatcher => &["dispatcher"],
+        }
+    }
+
     /// Refuses settings with which this role cannot do its work.
     pub fn check(self, config: &Config) -> Result<(), Misuse> {
         let stored = config.data_dir.is_some() || config.redis_url.is_some();

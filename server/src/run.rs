@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lovage_core::AttemptUrls;
-use lovage_gateway::{Auth, Gateway, GatewayOptions};
+use lovage_gateway::{Auth, Cluster, Gateway, GatewayOptions};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Loaded};
 use crate::demo::Demo;
 use crate::dispatch::{Dispatch, runtime};
+use crate::node::Node;
 use crate::role::Role;
 use crate::storage::Storage;
 use crate::{admin_key, banner, logging, recorder, signals, storage};
@@ -72,6 +73,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     } else {
         (None, None)
     };
+    let node = Node::start(&storage, &config, role, &url, &stop).await?;
     let options = GatewayOptions {
         auth,
         destinations: Arc::new(policy),
@@ -82,6 +84,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
         attempt_urls,
         standings,
         metrics: Some(Arc::new(move || metrics.render())),
+        cluster: Cluster { drain: node.drain(), lease: config.dispatcher.lease.get() },
     };
     let start = if role.takes_requests() { Gateway::start } else { Gateway::start_operation };
     let gateway = start(Arc::clone(&storage.store), options);
@@ -106,6 +109,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     if let Some(demo) = demo {
         demo.stop().await;
     }
+    node.stop().await;
     storage.close().await;
     delivered?;
     anyhow::ensure!(asked, "the server ended without being asked to");
