@@ -4,12 +4,14 @@
 //! what comes due; `registry` and `gate` know the workers; `push` builds the request; `egress` is the only code that
 //! opens outgoing connections.
 
+mod balance;
 mod batch;
 mod breaker;
 mod control;
 pub mod egress;
 mod gate;
 mod lanes;
+mod notice;
 mod options;
 mod owner;
 mod push;

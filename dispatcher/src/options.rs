@@ -25,6 +25,8 @@ pub struct Options {
     pub lease: Duration,
     /// Without a renewal for this long, own pushes are closed: before anybody else may start them again.
     pub close_after: Duration,
+    /// How long a partition stays where it is although another dispatcher should have it.
+    pub rebalance_after: Duration,
     /// Bytes of an answer that are read.
     pub max_answer: usize,
     /// Bytes of a request that delivers several tasks, and of its answer.
@@ -51,6 +53,7 @@ impl Default for Options {
             renew_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
             close_after: Duration::from_secs(12),
+            rebalance_after: Duration::from_secs(10),
             max_answer: 1024 * 1024,
             max_batch: 8 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),

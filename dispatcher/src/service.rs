@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::registry::Registry;
@@ -49,6 +50,10 @@ impl Dispatcher {
                 session,
                 room,
                 turns: Arc::new(Semaphore::new(TURNS)),
+                handing: Arc::new(Semaphore::new(1)),
+                shares: Mutex::default(),
+                notices: Notices::default(),
+                fenced: CancellationToken::new(),
                 uptime,
                 given_up: Mutex::default(),
             }),
@@ -67,14 +72,21 @@ impl Dispatcher {
     }
 
     /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given
-    /// back without a charge. Returns when the store knows.
+    /// back without a charge. Returns when the store knows. Returns early if the session was fenced.
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
+        let shared = self.shared;
         let watching = CancellationToken::new();
-        let watch = tokio::spawn(Arc::clone(&self.shared.registry).watch(Arc::clone(&self.shared.store), watching.clone()));
+        let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
+        let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
+        let notices = tokio::spawn(async move {
+            tokio::join!(
+                of_all.notices.listen(&*of_all.store, of_all.session, listening.clone()),
+                of_all.notices.ring_for_all(&*of_all.store, listening)
+            )
+        });
         let mut owners = JoinSet::new();
-        for p in 0..self.shared.store.caps().partitions {
-            let owner = Owner::new(Arc::clone(&self.shared), Partition(p));
-            owners.spawn(owner.run(stop.clone(), grace, self.shared.registry.changed()));
+        for p in 0..shared.store.caps().partitions {
+            owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
         }
         while let Some(ended) = owners.join_next().await {
             if let Err(error) = ended {
@@ -82,6 +94,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = watch.await;
+        let _ = tokio::join!(watch, notices);
     }
 }

@@ -186,6 +186,11 @@ pub(crate) async fn no_route(request: Request) -> Refusal {
     Refusal::new(Code::RouteUnknown, format!("there is no route `{shown}`"))
 }
 
+/// Any path but those of health and metrics, in a process that serves no API.
+pub(crate) async fn no_route_here() -> Refusal {
+    Refusal::new(Code::RouteUnknown, "this process delivers tasks and takes no requests: ask a gateway")
+}
+
 /// A route that has no such method.
 pub(crate) async fn no_method(request: Request) -> Refusal {
     let shown: String = request.method().as_str().chars().take(32).collect();

@@ -56,7 +56,7 @@ use tokio_util::sync::CancellationToken;
 pub use attempt_key::ensure_attempt_key;
 pub use auth::{AdminKeys, Auth, Caller, KeyCheck};
 pub use ids::Random;
-pub use options::{GatewayOptions, Limits, RenderMetrics, Times};
+pub use options::{Cluster, GatewayOptions, Limits, RenderMetrics, Times};
 pub use routes::{EnsureError, ensure_signing_key};
 pub use serve::ServeError;
 
@@ -64,6 +64,7 @@ pub use serve::ServeError;
 pub struct Gateway {
     app: app::Shared,
     readers: CancellationToken,
+    router: Router,
 }
 
 impl Gateway {
@@ -82,12 +83,20 @@ impl Gateway {
             watcher.directory.watch(&*watcher.store, &watcher.types, rerouted).await;
         };
         tokio::spawn(readers.clone().run_until_cancelled_owned(watch));
-        Self { app, readers }
+        let router = routes::router(app.clone());
+        Self { app, readers, router }
+    }
+
+    /// A gateway that takes no tasks: it tells how its process is doing (`/healthz`, `/readyz`, `/metrics`) and nothing else.
+    pub fn start_operation(store: Arc<dyn Store>, options: GatewayOptions) -> Self {
+        let app = Arc::new(app::App::new(store, options, CancellationToken::new()));
+        let router = routes::operation_router(app.clone());
+        Self { app, readers: CancellationToken::new(), router }
     }
 
     /// The service without a listener.
     pub fn router(&self) -> Router {
-        routes::router(self.app.clone())
+        self.router.clone()
     }
 
     /// The document of the API as JSON, as `openapi/lovage.json` has it.

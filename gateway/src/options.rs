@@ -1,6 +1,7 @@
 //! What a gateway can be told: sizes, times and who may call. Every limit has a name, a default and a metric.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use metrics::gauge;
@@ -205,4 +206,15 @@ pub struct GatewayOptions {
     pub standings: Option<Arc<dyn Standings>>,
     /// The text of `/metrics`; `None`: the route is 404.
     pub metrics: Option<RenderMetrics>,
+    /// What it knows of the nodes.
+    pub cluster: Cluster,
+}
+
+/// What a gateway knows of itself and other nodes beside what is stored.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// This node is to take nothing new: `/readyz` says so.
+    pub drain: Arc<AtomicBool>,
+    /// How long leases of nodes are good for.
+    pub lease: Duration,
 }

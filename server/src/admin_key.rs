@@ -54,9 +54,13 @@ pub(crate) fn from_file(path: &Path) -> anyhow::Result<AdminKey> {
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let key = make()?;
-            write_new(path, &key).with_context(|| format!("cannot write the admin key to {shown}"))?;
-            tracing::info!(file = %shown, "made an admin key");
-            key
+            if write_new(path, &key).with_context(|| format!("cannot write the admin key to {shown}"))? {
+                tracing::info!(file = %shown, "made an admin key");
+                key
+            } else {
+                // Another process was faster; its file is whole.
+                return from_file(path);
+            }
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read the admin key file {shown}")),
     };
@@ -67,16 +71,22 @@ pub(crate) fn from_file(path: &Path) -> anyhow::Result<AdminKey> {
     Ok(AdminKey(hash(&key)))
 }
 
-/// Written beside and renamed, so that whoever sees the file sees the whole key.
-fn write_new(path: &Path, key: &str) -> std::io::Result<()> {
+/// Written beside and then given its name, so that whoever sees the file sees the whole key, and all who start at the same
+/// moment see the same one. False: there is one by now.
+fn write_new(path: &Path, key: &str) -> std::io::Result<bool> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".new-{}", std::process::id()));
     // Left over from a start that was cut short.
     let _ = fs::remove_file(&beside);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     writeln!(file, "{key}")?;
     file.sync_all()?;
-    fs::rename(&beside, path)
+    let named = fs::hard_link(&beside, path);
+    fs::remove_file(&beside)?;
+    match named {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        named => named.map(|()| true),
+    }
 }
 
 /// The key whose hash is stored; the first start makes it and returns its text too.

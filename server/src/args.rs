@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
-    CancelArgs, DeadCommand, ExplainArgs, GetArgs, ReplayArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
+    CancelArgs, DeadCommand, ExplainArgs, GetArgs, NodesArgs, ReplayArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
 };
 use crate::config::Flags;
 
@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Dev(ServerArgs),
     /// Everything in one process, with credentials.
     Serve(ServerArgs),
+    /// Only take requests, beside other processes on the same Redis.
+    Gateway(ServerArgs),
+    /// Only deliver tasks, beside other processes on the same Redis.
+    Dispatcher(ServerArgs),
     /// Submit a task.
     Submit(SubmitArgs),
     /// Show a task.
@@ -49,6 +53,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show a task with all that came of it: spawned tasks, links and callbacks.
     Tree(TreeArgs),
+    /// Show the processes of the cluster; drain or fence one.
+    Nodes(NodesArgs),
     /// Look after tasks that failed.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -67,7 +73,7 @@ pub(crate) struct ServerArgs {
     /// Take requests here [default: 127.0.0.1:8275].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Where others reach this server.
+    /// Where others reach this server; of a dispatcher: where they reach the gateways.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Keep the data in this folder [dev: .lovage].
@@ -91,6 +97,9 @@ pub(crate) struct ServerArgs {
     /// Deliver tasks to this private network too; may be repeated.
     #[arg(long, value_name = "CIDR")]
     pub allow_network: Vec<String>,
+    /// What `lovage nodes` calls this process [default: the name of the machine].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
     /// The administrator's key: read if the file exists, else made and written there.
     #[arg(long, value_name = "FILE")]
     pub admin_key_file: Option<PathBuf>,
@@ -126,6 +135,7 @@ impl ServerArgs {
         flags.set("durability", self.durability.as_ref());
         flags.set("min_free", self.min_free.as_ref());
         flags.set("allow_network", (!self.allow_network.is_empty()).then(|| self.allow_network.join(",")));
+        flags.set("node_name", self.node_name.as_ref());
         flags.set("admin_key_file", path(&self.admin_key_file));
         flags.set("grace", self.grace.as_ref());
         flags.set("log", self.log.as_ref());

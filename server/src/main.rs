@@ -8,7 +8,9 @@ mod config;
 mod demo;
 mod dispatch;
 mod logging;
+mod node;
 mod recorder;
+mod role;
 mod run;
 mod signals;
 mod storage;
@@ -21,7 +23,7 @@ use clap::Parser;
 
 use args::{Cli, Command};
 use config::{Config, Loaded};
-use run::Mode;
+use role::{Misuse, Role};
 
 /// The store and the gateway make and drop many small buffers on several threads; the system's allocator keeps more memory
 /// for that.
@@ -37,8 +39,10 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     match cli.command {
-        Command::Dev(args) => serve(Mode::Dev, &args),
-        Command::Serve(args) => serve(Mode::Serve, &args),
+        Command::Dev(args) => serve(Role::Dev, &args),
+        Command::Serve(args) => serve(Role::Serve, &args),
+        Command::Gateway(args) => serve(Role::Gateway, &args),
+        Command::Dispatcher(args) => serve(Role::Dispatcher, &args),
         Command::Config(args) => configured(&args, |loaded| Ok(print(&loaded.to_toml()?)?)),
         Command::Openapi => match print(&lovage_gateway::Gateway::openapi()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => cli::run(args.client.clone(), async |client| cli::replay(client, &args).await),
         Command::Explain(args) => cli::run(args.client.clone(), async |client| cli::explain(client, &args).await),
         Command::Tree(args) => cli::run(args.client.clone(), async |client| cli::tree(client, &args).await),
+        Command::Nodes(args) => cli::run(args.client().clone(), async |client| cli::nodes(client, &args).await),
         Command::Dead(command) => cli::run(command.client().clone(), async |client| cli::dead(client, &command).await),
     }
 }
@@ -76,8 +81,8 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-fn serve(mode: Mode, args: &args::ServerArgs) -> ExitCode {
-    configured(args, |loaded| run::run(mode, loaded))
+fn serve(role: Role, args: &args::ServerArgs) -> ExitCode {
+    configured(args, |loaded| run::run(role, loaded))
 }
 
 fn configured(args: &args::ServerArgs, then: impl FnOnce(Loaded) -> anyhow::Result<()>) -> ExitCode {
@@ -95,6 +100,6 @@ fn configured(args: &args::ServerArgs, then: impl FnOnce(Loaded) -> anyhow::Resu
 }
 
 fn failure(error: anyhow::Error) -> (anyhow::Error, u8) {
-    let code = if error.is::<run::Misuse>() { USAGE } else { 1 };
+    let code = if error.is::<Misuse>() { USAGE } else { 1 };
     (error, code)
 }

@@ -1,12 +1,13 @@
-//! Starts the parts of a server in order, waits for the signal to stop, and stops them in order.
+//! Starts the parts of a role in order, waits for the signal to stop, and stops them in order.
 //!
 //! ```text
-//! start   log → metrics → lock and store → key → listener → demo worker → dispatcher → gateway → ready
+//! start   log → metrics → lock and store → keys → listener → demo worker → dispatcher → gateway → ready
 //! stop    gateway refuses what is new, open requests end │ dispatcher lets attempts end, gives the rest back
 //!         → listener closes → store closes
 //! ```
 //!
-//! The store is closed last, because both sides write to it until they are done.
+//! The store is closed last, because both sides write to it until they are done. A gateway process has no dispatcher; in a
+//! dispatcher process the gateway tells only how the process is doing.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lovage_core::AttemptUrls;
-use lovage_gateway::{Auth, Gateway, GatewayOptions};
+use lovage_gateway::{Auth, Cluster, Gateway, GatewayOptions};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,101 +23,85 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Loaded};
 use crate::demo::Demo;
 use crate::dispatch::{Dispatch, runtime};
+use crate::node::Node;
+use crate::role::Role;
 use crate::storage::Storage;
 use crate::{admin_key, banner, logging, recorder, signals, storage};
 
 /// The folder of `lovage dev`, in the folder where it is started: data of a project stays with the project.
 const DEV_FOLDER: &str = ".lovage";
 
-/// For whom the server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// One developer on this machine.
-    Dev,
-    /// Others.
-    Serve,
-}
-
-/// Settings that do not fit the command.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Misuse {
-    /// `dev` on an address that others reach.
-    #[error(
-        "`lovage dev` asks for no credentials, so it listens on loopback addresses only, not on {0}; \
-         use `lovage serve` for others to reach it"
-    )]
-    NotLoopback(std::net::SocketAddr),
-    /// `serve` without a store.
-    #[error("say where the data is to be kept: --data-dir DIR on this machine, or --redis-url URL")]
-    NoStore,
-}
-
 /// Runs a server until it is told to stop.
-pub(crate) fn run(mode: Mode, loaded: Loaded) -> anyhow::Result<()> {
+pub(crate) fn run(role: Role, loaded: Loaded) -> anyhow::Result<()> {
     let config = loaded.config;
-    if mode == Mode::Dev && !config.listen.ip().is_loopback() {
-        return Err(Misuse::NotLoopback(config.listen).into());
-    }
-    if mode == Mode::Serve && config.data_dir.is_none() && config.redis_url.is_none() {
-        return Err(Misuse::NoStore.into());
-    }
+    role.check(&config)?;
     logging::start(&config)?;
     raise_file_limit();
-    runtime("gateway", config.runtime.gateway_threads)?.block_on(serve(mode, config))
+    runtime("gateway", config.runtime.gateway_threads)?.block_on(serve(role, config))
 }
 
-async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
+async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     let stop = signals::listen(config.grace.get()).context("cannot listen for signals")?;
     let metrics = recorder::install()?;
     tokio::spawn(recorder::upkeep(metrics.clone()));
 
-    let data_dir = storage::data_dir(&config, (mode == Mode::Dev).then_some(DEV_FOLDER));
+    let data_dir = storage::data_dir(&config, (role == Role::Dev).then_some(DEV_FOLDER));
     let storage = Storage::open(&config, data_dir.as_deref()).await?;
-    let policy = config.policy(mode == Mode::Dev)?;
+    let policy = config.policy(role == Role::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
     let attempt_key = lovage_gateway::ensure_attempt_key(&*storage.store).await.context("cannot make the key of attempt URLs")?;
     // Before a key is made that is shown only once: a start that fails here would swallow it.
     let listener = listen(&config).await?;
-    let (auth, new_key) = auth(mode, &config, &storage).await?;
+    let (auth, new_key) = auth(role, &config, &storage).await?;
     let url = format!("http://{}", listener.local_addr().context("the listener has no address")?);
     storage.sign(data_dir.as_deref(), &url);
     if config.public_url.is_none() && config.listen.ip().is_unspecified() {
         tracing::warn!("workers are told to report to {url}; if they run elsewhere, set --public-url");
     }
     let attempt_urls = AttemptUrls::new(config.public_url.as_deref().unwrap_or(&url), attempt_key);
-    let demo = match mode {
-        Mode::Dev => Some(demo(&storage, &listener).await?),
-        Mode::Serve => None,
+    let demo = match role {
+        Role::Dev => Some(demo(&storage, &listener).await?),
+        Role::Serve | Role::Gateway | Role::Dispatcher => None,
     };
 
     let random = lovage_gateway::Random::from_os().context("no random numbers")?;
-    let draw = random.clone();
-    let dispatch = Dispatch::new(&config, policy.clone(), &storage, attempt_urls.clone(), Arc::new(move || draw.next()))?;
-    let standings = dispatch.standings();
-    let dispatcher = dispatch.start(stop.clone())?;
-    let gateway = Gateway::start(
-        Arc::clone(&storage.store),
-        GatewayOptions {
-            auth,
-            destinations: Arc::new(policy),
-            limits: config.limits.options(),
-            times: config.times.options(config.grace),
-            random,
-            public_url: config.public_url.clone(),
-            attempt_urls,
-            standings: Some(standings),
-            metrics: Some(Arc::new(move || metrics.render())),
-        },
-    );
-    announce(&banner::Facts { mode, url: &url, config: &config, storage: &storage, new_key: new_key.as_deref() })?;
+    let (dispatcher, standings) = if role.delivers() {
+        let draw = random.clone();
+        let dispatch = Dispatch::new(&config, policy.clone(), &storage, attempt_urls.clone(), Arc::new(move || draw.next()))?;
+        let standings = dispatch.standings();
+        (Some(dispatch.start(stop.clone())?), Some(standings))
+    } else {
+        (None, None)
+    };
+    let node = Node::start(&storage, &config, role, &url, &stop).await?;
+    let options = GatewayOptions {
+        auth,
+        destinations: Arc::new(policy),
+        limits: config.limits.options(),
+        times: config.times.options(config.grace),
+        random,
+        public_url: config.public_url.clone(),
+        attempt_urls,
+        standings,
+        metrics: Some(Arc::new(move || metrics.render())),
+        cluster: Cluster { drain: node.drain(), lease: config.dispatcher.lease.get() },
+    };
+    let start = if role.takes_requests() { Gateway::start } else { Gateway::start_operation };
+    let gateway = start(Arc::clone(&storage.store), options);
+    announce(&banner::Facts { role, url: &url, config: &config, storage: &storage, new_key: new_key.as_deref() })?;
 
     let given_back = CancellationToken::new();
     let serving = gateway.serve(listener, stop.clone(), given_back.clone());
     let delivering = async {
         let _told = given_back.drop_guard();
-        dispatcher.await
+        let Some(dispatcher) = dispatcher else {
+            // Nothing is to be given back.
+            stop.cancelled().await;
+            return Ok(());
+        };
+        dispatcher.await.context("the dispatcher ended unexpectedly; the log has the cause")?
     };
-    let (served, ended, asked) = both(serving, delivering, &stop).await;
+    let (served, delivered, asked) = both(serving, delivering, &stop).await;
     if let Err(error) = served {
         tracing::warn!(%error, "requests were cut short");
     }
@@ -124,8 +109,9 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
     if let Some(demo) = demo {
         demo.stop().await;
     }
+    node.stop().await;
     storage.close().await;
-    ended.context("the dispatcher ended unexpectedly; the log has the cause")??;
+    delivered?;
     anyhow::ensure!(asked, "the server ended without being asked to");
     tracing::info!("stopped");
     Ok(())
@@ -147,8 +133,8 @@ async fn both<A, B>(
     (served, ended, asked.get() == Some(true))
 }
 
-async fn auth(mode: Mode, config: &Config, storage: &Storage) -> anyhow::Result<(Auth, Option<String>)> {
-    if mode == Mode::Dev {
+async fn auth(role: Role, config: &Config, storage: &Storage) -> anyhow::Result<(Auth, Option<String>)> {
+    if role == Role::Dev {
         // A tunnel or proxy that the developer has named is as good as loopback.
         let url = config.public_url.as_deref().and_then(|url| url::Url::parse(url).ok());
         let hosts = url.and_then(|url| url.host_str().map(str::to_owned)).into_iter().collect();

@@ -19,14 +19,16 @@ pub enum DocKind {
     TaskType = b't',
     /// The key that the tokens of attempts are made with; one for the whole store.
     AttemptKey = b'a',
+    /// A process of the cluster; its name is the number of its session.
+    Node = b'p',
     /// Facts about the store itself.
     Meta = b'm',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Meta];
+    pub const ALL: [Self; 8] =
+        [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Node, Self::Meta];
 }
 
 /// A document as stored.

@@ -3,6 +3,7 @@
 //! Rules live in `lovage-core`; a store only guards versions, keeps placements and orders changes. Every verb takes a
 //! batch of one partition. The memory store is the reference that the others are compared with.
 
+pub mod bell;
 mod check;
 mod children;
 #[cfg(any(test, feature = "conformance"))]
@@ -20,6 +21,7 @@ pub mod memory;
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
 mod own;
+mod ownership;
 pub mod redis;
 mod store;
 pub mod wrap;
@@ -34,7 +36,7 @@ pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
-pub use own::{OwnReply, OwnRequest, OwnToken, Want};
+pub use own::{Lease, OwnReply, OwnRequest, OwnToken, Ownership, Stake, Want};
 pub use redis::{RedisOptions, RedisStore, RedisTls, RedisWait};
 pub use store::{Caps, Store, StoreClock};
 pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, MAX_MEMBERS, Mode, OnExists, Sync};

@@ -7,8 +7,8 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, SessionId, TaskK
 
 use crate::{
     Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index, Insert,
-    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts, Result,
-    Stored, Sync,
+    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts,
+    Result, Stored, Sync,
 };
 
 /// What a store is and can do.
@@ -58,7 +58,11 @@ pub trait Store: Send + std::marker::Sync + 'static {
 
     /// Takes, keeps or gives up a partition, renews the session in it, and tells whose sessions have lapsed. The store
     /// also uses the moment for its own bounded housekeeping: keys past their end, the tail of the feed, emptied lanes.
+    /// One that was fenced is answered [`Fenced`](crate::Error::Fenced).
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply>;
+
+    /// Who owns a partition and which sessions live in it.
+    async fn ownership(&self, p: Partition) -> Result<Ownership>;
 
     /// The end of the feed: what is written from now on comes after it.
     async fn tail(&self, p: Partition) -> Result<FeedPos>;

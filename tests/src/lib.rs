@@ -2,6 +2,7 @@
 //!
 //! - [`Worker`]: an HTTP worker that answers by script and remembers every call.
 //! - [`Lovage`]: the real binary as a process that can be killed and comes back on the same data and port.
+//! - [`Fleet`]: several of them on one Redis, gateways and dispatchers.
 //! - [`Client`]: the public API as a test speaks it.
 //! - [`power`]: a disk that can lose its power at any instant of a recorded run.
 //! - [`Redis`] and waiting come from the test kit that the store's tests use too.
@@ -13,6 +14,7 @@
 mod binary;
 mod client;
 pub mod clock;
+mod fleet;
 pub mod power;
 mod process;
 mod server;
@@ -20,6 +22,7 @@ pub mod worker;
 
 pub use binary::lovage_binary;
 pub use client::{Answer, Client};
+pub use fleet::{Fleet, FleetSetup};
 pub use lovage_testkit::{Fsync, Port, Redis, RedisOptions, eventually, signal, wait_until};
 pub use server::{Lovage, Setup};
 pub use worker::{Answered, Call, Flaky, Gate, Reply, Script, Worker};

@@ -43,6 +43,8 @@ const ANNOUNCEMENT: &str = "listening on ";
 pub struct Setup {
     mode: &'static str,
     data: Data,
+    /// Where the administrator's key is, if not in a file of the server's own.
+    key_file: Option<PathBuf>,
     options: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
 }
@@ -75,6 +77,12 @@ impl Setup {
     /// Keeps the data in the Redis at this URL.
     pub fn redis_url(mut self, url: &str) -> Self {
         self.data = Data::Redis(url.to_owned());
+        self
+    }
+
+    /// Shares the file of the administrator's key with others.
+    pub fn key_file(mut self, file: &Path) -> Self {
+        self.key_file = Some(file.to_owned());
         self
     }
 
@@ -115,7 +123,8 @@ impl Setup {
         Output { status, stdout: server.stdout().into_bytes(), stderr: server.stderr().into_bytes() }
     }
 
-    fn prepare(self) -> Lovage {
+    /// The server that is not started yet; its address is known.
+    pub(crate) fn prepare(self) -> Lovage {
         let home = tempfile::Builder::new().prefix("lovage-test-").tempdir().expect("a folder for the server can be made");
         let port = Port::reserve();
         let client = Client::new(&format!("http://127.0.0.1:{}", port.number()), None);
@@ -139,7 +148,7 @@ pub struct Lovage {
 impl Lovage {
     /// `lovage dev`: no credentials, private destinations allowed.
     pub fn dev() -> Setup {
-        Setup { mode: "dev", data: Data::Own, options: Vec::new(), env: Vec::new() }
+        Setup { mode: "dev", data: Data::Own, key_file: None, options: Vec::new(), env: Vec::new() }
     }
 
     /// `lovage serve`: the client uses the key that the server makes at its first start. Private destinations, and with them
@@ -148,7 +157,17 @@ impl Lovage {
         Setup { mode: "serve", ..Self::dev() }
     }
 
-    /// A client of this server; in serve mode with the admin key. It stays valid over restarts.
+    /// `lovage gateway`: takes requests and delivers nothing.
+    pub fn gateway() -> Setup {
+        Setup { mode: "gateway", ..Self::dev() }
+    }
+
+    /// `lovage dispatcher`: delivers and takes no requests but those for its health and its metrics.
+    pub fn dispatcher() -> Setup {
+        Setup { mode: "dispatcher", ..Self::dev() }
+    }
+
+    /// A client of this server; unless it is in dev mode, with the admin key. It stays valid over restarts.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -272,7 +291,7 @@ impl Lovage {
     }
 
     fn admin_key_file(&self) -> PathBuf {
-        self.home.path().join("admin.key")
+        self.setup.key_file.clone().unwrap_or_else(|| self.home.path().join("admin.key"))
     }
 
     fn admin_key(&self) -> Option<String> {
@@ -290,7 +309,7 @@ impl Lovage {
             Data::Own | Data::Folder(_) => command.arg("--data-dir").arg(self.data_dir()),
             Data::Redis(url) => command.args(["--redis-url", url]),
         };
-        if self.setup.mode == "serve" {
+        if self.setup.mode != "dev" {
             command.arg("--admin-key-file").arg(self.admin_key_file());
         }
         command.args(&self.setup.options);
@@ -308,7 +327,8 @@ impl Lovage {
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", lovage_binary().display())));
     }
 
-    async fn launch(&mut self) {
+    /// Starts the process and waits until it is ready.
+    pub(crate) async fn launch(&mut self) {
         self.spawn();
         let url = self.await_announcement().await;
         assert_eq!(url, self.client.url(), "the server announces another address than it was given");
@@ -318,7 +338,7 @@ impl Lovage {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         self.ready_after = self.start.elapsed();
-        if self.setup.mode == "serve" {
+        if self.setup.mode != "dev" {
             let key = self.admin_key().unwrap_or_else(|| panic!("the server wrote no admin key\n{}", self.output()));
             self.client = self.client.with_key(Some(&key));
         }

@@ -61,6 +61,7 @@ catalogue! {
     WorkflowUnknown "workflow_unknown" 404 "No such workflow",
     TokenUnknown "token_unknown" 404 "No such token",
     HookUnknown "hook_unknown" 404 "No such hook",
+    NodeUnknown "node_unknown" 404 "No such node",
     KeyUnknown "key_unknown" 404 "No such key",
     RouteUnknown "route_unknown" 404 "No such route",
     MethodNotAllowed "method_not_allowed" 405 "Method is not allowed here",

@@ -99,7 +99,7 @@ fn the_catalogue_is_the_documented_one() {
             (
                 404,
                 "task_unknown queue_unknown worker_unknown task_type_unknown limit_unknown schedule_unknown workflow_unknown \
-                 token_unknown hook_unknown key_unknown route_unknown"
+                 token_unknown hook_unknown node_unknown key_unknown route_unknown"
             ),
             (405, "method_not_allowed"),
             (409, "id_exists unique_conflict wrong_state request_in_flight"),

@@ -83,7 +83,7 @@ impl Owner {
             return;
         }
         self.open_gates();
-        let nothing = self.stopping.is_some() || self.lanes.next().is_none();
+        let nothing = self.lanes.next().is_none() || !self.may_claim();
         let Some(token) = self.token.as_ref().filter(|_| !nothing).cloned() else {
             // Others may have the room that was waited for.
             self.room = None;
@@ -287,10 +287,8 @@ impl Owner {
     fn claim_failed(&mut self, plans: Vec<Box<Plan>>, error: &Error) {
         if matches!(error, Error::Fenced) {
             // Another owner: the view is worthless.
-            tracing::warn!(partition = self.partition.0, "lost the partition");
-            self.token = None;
-            self.lanes.clear();
-            self.timers.clear();
+            self.lose_token("lost the partition");
+            self.renew();
         } else {
             self.store_failed("claim tasks", error);
             if matches!(error, Error::Unknown(_)) {

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
-use lovage_store::{
-    Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, OwnRequest, OwnToken, Result, Stored, Want,
-};
+use lovage_store::{Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, Result, Stored, Want};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -15,14 +13,15 @@ use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlem
 use crate::lanes::Waiting;
 use crate::timers;
 
-/// The longest that one of the last calls of a session may take.
-const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// Lanes whose windows are read at the same time.
 const LOADS: usize = 8;
 
 /// What a call of the store came back with.
 pub(super) enum Done {
-    Owned(Duration, Result<OwnReply>),
+    /// A renewal: when it began, what was asked, and the answer.
+    Owned(Duration, Want, Result<OwnReply>),
+    /// It is this partition's turn to be let go of.
+    Handing(Option<OwnedSemaphorePermit>),
     Loaded(Result<(FeedPos, Vec<LaneDef>)>),
     Lanes(Result<Vec<LaneDef>>),
     Feed(FeedPos, Result<FeedBatch>),
@@ -52,12 +51,13 @@ pub(super) enum Done {
 impl Owner {
     pub(super) fn on_done(&mut self, done: Done) {
         match done {
-            Done::Owned(started, reply) => self.on_owned(started, reply),
+            Done::Owned(started, asked, reply) => self.on_owned(started, asked, reply),
+            Done::Handing(turn) => self.on_turn_to_let_go(turn),
             Done::Loaded(Ok((tail, defs))) => {
                 for def in defs {
                     self.lanes.add(Arc::new(def), true);
                 }
-                if !self.feeding {
+                if !self.feeding && !self.is_done_here() {
                     self.read_feed(tail);
                 }
             }
@@ -119,6 +119,7 @@ impl Owner {
                 self.recovering.remove(&session);
                 if all {
                     self.recovered.push(session);
+                    self.forget_node(session);
                 }
             }
         }
@@ -132,58 +133,6 @@ impl Owner {
             metrics::counter!("lovage_store_faults_total").increment(1);
         }
         self.pause_until = now + STORE_PAUSE;
-    }
-
-    /// Renews the partition and the session, or lets go of them.
-    pub(super) fn renew(&mut self) {
-        if self.renewing {
-            return;
-        }
-        self.renewing = true;
-        let (shared, p) = (Arc::clone(&self.shared), self.partition);
-        let want = if self.stopping.is_some() { Want::Release } else { Want::Own };
-        let drop = std::mem::take(&mut self.recovered);
-        let started = (shared.uptime)();
-        self.calls.push(Box::pin(async move {
-            let request = OwnRequest { session: shared.session, want, lease: shared.options.lease, drop };
-            Done::Owned(started, shared.store.own(p, request).await)
-        }));
-    }
-
-    fn on_owned(&mut self, started: Duration, reply: Result<OwnReply>) {
-        self.renewing = false;
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return self.store_failed("renew the partition", &error),
-        };
-        let until = started + self.shared.options.close_after;
-        if (self.shared.uptime)() >= until {
-            // It says nothing about now; the next one does.
-            return;
-        }
-        // It may have run out before this answer came, without a turn of the loop in between.
-        self.check_lease();
-        (self.renewed, self.lapsed) = (started, false);
-        if self.stopping.is_some() {
-            // The first answer may be that of a renewal from before the stop.
-            if self.token.take().is_some() {
-                self.renew();
-            }
-            return;
-        }
-        let before: Option<OwnToken> = self.token.take();
-        self.token.clone_from(&reply.token);
-        if before != self.token && self.token.is_some() {
-            tracing::debug!(partition = self.partition.0, "owns the partition");
-            // Whatever was seen before belongs to another ownership.
-            self.reload(None);
-        }
-        if self.token.is_some() {
-            // As long as nobody else can own the partition, a session that comes back starts nothing here.
-            for session in reply.lapsed {
-                self.recover(session, until);
-            }
-        }
     }
 
     /// Reads which lanes there are, then follows the feed from a place taken before.
@@ -301,17 +250,6 @@ impl Owner {
         }
     }
 
-    fn recover(&mut self, session: SessionId, until: Duration) {
-        if session == self.shared.session || self.recovered.contains(&session) || !self.recovering.insert(session) {
-            return;
-        }
-        let (shared, p) = (Arc::clone(&self.shared), self.partition);
-        self.calls.push(Box::pin(async move {
-            let all = background::recover(&shared, p, session, until).await;
-            Done::Recovered(session, all)
-        }));
-    }
-
     pub(super) fn sweep(&mut self) {
         if std::mem::replace(&mut self.sweeping, true) {
             return;
@@ -356,25 +294,5 @@ impl Owner {
         }
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         self.calls.push(Box::pin(async move { Done::GivenBack(background::give_back(&shared, p, found).await) }));
-    }
-
-    /// The session is not needed here any more.
-    pub(super) async fn leave(&mut self) {
-        // A session with attempts left must lapse, so that they are found: also those that only the store knows.
-        let looked = tokio::time::timeout(LEAVE_LIMIT, background::nothing_left(&self.shared, self.partition));
-        let want = if self.is_idle() && looked.await == Ok(true) { Want::Leave } else { Want::Release };
-        let request = OwnRequest {
-            session: self.shared.session,
-            want,
-            lease: self.shared.options.lease,
-            drop: std::mem::take(&mut self.recovered),
-        };
-        let left = tokio::time::timeout(LEAVE_LIMIT, self.shared.store.own(self.partition, request)).await;
-        if !matches!(left, Ok(Ok(_))) {
-            tracing::warn!(
-                partition = self.partition.0,
-                "could not tell the store that this session ends; its lease will run out"
-            );
-        }
     }
 }

@@ -6,6 +6,10 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 pub(super) struct Meters {
     pub lanes: Gauge,
     pub open: Gauge,
+    pub owned: Gauge,
+    pub lease_age: Gauge,
+    pub taken: Counter,
+    pub let_go: Counter,
     pub claim_batch: Histogram,
     pub settle_batch: Histogram,
     pub batch_items: Histogram,
@@ -24,7 +28,11 @@ impl Meters {
         let p = partition.0.to_string();
         Self {
             lanes: gauge!("lovage_lanes", "partition" => p.clone()),
-            open: gauge!("lovage_attempts_open", "partition" => p),
+            open: gauge!("lovage_attempts_open", "partition" => p.clone()),
+            owned: gauge!("lovage_partition_owned", "partition" => p.clone()),
+            lease_age: gauge!("lovage_lease_age_seconds", "partition" => p),
+            taken: counter!("lovage_partitions_taken_total"),
+            let_go: counter!("lovage_partitions_let_go_total"),
             claim_batch: histogram!("lovage_claim_batch"),
             settle_batch: histogram!("lovage_settle_batch"),
             batch_items: histogram!("lovage_batch_items"),

@@ -11,6 +11,7 @@ mod calls;
 mod meters;
 mod orders;
 mod settle;
+mod tenure;
 mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use futures_util::stream::FuturesUnordered;
 use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,11 +35,13 @@ use self::calls::Done;
 use self::meters::Meters;
 use self::orders::Soft;
 use self::settle::{Settlement, Told};
+use self::tenure::Seat;
 use self::updates::Streaming;
 use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
+use crate::notice::Notices;
 use crate::options::Options;
 use crate::push::Common;
 use crate::registry::{Registry, Worker};
@@ -63,6 +66,13 @@ pub(crate) struct Shared {
     pub room: Arc<Semaphore>,
     /// Held by claims that are on their way.
     pub turns: Arc<Semaphore>,
+    /// The right of one partition at a time to be let go of for the sake of balance.
+    pub handing: Arc<Semaphore>,
+    /// Who should own which partition, for the candidates that were seen last.
+    pub shares: Mutex<Option<(Vec<SessionId>, Arc<[SessionId]>)>>,
+    pub notices: Notices,
+    /// The session is over: somebody fenced it.
+    pub fenced: CancellationToken,
     /// Judges leases.
     pub uptime: Uptime,
     /// Records that have been given up and told of.
@@ -123,6 +133,7 @@ pub(crate) struct Owner {
     /// It was too long ago: everything has been given up.
     lapsed: bool,
     renewing: bool,
+    seat: Seat,
     lanes: Lanes,
     timers: Timers,
     running: AHashMap<TaskKey, Running>,
@@ -207,6 +218,7 @@ impl Owner {
             renewed,
             lapsed: false,
             renewing: false,
+            seat: Seat::default(),
             lanes,
             timers: Timers::default(),
             running: AHashMap::new(),
@@ -251,8 +263,11 @@ impl Owner {
     }
 
     /// Runs until `stop`, then gives back what is unfinished after `grace` and leaves.
-    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration, mut changed: watch::Receiver<u64>) {
+    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) {
         let mut freed = self.shared.registry.freed();
+        let mut changed = self.shared.registry.changed();
+        let mut heard = self.shared.notices.heard();
+        let fenced = self.shared.fenced.clone();
         let mut tick = tokio::time::interval(self.shared.options.renew_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -263,6 +278,8 @@ impl Owner {
             let wake = self.next_wake();
             tokio::select! {
                 biased;
+                // What is open here is closed with the loop.
+                () = fenced.cancelled() => return,
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_stop(grace),
                 // Before all that may come without end: a busy owner renews in time.
                 _ = tick.tick() => self.on_tick(),
@@ -275,6 +292,7 @@ impl Owner {
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
                 Ok(()) = freed.changed() => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
+                Ok(()) = heard.changed() => self.on_notice(),
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -284,6 +302,7 @@ impl Owner {
     /// Everything that can be done without waiting.
     fn work(&mut self) {
         self.check_lease();
+        self.look_at_seat();
         self.close_overdue();
         self.tell_soft_limits();
         if Instant::now() >= self.pause_until {
@@ -304,6 +323,9 @@ impl Owner {
         let at = |then: Millis| now + then.since(store_now) + Duration::from_millis(1);
         // The timer stands still while the machine is suspended, and the lease does not: it is looked at after a second.
         let mut wake = now + Duration::from_secs(1);
+        if let Some(look_at) = self.seat.look_at() {
+            wake = wake.min(look_at);
+        }
         if self.token.is_some() {
             if let Some(timer) = self.timers.next(self.due_calls == 0).filter(|_| self.due_calls < DUE_CALLS) {
                 wake = wake.min(at(timer));
@@ -345,6 +367,7 @@ impl Owner {
         }
         self.meters.lanes.set(self.lanes.len() as f64);
         self.meters.open.set(self.running.len() as f64);
+        self.meters.lease_age.set((self.shared.uptime)().saturating_sub(self.renewed).as_secs_f64());
     }
 
     /// How long the session may go on without a renewal; zero: somebody else may think it dead.
@@ -369,6 +392,7 @@ impl Owner {
         for key in open {
             self.end_attempt(&key, Event::Lost { session: self.shared.session }, None);
         }
+        self.meters.owned.set(0.0);
         self.claims_void = self.claim_calls > 0;
         self.audit_at = Instant::now();
         self.graces.clear();
@@ -385,8 +409,13 @@ impl Owner {
                         self.on_row(row, entry.source);
                     }
                 }
-                self.read_feed(next);
+                if self.is_done_here() {
+                    self.feeding = false;
+                } else {
+                    self.read_feed(next);
+                }
             }
+            FeedBatch::Behind { .. } if self.is_done_here() => self.feeding = false,
             FeedBatch::Behind { tail } => {
                 tracing::warn!(partition = self.partition.0, "fell behind the feed; reading the lanes anew");
                 self.feeding = false;
@@ -399,7 +428,7 @@ impl Owner {
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
         let Some(head) = &row.head else { return };
         self.look_if_over(&row.key, head);
-        if head.is_accepted() {
+        if head.is_accepted() && self.token.is_some() {
             self.timers.add(head.deadline, &row.key);
             if source != self.shared.session {
                 self.tell_accepted_cancel(&row.key, head);
@@ -423,12 +452,11 @@ impl Owner {
                 return;
             }
         }
-        let place = placement(head);
-        if let Some(at) = place.timer {
-            self.timers.add(at, &row.key);
-        }
         if self.token.is_none() {
             return;
+        }
+        if let Some(at) = placement(head).timer {
+            self.timers.add(at, &row.key);
         }
         if head.state == State::Queued {
             let task = Waiting { key: row.key.clone(), head: head.clone() };

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batches;
+mod cluster;
 mod life;
 mod outage;
 mod protocol;
 mod simulation;
 mod streams;
+mod wedged;
 mod world;

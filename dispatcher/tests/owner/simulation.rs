@@ -1,5 +1,5 @@
-//! Random worlds: workers that fail in every way, a store that fails or stays away, dispatchers that die or leave, feeds that are
-//! cut short, cancels, expiries, callbacks, changed workers. From one seed.
+//! Random worlds: workers that fail in every way, a store that fails or stays away, dispatchers that share the work, drain, die or
+//! leave, feeds that are cut short, cancels, expiries, callbacks, changed workers. From one seed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use lovage_core::callback::CALLBACK_QUEUE;
 use lovage_core::retry::RetryPolicy;
 use lovage_core::units::Dur;
 use lovage_core::{Batching, Callback, Event, Head, Outcome, Spec, State, TaskKey};
+use lovage_dispatcher::Options;
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::Store;
 use lovage_store::wrap::Faulty;
@@ -109,9 +110,16 @@ fn report(kind: u8, head: &Head) -> Event {
 
 /// One thing that happens beside the tasks.
 async fn event(rng: &mut Rng, world: &World, faulty: &Arc<Faulty>, nodes: &mut Vec<Node>, told: &mut [Told]) {
-    let start = || world.start_over(Arc::clone(faulty) as Arc<dyn Store>);
-    match rng.u8(0..40) {
-        0 => nodes.push(start()),
+    // The shorter the patience, the more hand-overs.
+    let rebalance_after = Duration::from_millis(rng.u64(0..4) * 500);
+    let options = Options { rebalance_after, ..Options::default() };
+    let start = || world.start_with(Arc::clone(faulty) as Arc<dyn Store>, options);
+    match rng.u8(0..44) {
+        0 | 40 if nodes.len() < 4 => nodes.push(start()),
+        41..=43 => {
+            let any = rng.usize(..nodes.len());
+            world.drain(&nodes[any], rng.bool()).await;
+        }
         1 if nodes.len() > 1 => nodes.swap_remove(rng.usize(..nodes.len())).kill(),
         2 => {
             nodes.swap_remove(rng.usize(..nodes.len())).kill();
@@ -154,7 +162,8 @@ async fn run(seed: u64) {
     let faulty = Arc::new(Faulty::new(store));
     faulty.random(seed, 60, Duration::from_millis(if rng.u8(0..5) == 0 { 15_000 } else { 300 }));
     world.batch_worker("w", "*", 4, 5).await;
-    let mut nodes = vec![world.start_over(Arc::clone(&faulty) as Arc<dyn Store>)];
+    let start = |_| world.start_over(Arc::clone(&faulty) as Arc<dyn Store>);
+    let mut nodes: Vec<Node> = (0..rng.usize(1..4)).map(start).collect();
     let mut told = Vec::new();
     for i in 0..60u32 {
         let retry = Some(RetryPolicy { max_attempts: rng.u16(1..6), ..RetryPolicy::default() });
@@ -179,6 +188,9 @@ async fn run(seed: u64) {
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     faulty.heal();
+    for node in &nodes {
+        world.drain(node, false).await;
+    }
     for Told { key, spec, expires, canceled } in &told {
         let head = world.until_final(key).await;
         assert!(head.budget <= spec.max_attempts(), "seed {seed}: {head:?}");

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use lovage_core::worker::{WorkerBatch, WorkerConfig};
 use lovage_core::{
-    Body, Event, Head, IdRun, Millis, NewTask, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
+    Body, Event, Head, IdRun, Millis, NewTask, NodeInfo, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
 };
 use lovage_dispatcher::egress::{
     AddressPolicy, AnswerSink, FaultKind, PushFault, PushRequest, Pushed, Response, SinkVerdict, Transport,
@@ -195,6 +195,7 @@ pub struct World {
 
 /// A dispatcher that runs.
 pub struct Node {
+    pub session: SessionId,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -203,6 +204,11 @@ impl Node {
     /// A clean stop.
     pub async fn stop(self) {
         self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(self) {
         self.task.await.unwrap();
     }
 
@@ -268,7 +274,7 @@ impl World {
         }
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
-        Node { stop, task }
+        Node { session: SessionId(session), stop, task }
     }
 
     pub async fn worker(&self, name: &str, pattern: &str, concurrency: u32) {
@@ -316,6 +322,45 @@ impl World {
         let p = slot.partition(self.partitions);
         self.store.insert(p, vec![Insert::new(task, OnExists::Generated)], Mode::Each).await.unwrap();
         key
+    }
+
+    /// Asks a node to take nothing new, or to work again.
+    pub async fn drain(&self, node: &Node, drain: bool) {
+        let info = NodeInfo {
+            name: "n".into(),
+            roles: vec!["dispatcher".into()],
+            version: "1".into(),
+            pid: 1,
+            url: None,
+            started_at: EPOCH,
+            drain,
+        };
+        self.put(DocKind::Node, &node.session.0.to_string(), &info).await;
+    }
+
+    /// How many partitions each of these owns.
+    pub async fn owned(&self, nodes: &[&Node]) -> Vec<usize> {
+        let mut owned = vec![0; nodes.len()];
+        for p in 0..self.partitions {
+            let owner = self.store.ownership(Partition(p)).await.unwrap().owner;
+            if let Some(place) = nodes.iter().position(|node| owner.is_some_and(|(session, _)| session == node.session)) {
+                owned[place] += 1;
+            }
+        }
+        owned
+    }
+
+    /// Waits until the partitions are shared like this; answers how long it took.
+    pub async fn until_owned(&self, nodes: &[&Node], wanted: &[usize]) -> Duration {
+        let start = Instant::now();
+        loop {
+            let owned = self.owned(nodes).await;
+            if owned == wanted {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < Duration::from_secs(120), "never {wanted:?}, but {owned:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub fn partition(&self, key: &TaskKey) -> Partition {

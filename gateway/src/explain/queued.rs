@@ -32,7 +32,12 @@ impl Case<'_> {
             (n, true) => format!("More than {n} tasks of its lane are before it."),
         };
         if story.causes.is_empty() {
-            story.say("It may start now.");
+            let known = self.app.options.standings.is_some();
+            story.say(if known {
+                "It may start now."
+            } else {
+                "Nothing stored keeps it from starting; whether its worker has a free slot is known to the dispatchers."
+            });
         }
         story.say(before);
         story.lane = Some(place);

@@ -3,6 +3,7 @@
 mod attempts;
 mod dead_letters;
 mod leases;
+mod nodes;
 mod ops;
 mod queues;
 mod reference;
@@ -32,6 +33,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
         .merge(queues::router())
         .merge(task_types::router())
         .merge(signing_keys::router())
+        .merge(nodes::router())
         .merge(ops::router())
         .split_for_parts();
     (router, document::finish(api))
@@ -50,9 +52,15 @@ pub(crate) fn document() -> String {
 pub(crate) fn router(app: Shared) -> Router {
     let (router, _) = documented();
     app.openapi.get_or_init(|| Bytes::from(document()));
-    router
-        .fallback(edge::no_route)
-        .method_not_allowed_fallback(edge::no_method)
-        .layer(from_fn_with_state(app.clone(), edge::edge))
-        .with_state(app)
+    edged(router.fallback(edge::no_route), app)
+}
+
+/// The service of a process that serves no API: how it is doing.
+pub(crate) fn operation_router(app: Shared) -> Router {
+    let (router, _) = ops::health().split_for_parts();
+    edged(router.fallback(edge::no_route_here), app)
+}
+
+fn edged(router: Router<Shared>, app: Shared) -> Router {
+    router.method_not_allowed_fallback(edge::no_method).layer(from_fn_with_state(app.clone(), edge::edge)).with_state(app)
 }

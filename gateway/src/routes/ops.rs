@@ -10,7 +10,7 @@ use lovage_core::problem::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::reference;
+use super::{nodes, reference};
 use crate::app::Shared;
 use crate::path::PathOf;
 use crate::problem::{Refusal, store_problem};
@@ -19,11 +19,13 @@ use crate::view;
 /// How long the store may take to show that it is there.
 const PING: Duration = Duration::from_secs(2);
 
+/// How the process is doing.
+pub(super) fn health() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new()
-        .routes(routes!(healthz))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
+    health()
         .routes(routes!(openapi))
         .routes(routes!(reference::reference))
         .routes(routes!(error_page))
@@ -42,6 +44,7 @@ async fn healthz() -> Response {
     responses((status = 200, description = "They can")))]
 async fn readyz(State(app): State<Shared>) -> Result<Response, Refusal> {
     // A server that shuts down has said so at the edge.
+    nodes::check_drain(&app)?;
     match tokio::time::timeout(PING, app.store.ping()).await {
         Ok(Ok(())) => Ok(view::json_bytes(StatusCode::OK, br#"{"status":"ready"}"#.to_vec())),
         Ok(Err(error)) => Err(store_problem(&error).into()),

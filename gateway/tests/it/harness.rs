@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use lovage_core::problem::Code;
 use lovage_core::{AttemptUrls, Destinations, HeaderRefusal, TokenKey, UrlRefusal};
 use lovage_core::{Event, Ns, Outcome, SessionId, Spec, TaskId, TaskKey, decide};
-use lovage_gateway::{Auth, Gateway, GatewayOptions, Limits, Random, Times};
+use lovage_gateway::{Auth, Cluster, Gateway, GatewayOptions, Limits, Random, Times};
 use lovage_store::wrap::Faulty;
 use lovage_store::{Commit, Committed, MemoryClock, MemoryOptions, MemoryStore, Mode, Parts, Store, Sync};
 use serde_json::Value;
@@ -83,6 +83,7 @@ pub fn options() -> GatewayOptions {
         attempt_urls: AttemptUrls::new("http://localhost", TokenKey::new(&[7; 32])),
         standings: None,
         metrics: Some(Arc::new(|| "lovage_up 1\n".to_owned())),
+        cluster: Cluster { drain: Arc::default(), lease: Duration::from_secs(15) },
     }
 }
 

@@ -13,6 +13,7 @@ mod insight;
 mod leases;
 mod life;
 mod malformed;
+mod nodes;
 mod openapi;
 mod serve;
 mod task_types;

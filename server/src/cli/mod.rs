@@ -6,6 +6,7 @@
 mod client;
 mod dead;
 mod insight;
+mod nodes;
 mod show;
 mod submit;
 mod tasks;
@@ -20,6 +21,7 @@ use crate::style::plain;
 pub(crate) use client::Client;
 pub(crate) use dead::{DeadCommand, dead};
 pub(crate) use insight::{ExplainArgs, TreeArgs, explain, tree};
+pub(crate) use nodes::{NodesArgs, nodes};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
 pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};

@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub min_free: Size,
     /// Networks that tasks may be delivered to beside public addresses.
     pub allow_network: Vec<String>,
+    /// What others call this process.
+    pub node_name: Option<String>,
     /// Holds the key of the administrator.
     pub admin_key_file: Option<PathBuf>,
     /// How long open attempts and requests may take to end after SIGTERM.
@@ -104,6 +106,7 @@ impl Default for Config {
             durability: Durability::Strict,
             min_free: Size(64 << 20),
             allow_network: Vec::new(),
+            node_name: None,
             admin_key_file: None,
             grace: Dur::from_secs(30),
             log: "info".to_owned(),

@@ -142,7 +142,7 @@ fn what_is_shown_can_be_read_again_and_hides_the_password() {
 fn the_sample_file_shows_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lovage.toml");
     let sample = std::fs::read_to_string(&path).unwrap();
-    let none: Vec<&str> = vec!["public_url", "data_dir", "redis_url", "admin_key_file", "egress.extra_ca_file"];
+    let none: Vec<&str> = vec!["public_url", "data_dir", "redis_url", "node_name", "admin_key_file", "egress.extra_ca_file"];
     let mut named = Vec::new();
     let mut set = String::new();
     let mut table = String::new();

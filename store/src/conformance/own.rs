@@ -7,7 +7,7 @@ use lovage_core::{Partition, SessionId};
 
 use super::Fixture;
 use super::kit::{Kit, LONG, OTHER, SESSION, eventually};
-use crate::{OwnReply, OwnRequest, Want};
+use crate::{Error, Lease, OwnReply, OwnRequest, Stake, Want};
 
 const SHORT: Duration = Duration::from_millis(100);
 const THIRD: SessionId = SessionId(u64::MAX);
@@ -140,4 +140,86 @@ pub async fn partitions_have_their_own_owner(fixture: &dyn Fixture) {
         assert!(own(p, sessions[usize::from(p) % 3]).await.is_some());
         assert_eq!(own(p, sessions[usize::from(p + 1) % 3]).await, None);
     }
+}
+
+/// Whoever stands for a partition is shown to all who ask, and takes nothing.
+pub async fn candidates_are_listed(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let reply = kit.own(SESSION, Want::Stand, LONG).await;
+    assert_eq!((reply.token, reply.candidates, reply.owner), (None, vec![SESSION], None));
+    let reply = kit.own(OTHER, Want::Own, LONG).await;
+    assert!(reply.token.is_some());
+    assert_eq!(reply.candidates, [SESSION, OTHER]);
+    assert_eq!(kit.own(THIRD, Want::Release, LONG).await.candidates, [SESSION, OTHER], "its attempts only");
+    let reply = kit.own(SESSION, Want::Own, LONG).await;
+    let (owner, left) = reply.owner.unwrap();
+    assert_eq!((reply.token, owner), (None, OTHER));
+    assert!(left <= LONG && left > LONG - Duration::from_secs(60), "{left:?}");
+    let reply = kit.own(OTHER, Want::Release, LONG).await;
+    assert_eq!((reply.candidates, reply.owner), (vec![SESSION], None));
+    assert_eq!(kit.own(SESSION, Want::Leave, LONG).await.candidates, []);
+}
+
+/// Who owns a partition may let go of it and stand on, and takes it again with a new token.
+pub async fn let_go_and_taken_again(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let first = kit.token().await;
+    let reply = kit.own(SESSION, Want::Stand, LONG).await;
+    assert_eq!((reply.token, reply.candidates, reply.owner), (None, vec![SESSION], None));
+    assert_ne!(kit.token().await, first);
+}
+
+/// A candidate whose lease has run out is none.
+pub async fn a_lapsed_candidate_is_none(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    kit.own(SESSION, Want::Own, SHORT).await;
+    kit.pass(SHORT).await;
+    until(&kit, "only the live one stands", OTHER, |reply| reply.candidates == [OTHER] && reply.lapsed == [SESSION]).await;
+}
+
+/// Everybody sees who owns a partition and who lives in it.
+pub async fn ownership_is_shown(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let nothing = kit.store.ownership(kit.p).await.unwrap();
+    assert_eq!((nothing.owner, nothing.sessions), (None, vec![]));
+    kit.own(SESSION, Want::Own, LONG).await;
+    kit.own(OTHER, Want::Stand, LONG).await;
+    kit.own(THIRD, Want::Release, LONG).await;
+    let seen = kit.store.ownership(kit.p).await.unwrap();
+    assert_eq!(seen.owner.map(|(session, _)| session), Some(SESSION));
+    let stakes: Vec<(SessionId, Stake)> = seen.sessions.iter().map(|lease| (lease.session, lease.stake)).collect();
+    assert_eq!(stakes, [(SESSION, Stake::Candidate), (OTHER, Stake::Candidate), (THIRD, Stake::Presence)]);
+    let alive = |lease: &Lease| lease.until > seen.now && lease.until <= seen.now.after(LONG + Duration::from_secs(60));
+    assert!(seen.sessions.iter().all(alive), "{seen:?}");
+}
+
+/// A fenced session has lost all at once, is reported until its attempts are settled, and never comes back.
+pub async fn a_fenced_session_is_over(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let token = kit.token().await;
+    kit.own(OTHER, Want::Stand, LONG).await;
+    let reply = kit.own(SESSION, Want::Fence, LONG).await;
+    assert_eq!((reply.token, reply.owner, reply.candidates), (None, None, vec![OTHER]));
+    let task = kit.put(kit.task()).await;
+    let claimed = kit.store.claim(kit.p, &token, SESSION, vec![task.claim(SESSION)]).await;
+    assert!(matches!(claimed, Err(Error::Fenced)), "{claimed:?}");
+    let reply = kit.own(OTHER, Want::Own, LONG).await;
+    assert!(reply.token.is_some());
+    assert_eq!(reply.lapsed, [SESSION]);
+    let refused = async || {
+        for want in [Want::Own, Want::Stand, Want::Release, Want::Leave] {
+            let request = OwnRequest { session: SESSION, want, lease: LONG, drop: Vec::new() };
+            let answer = kit.store.own(kit.p, request).await;
+            assert!(matches!(answer, Err(Error::Fenced)), "{answer:?}");
+        }
+    };
+    refused().await;
+    assert_eq!(drop_sessions(&kit, OTHER, vec![SESSION]).await.lapsed, []);
+    refused().await;
+    // Again, and of one that never was here.
+    kit.own(SESSION, Want::Fence, LONG).await;
+    kit.own(THIRD, Want::Fence, LONG).await;
+    assert_eq!(kit.own(OTHER, Want::Own, LONG).await.lapsed, [THIRD]);
+    let stakes: Vec<Stake> = kit.store.ownership(kit.p).await.unwrap().sessions.iter().map(|lease| lease.stake).collect();
+    assert_eq!(stakes, [Stake::Buried, Stake::Candidate, Stake::Fenced]);
 }

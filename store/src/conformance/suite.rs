@@ -49,6 +49,7 @@ macro_rules! conformance_suite {
             own {
                 taken_kept_and_refused, released_and_taken_over, taken_after_a_lapse, a_lapsed_session_is_listed_until_dropped,
                 a_live_session_is_not_dropped, leaving_is_not_lapsing, every_take_has_a_new_token, partitions_have_their_own_owner,
+                candidates_are_listed, let_go_and_taken_again, a_lapsed_candidate_is_none, ownership_is_shown, a_fenced_session_is_over,
             }
             docs {
                 guards, versions_are_never_reused, each_applies_alone, pages_in_order, a_change_wakes, apart_by_namespace_and_kind,

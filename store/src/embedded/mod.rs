@@ -16,7 +16,6 @@ mod feed;
 mod keys;
 mod life;
 mod options;
-mod owner;
 mod queue;
 mod reads;
 mod row;
@@ -36,12 +35,12 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use options::{Durability, EmbeddedOptions, ReadClock};
 
+use crate::ownership::Owners;
 use crate::{Caps, Error, Result};
 use checkpoint::Checkpoints;
 use failure::failed;
 use feed::Feed;
 use options::Clock;
-use owner::Owner;
 use queue::{Op, Queue, Reply, Work, closed};
 use reads::Readers;
 
@@ -56,7 +55,8 @@ struct Shared {
     clock: Clock,
     queue: Queue,
     feed: Feed,
-    owner: Owner,
+    /// The lock on the data directory lets one process in, so ownership is a matter of this process's memory.
+    owners: Mutex<Owners>,
     readers: Arc<Readers>,
     checkpoints: Checkpoints,
     doc_version: watch::Sender<u64>,
@@ -94,7 +94,8 @@ impl EmbeddedStore {
             clock: Clock::new(options.clock.clone()),
             queue: Queue::default(),
             feed: Feed::new(life, options.feed_rows),
-            owner: Owner::new(reads::running_sessions(&conn).map_err(failed)?),
+            // A session of an earlier process is over: the index of running tasks tells which had attempts open.
+            owners: Mutex::new(Owners::after(reads::running_sessions(&conn).map_err(failed)?)),
             readers: Arc::new(Readers::new(options.dir.clone())),
             checkpoints: Checkpoints::new(options.dir.clone(), options.wal_bytes),
             doc_version: watch::Sender::new(documents::change_number(&conn).map_err(failed)?),

@@ -11,8 +11,8 @@ use super::reads::{self, INLINE_ROWS};
 use super::{EmbeddedStore, documents, keys};
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index,
-    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts, QueueCounts,
-    Result, Store, StoreClock, Stored, Sync,
+    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 #[async_trait]
@@ -55,9 +55,15 @@ impl Store for EmbeddedStore {
         self.caps.check_call(p, 0)?;
         self.check_open()?;
         let now = (self.shared.options.lease_clock)();
-        let (token, lapsed) = self.shared.owner.renew(&request, now);
+        let random = getrandom::u64().map_err(|error| crate::Error::Unavailable(format!("no random numbers: {error}")))?;
+        let reply = self.shared.owners.lock().renew(now, &request, random)?;
         self.shared.queue.put(Op { work: Work::Tidy, _room: None });
-        Ok(OwnReply { now: self.shared.clock.now(), token, lapsed })
+        Ok(OwnReply { now: self.shared.clock.now(), ..reply })
+    }
+
+    async fn ownership(&self, p: Partition) -> Result<Ownership> {
+        self.caps.check_call(p, 0)?;
+        Ok(self.shared.owners.lock().seen((self.shared.options.lease_clock)()))
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {

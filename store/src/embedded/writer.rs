@@ -201,7 +201,9 @@ impl<'a, 'c> Writer<'a, 'c> {
                     (Outcome::Inserts(answers), none, rows)
                 }
             }
-            Work::Claim { own, .. } if !self.shared.owner.holds(own) => (Outcome::Claims(Err(Error::Fenced)), none, Vec::new()),
+            Work::Claim { own, .. } if !self.shared.owners.lock().holds(own) => {
+                (Outcome::Claims(Err(Error::Fenced)), none, Vec::new())
+            }
             Work::Claim { source, items, .. } => {
                 let (answers, rows) = apply.claims(items)?;
                 (Outcome::Claims(Ok(answers)), *source, rows)

@@ -8,7 +8,6 @@ mod clock;
 mod docs;
 mod feed;
 mod index;
-mod own;
 mod tasks;
 
 use std::time::Duration;
@@ -21,10 +20,11 @@ use tokio::sync::watch;
 
 pub use clock::MemoryClock;
 
+use crate::ownership::Owners;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership,
+    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// How many records one page of a listing looks at.
@@ -74,7 +74,7 @@ struct Shelf {
 struct Part {
     tasks: tasks::Tasks,
     feed: feed::Feed,
-    own: own::Ownership,
+    own: Owners,
 }
 
 impl MemoryStore {
@@ -171,7 +171,11 @@ impl Store for MemoryStore {
         if let Some(keep) = self.options.feed_keep {
             part.feed.trim(keep);
         }
-        Ok(part.own.renew(now, &request, random))
+        part.own.renew(now, &request, random)
+    }
+
+    async fn ownership(&self, p: Partition) -> Result<Ownership> {
+        Ok(self.shelf(p, 0)?.part.lock().own.seen(self.now()))
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {

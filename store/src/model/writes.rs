@@ -195,7 +195,7 @@ impl Pair {
     /// A renewal by any session; answers it with both tokens if it owns the partition now.
     pub(super) async fn own(&mut self) -> Result<(lovage_core::SessionId, Option<(OwnToken, OwnToken)>), String> {
         let session = self.source.pick(&SESSIONS);
-        let want = self.source.pick(&[Want::Own, Want::Own, Want::Own, Want::Own, Want::Release, Want::Leave]);
+        let want = self.source.pick(&[Want::Own, Want::Own, Want::Own, Want::Own, Want::Stand, Want::Release, Want::Leave]);
         let mut drop = if self.source.chance(50) { self.lapsed.clone() } else { Vec::new() };
         if self.source.chance(5) {
             drop.push(self.source.pick(&SESSIONS));
@@ -212,6 +212,9 @@ impl Pair {
         found.lapsed.sort();
         expected.lapsed.sort();
         same(&format!("lapsed in {what}"), &found.lapsed, &expected.lapsed)?;
+        same(&format!("candidates in {what}"), &found.candidates, &expected.candidates)?;
+        let owner = |reply: &OwnReply| reply.owner.map(|(session, _)| session);
+        same(&format!("the owner in {what}"), &owner(&found), &owner(&expected))?;
         self.lapsed = expected.lapsed;
         let tokens = found.token.zip(expected.token);
         if let Some((token, model_token)) = &tokens {

@@ -62,7 +62,7 @@ use self::sender::Sender;
 use self::slot::slot_of;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
     QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
@@ -254,6 +254,10 @@ impl Store for RedisStore {
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
         let part = self.part(p, 0)?;
         own::renew(&part.link, &self.clock, &part.names, &request, self.bounds).await
+    }
+
+    async fn ownership(&self, p: Partition) -> Result<Ownership> {
+        own::seen(&self.link, &self.part(p, 0)?.names, self.clock.now()).await
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {

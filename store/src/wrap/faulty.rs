@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::Verb;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
     QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
@@ -183,6 +183,10 @@ impl Store for Faulty {
 
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {
         self.call(Verb::Own, self.inner.own(p, request)).await
+    }
+
+    async fn ownership(&self, p: Partition) -> Result<Ownership> {
+        self.call(Verb::Ownership, self.inner.ownership(p)).await
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {

@@ -18,6 +18,8 @@ pub enum Verb {
     Commit,
     /// [`Store::own`](crate::Store::own).
     Own,
+    /// [`Store::ownership`](crate::Store::ownership).
+    Ownership,
     /// [`Store::tail`](crate::Store::tail).
     Tail,
     /// [`Store::feed`](crate::Store::feed).
@@ -60,6 +62,7 @@ impl Verb {
             Self::Claim => "claim",
             Self::Commit => "commit",
             Self::Own => "own",
+            Self::Ownership => "ownership",
             Self::Tail => "tail",
             Self::Feed => "feed",
             Self::Heads => "heads",

@@ -10,5 +10,6 @@ mod examples;
 mod faults;
 mod harness;
 mod life;
+mod processes;
 mod protocol;
 mod server;

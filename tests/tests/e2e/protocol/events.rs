@@ -2,26 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use lovage_tests::{Lovage, Reply};
+use lovage_tests::{Client, Lovage, Reply};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::contract::site::{PATIENCE, Site, Store};
+use crate::contract::site::{PATIENCE, Store};
 
 on_both_stores!(a_stream_follows_a_task_to_its_end, a_stream_goes_on_after_a_restart, streams_end_when_the_server_stops);
 
 /// An open stream.
-struct Stream {
+pub(crate) struct Stream {
     response: reqwest::Response,
     text: String,
 }
 
 /// An event: its id, its name, the record.
-type Seen = (u64, String, Value);
+pub(crate) type Seen = (u64, String, Value);
 
 impl Stream {
-    async fn open(site: &Site, id: &str, last: Option<u64>) -> Self {
-        let mut request = site.request(Method::GET, &format!("/v1/tasks/{id}/events")).header("accept", "text/event-stream");
+    pub(crate) async fn open(client: &Client, id: &str, last: Option<u64>) -> Self {
+        let mut request = client.request(Method::GET, &format!("/v1/tasks/{id}/events")).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -32,7 +32,7 @@ impl Stream {
     }
 
     /// The next event; none at the end of the stream.
-    async fn next(&mut self) -> Option<Seen> {
+    pub(crate) async fn next(&mut self) -> Option<Seen> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();

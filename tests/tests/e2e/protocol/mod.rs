@@ -3,7 +3,7 @@
 
 mod answers;
 mod batches;
-mod events;
+pub(crate) mod events;
 mod leases;
 mod limits;
 mod reports;

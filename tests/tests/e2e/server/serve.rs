@@ -31,16 +31,20 @@ async fn without_the_key_only_public_routes_answer() {
 }
 
 /// A server with exactly these words, on a port of the system's choice.
-struct Plain {
+pub(super) struct Plain {
     child: Child,
-    client: Client,
-    printed: String,
+    pub(super) client: Client,
+    pub(super) printed: String,
 }
 
 impl Plain {
     async fn start(folder: &Path, words: &[&str]) -> Self {
+        Self::start_as("serve", folder, words).await
+    }
+
+    pub(super) async fn start_as(role: &str, folder: &Path, words: &[&str]) -> Self {
         let out = folder.join("out");
-        let mut command = super::command(folder, &["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = super::command(folder, &[role, "--listen", "127.0.0.1:0"]);
         command.args(words);
         command.stdout(File::create(&out).unwrap()).stderr(File::create(folder.join("err")).unwrap());
         let child = command.spawn().unwrap();
@@ -53,7 +57,7 @@ impl Plain {
         Self { child, client: Client::new(&url, None), printed }
     }
 
-    fn printed_key(&self) -> Option<&str> {
+    pub(super) fn printed_key(&self) -> Option<&str> {
         self.printed.split_whitespace().find(|word| word.starts_with("lvg_"))
     }
 }

@@ -1,0 +1,268 @@
+//! `GET /v1/nodes`, `/v1/nodes/{node}`; `POST …/drain`, `…/resume`, `…/fence`
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use futures_util::future::try_join_all;
+use http::{HeaderMap, StatusCode};
+use lovage_core::fields::{self, Errors};
+use lovage_core::problem::{Code, Problem};
+use lovage_core::units::Dur;
+use lovage_core::{NodeInfo, Ns, SessionId};
+use lovage_store::{DocKind, Document, OwnRequest, Ownership, Stake, Want, bell};
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::directory::all_docs;
+use crate::documents::{Precondition, bytes_of, content};
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{body, schema, view};
+
+/// A node that has been silent for so long has missed two renewals and may be taken for dead.
+const SILENCE: Duration = Duration::from_secs(6);
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(drain))
+        .routes(routes!(resume))
+        .routes(routes!(fence))
+}
+
+#[derive(Serialize)]
+struct NodeView {
+    id: String,
+    #[serde(flatten)]
+    info: InfoView,
+    state: &'static str,
+    silent_for: Option<String>,
+    partitions: Vec<u16>,
+}
+
+#[derive(Serialize)]
+struct InfoView {
+    name: String,
+    roles: Vec<String>,
+    version: String,
+    pid: u32,
+    url: Option<String>,
+    started_at: String,
+}
+
+/// What the partitions say of a session.
+struct Seen {
+    /// How long ago its youngest living lease was renewed; `None`: none lives.
+    silent_for: Option<Duration>,
+    partitions: Vec<u16>,
+    fenced: bool,
+}
+
+impl App {
+    async fn ownerships(&self) -> Result<Vec<Ownership>, Refusal> {
+        Ok(try_join_all(self.all_partitions().map(|p| self.store.ownership(p))).await?)
+    }
+
+    fn seen(&self, ownerships: &[Ownership], session: SessionId) -> Seen {
+        let mut seen = Seen { silent_for: None, partitions: Vec::new(), fenced: false };
+        for (partition, ownership) in ownerships.iter().enumerate() {
+            if ownership.owner.is_some_and(|(owner, _)| owner == session) {
+                seen.partitions.push(partition as u16);
+            }
+            let Some(lease) = ownership.sessions.iter().find(|lease| lease.session == session) else { continue };
+            seen.fenced |= matches!(lease.stake, Stake::Fenced | Stake::Buried);
+            if lease.until > ownership.now {
+                let silent_for = self.options.cluster.lease.saturating_sub(lease.until.since(ownership.now));
+                seen.silent_for = Some(seen.silent_for.map_or(silent_for, |least| least.min(silent_for)));
+            }
+        }
+        seen
+    }
+
+    fn node_view(&self, document: &Document, ownerships: &[Ownership]) -> Result<NodeView, Problem> {
+        let info: NodeInfo = content(document)?;
+        let session = document.name.parse().map_or(SessionId(0), SessionId);
+        let seen = self.seen(ownerships, session);
+        // One that has just started has no lease yet.
+        let is_new = self.now().since(info.started_at) < self.options.cluster.lease && !seen.fenced;
+        let state = match seen.silent_for {
+            None if !is_new => "gone",
+            _ if info.drain => "draining",
+            _ => "active",
+        };
+        Ok(NodeView {
+            id: document.name.clone(),
+            info: InfoView {
+                name: info.name,
+                roles: info.roles,
+                version: info.version,
+                pid: info.pid,
+                url: info.url,
+                started_at: info.started_at.rfc3339(),
+            },
+            state,
+            silent_for: seen.silent_for.map(|silent| Dur::from_millis(silent.as_millis() as u64).to_string()),
+            partitions: seen.partitions,
+        })
+    }
+
+    async fn show_node(&self, id: &str) -> Result<Response, Refusal> {
+        let document = self.store.doc(DocKind::Node, Ns::DEFAULT, id).await?.ok_or_else(|| no_node(id))?;
+        Ok(view::json(StatusCode::OK, &self.node_view(&document, &self.ownerships().await?)?))
+    }
+
+    async fn set_drain(&self, id: &str, drain: bool) -> Result<Response, Refusal> {
+        let edited = self.edit_doc(DocKind::Node, Ns::DEFAULT, id, Precondition::None, |stored| {
+            let info: NodeInfo = content(stored.ok_or_else(|| no_node(id).0)?)?;
+            bytes_of(&NodeInfo { drain, ..info })
+        });
+        edited.await?;
+        self.show_node(id).await
+    }
+}
+
+fn no_node(id: &str) -> Refusal {
+    let shown: String = id.chars().take(128).collect();
+    Refusal::new(Code::NodeUnknown, format!("there is no node `{shown}`"))
+}
+
+/// List the processes of the cluster
+#[utoipa::path(
+    get, path = "/v1/nodes", operation_id = "listNodes", tag = "operation",
+    responses((status = 200, description = "All of them", body = schema::Nodes))
+)]
+async fn list(State(app): State<Shared>, _: Caller, query: Query) -> Result<Response, Refusal> {
+    query.done()?;
+    let ownerships = app.ownerships().await?;
+    let documents = all_docs(&*app.store, DocKind::Node, Some(Ns::DEFAULT)).await?;
+    let mut items = documents.iter().map(|document| app.node_view(document, &ownerships)).collect::<Result<Vec<_>, _>>()?;
+    items.sort_by_key(|node| node.id.parse::<u64>().unwrap_or_default());
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": null })))
+}
+
+/// Show a process of the cluster
+#[utoipa::path(
+    get, path = "/v1/nodes/{node}", operation_id = "getNode", tag = "operation",
+    params(("node" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The node", body = schema::Node))
+)]
+async fn get(State(app): State<Shared>, _: Caller, PathOf(id): PathOf<String>, query: Query) -> Result<Response, Refusal> {
+    query.done()?;
+    app.show_node(&id).await
+}
+
+/// Let a node take nothing new
+///
+/// It gives up its partitions, which other nodes take at once, and lets its open attempts end. `/readyz` of its gateway
+/// answers 503. It goes on like this until `resume` or its next start.
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/drain", operation_id = "drainNode", tag = "operation",
+    params(("node" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The node", body = schema::Node))
+)]
+async fn drain(
+    State(app): State<Shared>,
+    _: Caller,
+    PathOf(id): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    body::read_none(&app, &headers, body).await?;
+    app.set_drain(&id, true).await
+}
+
+/// Let a drained node work again
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/resume", operation_id = "resumeNode", tag = "operation",
+    params(("node" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The node", body = schema::Node))
+)]
+async fn resume(
+    State(app): State<Shared>,
+    _: Caller,
+    PathOf(id): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    body::read_none(&app, &headers, body).await?;
+    app.set_drain(&id, false).await
+}
+
+/// End a dead node's lease now
+///
+/// Its partitions change hands and its open attempts are made again at once, instead of when its lease runs out. For a node
+/// that is known to be dead: if it still works, its attempts are open twice until it hears of it, and it ends. A node that was
+/// heard of in the last six seconds is refused unless `force` is given.
+#[utoipa::path(
+    post, path = "/v1/nodes/{node}/fence", operation_id = "fenceNode", tag = "operation",
+    params(("node" = String, Path, description = "Its id")),
+    request_body(content = Option<schema::Fence>),
+    responses(
+        (status = 200, description = "The node", body = schema::Node),
+        (status = 409, description = "It lives", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn fence(
+    State(app): State<Shared>,
+    _: Caller,
+    PathOf(id): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let force = force(&app, &headers, body).await?;
+    let document = app.store.doc(DocKind::Node, Ns::DEFAULT, &id).await?.ok_or_else(|| no_node(&id))?;
+    let session = document.name.parse().map(SessionId).map_err(|_| no_node(&id))?;
+    let ownerships = app.ownerships().await?;
+    if let Some(silent) = app.seen(&ownerships, session).silent_for.filter(|silent| *silent < SILENCE && !force) {
+        let shown = Dur::from_millis(silent.as_millis() as u64);
+        let detail = format!("the node was heard of {shown} ago; if its process is dead all the same, use `force`");
+        return Err(Problem::new(Code::WrongState, detail).in_state("active").into());
+    }
+    let fence = OwnRequest { session, want: Want::Fence, lease: Duration::ZERO, drop: Vec::new() };
+    try_join_all(app.all_partitions().map(|p| app.store.own(p, fence.clone()))).await?;
+    tracing::warn!(node = session.0, "fenced a node");
+    // Without it the others see it with their next renewals.
+    if let Err(error) = bell::ring(&*app.store).await {
+        error.log("tell the others of a fenced node");
+    }
+    Ok(view::json(StatusCode::OK, &app.node_view(&document, &app.ownerships().await?)?))
+}
+
+async fn force(app: &App, headers: &HeaderMap, body: Body) -> Result<bool, Problem> {
+    let bytes = body::read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
+    if bytes.is_empty() {
+        return Ok(false);
+    }
+    body::require_json(headers)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let (mut force, mut errors) = (false, Errors::default());
+    for (name, raw) in fields::document(text)? {
+        match &*name {
+            "force" => force = fields::boolean(raw, "/force", &mut errors).unwrap_or(false),
+            other => errors.unknown("", other, &["force"]),
+        }
+    }
+    errors.problem().map_or(Ok(force), Err)
+}
+
+/// `draining` if this very node is to take nothing new.
+pub(super) fn check_drain(app: &App) -> Result<(), Problem> {
+    if app.options.cluster.drain.load(Ordering::Relaxed) {
+        return Err(Problem::new(Code::Draining, "this node is to take nothing new; `resume` lets it work again"));
+    }
+    Ok(())
+}
