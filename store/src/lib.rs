@@ -19,6 +19,7 @@ pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
+mod outbox;
 mod own;
 pub mod redis;
 mod store;
@@ -34,6 +35,7 @@ pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
+pub use outbox::{Message, OutboxPage, Sent};
 pub use own::{OwnReply, OwnRequest, OwnToken, Want};
 pub use redis::{RedisOptions, RedisStore};
 pub use store::{Caps, Store, StoreClock};

@@ -16,6 +16,7 @@ mod feed;
 mod keys;
 mod life;
 mod options;
+mod outbox;
 mod owner;
 mod queue;
 mod reads;

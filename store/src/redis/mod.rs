@@ -20,6 +20,7 @@ mod insert;
 mod keys;
 mod link;
 mod open;
+mod outbox;
 mod own;
 mod pack;
 mod pages;
@@ -51,8 +52,8 @@ use self::own::FeedBounds;
 use self::sender::Sender;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Page,
+    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.
@@ -264,6 +265,18 @@ impl Store for RedisStore {
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
         let found = read::lookup(&self.link, &self.part(p, 0)?.names, ns, kind, key).await?;
         Ok(found.filter(|entry| !entry.is_over(self.clock.now())))
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        outbox::page(&self.link, &self.part(p, 0)?.names, after, limit).await
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        let names = &self.part(p, messages.len())?.names;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        outbox::delivered(&self.link, names, messages).await
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {
