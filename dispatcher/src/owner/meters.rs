@@ -6,6 +6,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 pub(super) struct Meters {
     pub lanes: Gauge,
     pub open: Gauge,
+    pub outbox_messages: Gauge,
+    pub outbox_oldest: Gauge,
     pub claim_batch: Histogram,
     pub settle_batch: Histogram,
     pub batch_items: Histogram,
@@ -24,7 +26,9 @@ impl Meters {
         let p = partition.0.to_string();
         Self {
             lanes: gauge!("lovage_lanes", "partition" => p.clone()),
-            open: gauge!("lovage_attempts_open", "partition" => p),
+            open: gauge!("lovage_attempts_open", "partition" => p.clone()),
+            outbox_messages: gauge!("lovage_outbox_messages", "partition" => p.clone()),
+            outbox_oldest: gauge!("lovage_outbox_oldest_seconds", "partition" => p),
             claim_batch: histogram!("lovage_claim_batch"),
             settle_batch: histogram!("lovage_settle_batch"),
             batch_items: histogram!("lovage_batch_items"),

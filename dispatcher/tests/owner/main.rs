@@ -4,6 +4,7 @@
 mod batches;
 mod life;
 mod outage;
+mod outbox;
 mod protocol;
 mod simulation;
 mod streams;
