@@ -54,7 +54,6 @@ impl App {
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };
             let after = transition.head.clone();
-            let created = stored.head.created;
             let queue = spec.queue().into();
             let mut commit = Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random());
             if let Some(rival) = rival.take() {
@@ -62,12 +61,7 @@ impl App {
             }
             let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
             match done.into_iter().next() {
-                Some(Committed::Ok) => {
-                    if after.is_none() {
-                        self.forget_home(key, &spec, created).await;
-                    }
-                    return Ok(Some(Changed::Applied(after)));
-                }
+                Some(Committed::Ok) => return Ok(Some(Changed::Applied(after))),
                 Some(Committed::Conflict { entry, .. }) => rival = Some(self.loser_of(p, &entry, now).await?),
                 Some(Committed::Stale(_) | Committed::Aborted) | None => {}
             }

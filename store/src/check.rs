@@ -2,7 +2,7 @@
 
 use lovage_core::{Partition, TaskId};
 
-use crate::{Caps, Commit, Effect, Error, Insert, KeyTake, MAX_KEYS, MAX_MEMBERS, Result};
+use crate::{Caps, Commit, Effect, Error, Insert, KeyTake, MAX_KEYS, MAX_MEMBERS, Message, Result};
 
 impl Caps {
     /// Refuses a partition that does not exist and a batch above [`Caps::max_batch`] as [`Error::Invalid`].
@@ -31,14 +31,22 @@ impl Caps {
         })
     }
 
-    /// Refuses what no commit may ask for as [`Error::Invalid`]: too large a barrier, spawned tasks with too many keys.
+    /// Refuses what no commit may ask for as [`Error::Invalid`]: too large a barrier, spawned tasks with too many keys,
+    /// messages with a task that the other partition would refuse.
     pub fn check_commits(&self, items: &[Commit]) -> Result<()> {
         items.iter().flat_map(|item| &item.effects).try_for_each(|effect| match effect {
             Effect::Spawn(child) => check_keys(child),
             Effect::Barrier { members } if *members > MAX_MEMBERS => {
                 Err(Error::Invalid(format!("a barrier of {members} members, at most {MAX_MEMBERS}")))
             }
-            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::TakeKey(_) | Effect::FreeKey { .. } => Ok(()),
+            Effect::Send { to, message: Message::Insert(item) } => {
+                self.check_inserts(to.partition(self.partitions), std::slice::from_ref(&**item))
+            }
+            Effect::Barrier { .. }
+            | Effect::Arrive { .. }
+            | Effect::TakeKey(_)
+            | Effect::FreeKey { .. }
+            | Effect::Send { .. } => Ok(()),
         })
     }
 

@@ -77,7 +77,7 @@ pub async fn strike(store: &dyn Store, seen: KeyEntry) -> Result<()> {
 }
 
 /// Strikes out the entry of a task that was created at `created` and whose record was deleted from `slot`; the entry of a task
-/// that came after it stays. If this is not done an entry is left over; whoever comes with the same id strikes it out.
+/// that came after it stays, also if this is done once more. Until it is done, whoever comes with the same id strikes it out.
 pub async fn forget(store: &dyn Store, key: &TaskKey, slot: Slot, created: Millis) -> Result<()> {
     let Some(entry) = find(store, key).await? else { return Ok(()) };
     // An entry is made before its task.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lovage_core::{Head, SessionId, TaskKey};
 
-/// A place in a partition's feed. Opaque to users; `Display` and `FromStr` round-trip.
+/// A place in a partition's feed or outbox. Opaque to users; `Display` and `FromStr` round-trip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedPos {
     /// The life of the feed (embedded: a start of the store) or the high part of a stream id.
@@ -47,6 +47,8 @@ pub struct FeedEntry {
     pub source: SessionId,
     /// What changed, in order.
     pub rows: Vec<FeedRow>,
+    /// Whether the call put messages into the outbox.
+    pub sends: bool,
 }
 
 /// What a reader of the feed gets.

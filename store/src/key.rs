@@ -17,7 +17,8 @@
 //! 2. Whoever finds an entry, and no task where it points, waits for that time to pass: then the task can no longer
 //!    appear. It takes the entry over by naming it ([`KeyTake::seen`]). Of several that try one gets it, and the first,
 //!    slow one is answered `Late`.
-//! 3. When the record is deleted, the entry is taken over with an end that has passed.
+//! 3. The deletion of the record sends [`Message::Free`](crate::Message::Free) to the home of the id; there the entry is taken
+//!    over with an end that has passed.
 
 use bytes::Bytes;
 use lovage_core::{Head, Millis, TaskKey, Unique, UniqueScope, Version, unique_holds};

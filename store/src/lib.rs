@@ -20,6 +20,7 @@ pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
+mod outbox;
 mod own;
 mod ownership;
 pub mod redis;
@@ -36,6 +37,7 @@ pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
+pub use outbox::{Message, OutboxPage, Sent};
 pub use own::{Lease, OwnReply, OwnRequest, OwnToken, Ownership, Stake, Want};
 pub use redis::{RedisOptions, RedisStore, RedisTls, RedisWait};
 pub use store::{Caps, Store, StoreClock};

@@ -7,8 +7,8 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, SessionId, TaskK
 
 use crate::{
     Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index, Insert,
-    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts,
-    Result, Stored, Sync,
+    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
+    QueueCounts, Result, Stored, Sync,
 };
 
 /// What a store is and can do.
@@ -94,6 +94,12 @@ pub trait Store: Send + std::marker::Sync + 'static {
 
     /// A key that was taken, unless its time is over.
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>>;
+
+    /// The oldest messages of the outbox after `after` (its beginning: the default), at most `limit`.
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage>;
+
+    /// Deletes messages that were delivered; those that are gone already are passed over. A power cut may bring them back.
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()>;
 
     /// Absolute counts by queue and state, those that are not all zero, in order.
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>>;

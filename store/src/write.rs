@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lovage_core::callback::{self, Change};
-use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Spec, TaskKey, Transition, Version};
+use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Slot, Spec, TaskKey, Transition, Version};
 
-use crate::{KeyEntry, KeyKind, KeyPut};
+use crate::{KeyEntry, KeyKind, KeyPut, Message};
 
 /// What happens when an id is already stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,13 @@ pub enum Effect {
         /// The key.
         key: Bytes,
     },
+    /// Puts a message for the partition of this slot into the outbox.
+    Send {
+        /// Where it goes: where the task of which it speaks is or will be, or the entry.
+        to: Slot,
+        /// What it says.
+        message: Message,
+    },
 }
 
 /// The answer to a [`Commit`].
@@ -212,9 +219,10 @@ impl Commit {
         self.lane.as_ref().filter(|_| head.lane != self.was.lane)
     }
 
-    /// Whether it stores new tasks.
+    /// Whether it stores new tasks, here or elsewhere.
     pub(crate) fn spawns(&self) -> bool {
-        self.effects.iter().any(|effect| matches!(effect, Effect::Spawn(_)))
+        let new = |effect: &_| matches!(effect, Effect::Spawn(_) | Effect::Send { message: Message::Insert(_), .. });
+        self.effects.iter().any(new)
     }
 
     /// Whether a key that is taken may refuse it.
@@ -222,7 +230,7 @@ impl Commit {
         self.effects.iter().any(|effect| match effect {
             Effect::Spawn(child) => !child.keys.is_empty(),
             Effect::TakeKey(_) => true,
-            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } => false,
+            Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::FreeKey { .. } | Effect::Send { .. } => false,
         })
     }
 
@@ -235,7 +243,8 @@ impl Commit {
         }
     }
 
-    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit. `worker` is
+    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit, and
+    /// the directory entry of a record that is deleted is struck out. `worker` is
     /// the name that callbacks show; `random` seeds their ids.
     #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
     pub fn of(
@@ -265,6 +274,10 @@ impl Commit {
             HeldKey::Unique(name) => Effect::FreeKey { kind: KeyKind::Unique, key: name.into() },
             HeldKey::Debounce(name) => Effect::FreeKey { kind: KeyKind::Debounce, key: name.into() },
         }));
+        if transition.head.is_none() && spec.away.is_some() {
+            let message = Message::Free { task: key.clone(), slot: spec.slot(key), created: was.created };
+            effects.push(Effect::Send { to: key.slot(), message });
+        }
         Self {
             key: key.clone(),
             was,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use lovage_core::{Flags, Head, IdRun, LaneDef, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskId, TaskKey};
 use lovage_store::{
-    Claim, Claimed, Commit, Committed, Cursor, DocGuard, DocKind, DocPut, Effect, EmbeddedOptions, EmbeddedStore, Index, Insert,
-    Inserted, KeyKind, KeyPut, Mode, OnExists, OwnRequest, Parts, Store, Sync, Want,
+    Claim, Claimed, Commit, Committed, Cursor, DocGuard, DocKind, DocPut, Effect, EmbeddedOptions, EmbeddedStore, FeedPos, Index,
+    Insert, Inserted, KeyKind, KeyPut, Message, Mode, OnExists, OwnRequest, Parts, Store, Sync, Want,
 };
 
 const P: Partition = Partition(0);
@@ -181,7 +181,7 @@ async fn data_of_format_1_is_read() {
     what_came_later_works(&store, &keys[0]).await;
 }
 
-/// Keys that go with their record, and barriers, in a file of a version that had neither.
+/// Keys that go with their record, barriers and messages, in a file of a version that had none of them.
 async fn what_came_later_works(store: &EmbeddedStore, blocked: &TaskKey) {
     let put = KeyPut { kind: KeyKind::Unique, key: "k".into(), value: Bytes::new(), until: None, steal: None };
     let item = Insert { keys: vec![put], ..insert(client("keyed"), head(State::Queued)) };
@@ -199,14 +199,17 @@ async fn what_came_later_works(store: &EmbeddedStore, blocked: &TaskKey) {
         effects,
     };
     let waits = Head { version: 2, ..was[0].clone().unwrap() };
+    let message = Message::Cancel { key: blocked.clone(), generation: 0 };
+    let arrive = Effect::Arrive { barrier: blocked.clone(), index: 0 };
     let items = vec![
         change(blocked, &was[0], Some(waits.clone()), vec![Effect::Barrier { members: 1 }]),
-        change(&item.key, &was[1], None, vec![Effect::Arrive { barrier: blocked.clone(), index: 0 }]),
+        change(&item.key, &was[1], None, vec![arrive, Effect::Send { to: Slot::new(0), message }]),
     ];
     assert_eq!(store.commit(P, SessionId(0), items, Mode::Each, Sync::Durable).await.unwrap(), vec![Committed::Ok; 2]);
     assert_eq!(store.lookup(P, Ns(3), KeyKind::Unique, b"k").await.unwrap(), None);
     let woken = Head { version: 3, deadline: T0, ..waits };
     assert_eq!(store.heads(P, std::slice::from_ref(blocked)).await.unwrap(), [Some(woken)]);
+    assert_eq!(store.outbox(P, FeedPos::default(), 10).await.unwrap().waiting, 1);
 }
 
 /// The bytes of a packed head, which other stores keep, do not change between releases.

@@ -1,14 +1,13 @@
 //! What an owner does beside pushing: due timers, attempts of dead sessions, retention. Each is a short loop of its own
 //! that reads, decides and commits; what it changes comes back by the feed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::answer::TIMED_OUT;
 use lovage_core::resume::Children;
-use lovage_core::{Body, Event, Head, Millis, Partition, SessionId, Slot, Spec, TaskId, TaskKey, decide};
-use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync, directory};
+use lovage_core::{Body, Event, Head, Partition, SessionId, Spec, TaskId, TaskKey, decide};
+use lovage_store::{Commit, Committed, Cursor, Error, FeedRow, Index, Mode, Sync};
 
 use super::{STORE_PAUSE, Shared};
 
@@ -238,16 +237,11 @@ async fn change_together(
     let mut commits: Vec<Commit> = Vec::with_capacity(found.len());
     // Accepted attempts that `max_run` ends.
     let mut overrun: Vec<TaskKey> = Vec::new();
-    // Of tasks that live away from the home of their ids: their slots.
-    let mut away: HashMap<TaskKey, Slot> = HashMap::new();
     for ((key, head), body) in found.iter().zip(bodies) {
         // A record without a readable body is still led to its end.
         let spec = body.and_then(|body| Spec::decode(&Body::decode(&body)?.spec)).unwrap_or_default();
         // What is refused needs nothing from here: it moved, or its time has not come.
         if let Ok(transition) = decide(key, head, &spec, event(head), now, (shared.random)()) {
-            if transition.head.is_none() && spec.away.is_some() {
-                away.insert(key.clone(), spec.slot(key));
-            }
             let error = transition.attempt.as_ref().and_then(|entry| entry.error.as_ref());
             if error.is_some_and(|error| error.kind == TIMED_OUT) {
                 overrun.push(key.clone());
@@ -262,29 +256,15 @@ async fn change_together(
         let rest = commits.split_off(commits.len().min(most));
         let each: Vec<_> = commits
             .iter()
-            .map(|commit| {
-                let overrun = overrun.contains(&commit.key).then(|| (commit.key.clone(), commit.was.clone()));
-                (overrun, of_gone(commit, &away))
-            })
+            .map(|commit| overrun.contains(&commit.key).then(|| (commit.key.clone(), commit.was.clone())))
             .collect();
         let done = shared.store.commit(p, shared.session, commits, Mode::Each, Sync::Ordered).await?;
-        for (overrun, gone) in each.into_iter().zip(done).filter(|(_, done)| *done == Committed::Ok).map(|(each, _)| each) {
+        for (overrun, _) in each.into_iter().zip(done).filter(|(_, done)| *done == Committed::Ok) {
             if let Some((key, was)) = overrun {
                 shared.tell_overrun(key, &was);
-            }
-            if let Some((key, created, slot)) = gone
-                && let Err(error) = directory::forget(&*shared.store, &key, slot, created).await
-            {
-                error.log("strike out a directory entry");
             }
         }
         commits = rest;
     }
     Ok(changed)
-}
-
-/// The task that this commit deletes, if it lives away from the home of its id.
-fn of_gone(commit: &Commit, away: &HashMap<TaskKey, Slot>) -> Option<(TaskKey, Millis, Slot)> {
-    let slot = *away.get(&commit.key)?;
-    commit.head.is_none().then(|| (commit.key.clone(), commit.was.created, slot))
 }

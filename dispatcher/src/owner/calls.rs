@@ -46,6 +46,8 @@ pub(super) enum Done {
     /// Whether the store knows.
     GivenBack(bool),
     Recovered(SessionId, bool),
+    /// Whether messages for other partitions are left.
+    Delivered(bool),
 }
 
 impl Owner {
@@ -60,6 +62,8 @@ impl Owner {
                 if !self.feeding && !self.is_done_here() {
                     self.read_feed(tail);
                 }
+                // What was sent before is nowhere else.
+                self.outbox.look();
             }
             Done::Loaded(Err(error)) => {
                 self.store_failed("read the lanes", &error);
@@ -115,6 +119,7 @@ impl Owner {
                     self.sweep();
                 }
             }
+            Done::Delivered(left) => self.on_delivered(left),
             Done::Recovered(session, all) => {
                 self.recovering.remove(&session);
                 if all {

@@ -10,6 +10,7 @@ mod batch;
 mod calls;
 mod meters;
 mod orders;
+mod outbox;
 mod settle;
 mod tenure;
 mod updates;
@@ -34,6 +35,7 @@ use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
 use self::orders::Soft;
+use self::outbox::Outbox;
 use self::settle::{Settlement, Told};
 use self::tenure::Seat;
 use self::updates::Streaming;
@@ -164,6 +166,7 @@ pub(crate) struct Owner {
     pause_until: Instant,
     due_calls: usize,
     sweeping: bool,
+    outbox: Outbox,
     /// The feed is being read.
     feeding: bool,
     /// The definitions of new lanes are being read.
@@ -241,6 +244,7 @@ impl Owner {
             pause_until: now,
             due_calls: 0,
             sweeping: false,
+            outbox: Outbox::new(now),
             feeding: false,
             learning: false,
             learn_again: false,
@@ -311,6 +315,7 @@ impl Owner {
             self.load_windows();
             self.flush();
             self.send_updates();
+            self.deliver();
         } else {
             self.turn = None;
         }
@@ -332,6 +337,9 @@ impl Owner {
             }
             if let Some(opening) = self.lanes.next_opening() {
                 wake = wake.min(at(opening));
+            }
+            if let Some(round) = self.outbox.next() {
+                wake = wake.min(round);
             }
             // Only while a claim lingers: what else keeps tasks from starting ends with an event.
             let linger = self.last_claim + self.shared.options.claim_linger;
@@ -365,6 +373,7 @@ impl Owner {
             self.sweep();
             self.lanes.forget_empty(KEEP_LANES);
         }
+        self.show_outbox();
         self.meters.lanes.set(self.lanes.len() as f64);
         self.meters.open.set(self.running.len() as f64);
         self.meters.lease_age.set((self.shared.uptime)().saturating_sub(self.renewed).as_secs_f64());
@@ -405,6 +414,9 @@ impl Owner {
         match batch {
             FeedBatch::Entries { entries, next } => {
                 for entry in entries {
+                    if entry.sends {
+                        self.outbox.look();
+                    }
                     for row in &entry.rows {
                         self.on_row(row, entry.source);
                     }

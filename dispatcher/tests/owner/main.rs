@@ -5,6 +5,7 @@ mod batches;
 mod cluster;
 mod life;
 mod outage;
+mod outbox;
 mod protocol;
 mod simulation;
 mod streams;

@@ -116,9 +116,6 @@ impl App {
             let key = &found.key;
             if done == Committed::Ok {
                 tally.changed += 1;
-                if matches!(event, Event::Delete) {
-                    self.forget_home(key, &found.spec, found.head.created).await;
-                }
             } else {
                 // It moved meanwhile: decided anew on what is stored now.
                 match self.happen(key, event).await {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovage_core::{Millis, Partition, Slot, Spec, TaskKey};
+use lovage_core::{Partition, Slot, Spec, TaskKey};
 use lovage_store::directory::{self, INSERT_WITHIN, Residence};
 use lovage_store::{KeyEntry, Result};
 
@@ -99,15 +99,6 @@ impl App {
     pub(super) async fn leave(&self, coming: &mut Coming) {
         if let Some((entry, _)) = coming.entered.take()
             && let Err(error) = directory::strike(&*self.store, entry).await
-        {
-            error.log("strike out a directory entry");
-        }
-    }
-
-    /// Strikes the entry of a deleted task out. What fails here is found and taken over by whoever comes next.
-    pub(crate) async fn forget_home(&self, key: &TaskKey, spec: &Spec, created: Millis) {
-        if spec.away.is_some()
-            && let Err(error) = directory::forget(&*self.store, key, spec.slot(key), created).await
         {
             error.log("strike out a directory entry");
         }

@@ -34,6 +34,7 @@ pub async fn audit(store: &dyn Store, p: Partition, known: &Known) -> Result<Hea
     compare_heads(store, p, &heads).await?;
     compare_places(store, p, known, &heads).await?;
     compare_counts(store, p, known, &heads).await?;
+    compare_outbox(store, p).await?;
     let replayed = replay(store, p, known.start, &heads).await?;
     same("the replayed feed", &replayed, &heads)?;
     Ok(heads)
@@ -154,6 +155,19 @@ async fn compare_counts(store: &dyn Store, p: Partition, known: &Known, heads: &
     }
     let recount = recount.into_iter().map(|((ns, queue), states)| QueueCounts { ns, queue, states }).collect();
     same("the counts", &store.counts(p).await.map_err(failed)?, &recount)
+}
+
+/// That the pages of the outbox are in order, and as many messages as are said to wait.
+async fn compare_outbox(store: &dyn Store, p: Partition) -> Result<(), String> {
+    let (mut after, mut count) = (FeedPos::default(), 0);
+    loop {
+        let page = store.outbox(p, after, 3).await.map_err(failed)?;
+        let Some(last) = page.messages.last() else { return same("the size of the outbox", &count, &page.waiting) };
+        if page.messages[0].pos <= after || !page.messages.is_sorted_by_key(|sent| sent.pos) {
+            return Err(format!("the outbox after {after} is out of order: {:?}", page.messages));
+        }
+        (after, count) = (last.pos, count + page.messages.len() as u64);
+    }
 }
 
 /// The heads that follow from the feed alone. Reads on until they are the expected ones or nothing more comes.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod kit;
 pub mod limits;
 pub mod moves;
+pub mod outbox;
 pub mod own;
 pub mod places;
 pub mod race;

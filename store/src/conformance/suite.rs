@@ -46,6 +46,9 @@ macro_rules! conformance_suite {
                 without_members_it_wakes_at_once, gone_with_the_wait, a_second_barrier_replaces_the_first, places_and_sizes,
                 survives_a_restart_and_a_rush,
             }
+            outbox {
+                sent_with_the_change, a_refused_change_sends_nothing, kept_until_delivered, survives_a_restart, many_and_large,
+            }
             own {
                 taken_kept_and_refused, released_and_taken_over, taken_after_a_lapse, a_lapsed_session_is_listed_until_dropped,
                 a_live_session_is_not_dropped, leaving_is_not_lapsing, every_take_has_a_new_token, partitions_have_their_own_owner,

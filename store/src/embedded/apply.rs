@@ -11,9 +11,11 @@ use super::barrier::Barriers;
 use super::bodies::Bodies;
 use super::books::{Books, Move, Side};
 use super::keys::{Conflict, Keys};
+use super::outbox::Outbox;
 use super::row::{self, head_columns};
 use crate::{
-    Claim, Claimed, Commit, Committed, DocOutcome, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyTake, Mode, OnExists, Result,
+    Claim, Claimed, Commit, Committed, DocOutcome, Effect, FeedPos, FeedRow, Insert, Inserted, KeyEntry, KeyTake, Mode, OnExists,
+    Result,
 };
 
 /// The answer to one operation, kept until the transaction is committed.
@@ -23,6 +25,7 @@ pub(super) enum Outcome {
     Commits(Vec<Committed>),
     Documents(Vec<DocOutcome>),
     Key(Option<KeyEntry>),
+    Delivered,
     Refused(crate::Error),
 }
 
@@ -44,6 +47,7 @@ pub(super) struct Statements<'c> {
     delete_attempts: Statement<'c>,
     keys: Keys<'c>,
     barriers: Barriers<'c>,
+    outbox: Outbox<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -66,6 +70,7 @@ impl<'c> Statements<'c> {
             delete_attempts: conn.prepare("DELETE FROM attempt WHERE seq = ?1")?,
             keys: Keys::prepare(conn)?,
             barriers: Barriers::prepare(conn)?,
+            outbox: Outbox::prepare(conn)?,
         })
     }
 }
@@ -75,13 +80,16 @@ impl<'c> Statements<'c> {
 struct Changes {
     rows: Vec<FeedRow>,
     moves: Vec<Move>,
+    /// Messages were put into the outbox.
+    sends: bool,
 }
 
 impl Changes {
     /// Drops what was added after `mark`.
-    fn undo(&mut self, mark: (usize, usize)) {
+    fn undo(&mut self, mark: (usize, usize, bool)) {
         self.rows.truncate(mark.0);
         self.moves.truncate(mark.1);
+        self.sends = mark.2;
     }
 
     /// A change of a task that is counted in the first of `queues` before and in the second after.
@@ -100,7 +108,10 @@ pub(super) struct Apply<'a, 'c> {
     pub(super) now: Millis,
 }
 
-type Applied<T> = rusqlite::Result<(T, Vec<FeedRow>)>;
+type Applied<T> = rusqlite::Result<(T, News)>;
+
+/// What readers of the feed are told: the rows, and whether messages were put into the outbox.
+pub(super) type News = (Vec<FeedRow>, bool);
 
 impl Apply<'_, '_> {
     pub(super) fn inserts(&mut self, items: &[Insert], mode: Mode) -> Applied<Vec<Inserted>> {
@@ -124,7 +135,7 @@ impl Apply<'_, '_> {
         ok: impl Fn(&A) -> bool,
         aborted: impl Fn() -> A,
     ) -> Applied<Vec<A>> {
-        let mut changes = Changes { rows: Vec::with_capacity(items.len()), moves: Vec::with_capacity(items.len()) };
+        let mut changes = Changes { rows: Vec::with_capacity(items.len()), moves: Vec::with_capacity(items.len()), sends: false };
         let mut answers = Vec::with_capacity(items.len());
         let atomic = mode == Mode::Atomic && items.len() > 1;
         if atomic {
@@ -146,7 +157,7 @@ impl Apply<'_, '_> {
         for change in &changes.moves {
             self.books.apply(change);
         }
-        Ok((answers, changes.rows))
+        Ok((answers, (changes.rows, changes.sends)))
     }
 
     fn insert(&mut self, item: &Insert, changes: &mut Changes) -> rusqlite::Result<Inserted> {
@@ -198,6 +209,10 @@ impl Apply<'_, '_> {
         Ok(Some(seq))
     }
 
+    pub(super) fn delivered(&mut self, messages: &[FeedPos]) -> rusqlite::Result<()> {
+        self.statements.outbox.remove(messages)
+    }
+
     pub(super) fn key(&mut self, take: &KeyTake) -> rusqlite::Result<Option<KeyEntry>> {
         self.statements.keys.take(self.now, take)
     }
@@ -226,7 +241,7 @@ impl Apply<'_, '_> {
         if !item.may_conflict() {
             return self.commit_parts(item, changes);
         }
-        let mark = (changes.rows.len(), changes.moves.len());
+        let mark = (changes.rows.len(), changes.moves.len(), changes.sends);
         self.statements.conn.execute_batch("SAVEPOINT item")?;
         let answer = self.commit_parts(item, changes)?;
         if answer != Committed::Ok {
@@ -307,6 +322,10 @@ impl Apply<'_, '_> {
                     }
                 }
                 Effect::FreeKey { kind, key } => self.statements.keys.free(&item.key, *kind, key)?,
+                Effect::Send { to, message } => {
+                    self.statements.outbox.put(self.now, &message.encode(*to))?;
+                    changes.sends = true;
+                }
             }
         }
         Ok(Committed::Ok)

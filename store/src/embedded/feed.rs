@@ -12,7 +12,8 @@ use lovage_core::SessionId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{FeedBatch, FeedEntry, FeedPos, FeedRow};
+use super::apply::News;
+use crate::{FeedBatch, FeedEntry, FeedPos};
 
 /// The most entries one read returns.
 const READ_LIMIT: usize = 1024;
@@ -40,16 +41,16 @@ impl Feed {
     }
 
     /// Appends committed changes, one entry per call, and wakes the readers.
-    pub(super) fn publish(&self, changes: Vec<(SessionId, Vec<FeedRow>)>) {
+    pub(super) fn publish(&self, changes: Vec<(SessionId, News)>) {
         if changes.is_empty() {
             return;
         }
         let mut ring = self.ring.lock();
-        for (source, rows) in changes {
+        for (source, (rows, sends)) in changes {
             ring.last += 1;
             ring.rows += rows.len();
             let pos = FeedPos { high: self.life, low: ring.last };
-            ring.entries.push_back(Arc::new(FeedEntry { pos, source, rows }));
+            ring.entries.push_back(Arc::new(FeedEntry { pos, source, rows, sends }));
         }
         while ring.rows > self.max_rows && ring.entries.len() > 1 {
             if let Some(old) = ring.entries.pop_front() {

@@ -16,6 +16,7 @@ mod feed;
 mod keys;
 mod life;
 mod options;
+mod outbox;
 mod queue;
 mod reads;
 mod row;

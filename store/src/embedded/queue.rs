@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::failure::again;
 use crate::{
-    Claim, Claimed, Commit, Committed, DocOutcome, DocPut, Error, Insert, Inserted, KeyEntry, KeyTake, Mode, OwnToken, Result,
+    Claim, Claimed, Commit, Committed, DocOutcome, DocPut, Error, FeedPos, Insert, Inserted, KeyEntry, KeyTake, Mode, OwnToken,
+    Result,
 };
 
 /// Where an answer goes. Nobody may wait for it any more; the operation is carried out all the same.
@@ -43,6 +44,10 @@ pub(super) enum Work {
         take: KeyTake,
         reply: Reply<Option<KeyEntry>>,
     },
+    Delivered {
+        messages: Vec<FeedPos>,
+        reply: Reply<()>,
+    },
     /// Bounded housekeeping, whose result nobody waits for.
     Tidy,
     /// A test's way to make the disk fail.
@@ -70,7 +75,7 @@ impl Work {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Claim { .. } => Kind::Claim,
-            Self::Commit { ordered: true, .. } => Kind::Ordered,
+            Self::Commit { ordered: true, .. } | Self::Delivered { .. } => Kind::Ordered,
             Self::Insert { .. } | Self::Commit { .. } | Self::Documents { .. } | Self::Key { .. } => Kind::Durable,
             Self::Tidy => Kind::Aside,
             #[cfg(test)]
@@ -85,6 +90,7 @@ impl Work {
             Self::Commit { items, .. } => items.len(),
             Self::Documents { items, .. } => items.len(),
             Self::Key { .. } => 1,
+            Self::Delivered { messages, .. } => messages.len(),
             Self::Tidy => 0,
             #[cfg(test)]
             Self::Break { .. } => 0,
@@ -111,6 +117,7 @@ impl Work {
             Self::Commit { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Documents { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Key { reply, .. } => drop(reply.send(Err(again(e)))),
+            Self::Delivered { reply, .. } => drop(reply.send(Err(again(e)))),
             Self::Tidy => {}
             #[cfg(test)]
             Self::Break { reply, .. } => drop(reply.send(Err(again(e)))),

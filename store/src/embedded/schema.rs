@@ -119,6 +119,7 @@ CREATE INDEX IF NOT EXISTS key_task ON key (task) WHERE kind IN (98, 117);
 CREATE TABLE IF NOT EXISTS barrier (seq INTEGER PRIMARY KEY, members INTEGER NOT NULL, arrived INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS arrival (seq INTEGER NOT NULL, page INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (seq, page))
     STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, sent_at INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
 ";
 
 /// Whether a connection may make the database. Only the first of a process: a file that vanishes later must not be

@@ -8,11 +8,11 @@ use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
 
 use super::queue::{Op, Work};
 use super::reads::{self, INLINE_ROWS};
-use super::{EmbeddedStore, documents, keys};
+use super::{EmbeddedStore, documents, keys, outbox};
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index,
-    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page,
+    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 #[async_trait]
@@ -129,6 +129,17 @@ impl Store for EmbeddedStore {
         self.caps.check_call(p, 0)?;
         let entry = self.shared.readers.with(|conn| keys::lookup(conn, ns, kind, key))?;
         Ok(entry.filter(|entry| !entry.is_over(self.shared.clock.now())))
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        self.caps.check_call(p, 0)?;
+        self.shared.readers.offload(move |conn| outbox::page(conn, after, limit)).await
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        self.caps.check_call(p, messages.len())?;
+        let messages = messages.to_vec();
+        self.submit(messages.len(), |reply| Work::Delivered { messages, reply }).await
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

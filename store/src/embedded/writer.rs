@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::apply::{Apply, Outcome, Statements};
+use super::apply::{Apply, News, Outcome, Statements};
 use super::bodies::Bodies;
 use super::books::Books;
 use super::disk::FreeSpace;
 use super::failure::{failed, failed_commit, unknown};
 use super::queue::{Kind, Op, Taken, Work, refuse_all};
 use super::{Durability, Shared, documents, schema};
-use crate::{Commit, Error, FeedRow, Result, StoreClock};
+use crate::{Commit, Error, Result, StoreClock};
 
 /// How long a commit that may wait is held for others.
 const HOLD: Duration = Duration::from_millis(5);
@@ -157,10 +157,10 @@ impl<'a, 'c> Writer<'a, 'c> {
             shared.checkpoints.check_trusted()?;
             self.begin(synced).map_err(failed)?;
             for op in &ops {
-                let (outcome, source, rows) = self.apply(&op.work).map_err(failed)?;
+                let (outcome, source, news) = self.apply(&op.work).map_err(failed)?;
                 outcomes.push(outcome);
-                if !rows.is_empty() {
-                    entries.push((source, rows));
+                if !news.0.is_empty() {
+                    entries.push((source, news));
                 }
             }
             self.books.write(self.conn).map_err(failed)?;
@@ -184,8 +184,9 @@ impl<'a, 'c> Writer<'a, 'c> {
         Ok(())
     }
 
-    fn apply(&mut self, work: &Work) -> rusqlite::Result<(Outcome, lovage_core::SessionId, Vec<FeedRow>)> {
+    fn apply(&mut self, work: &Work) -> rusqlite::Result<(Outcome, lovage_core::SessionId, News)> {
         let none = lovage_core::SessionId::default();
+        let nothing = || (Vec::new(), false);
         let mut apply = Apply {
             statements: &mut self.statements,
             books: &mut self.books,
@@ -195,40 +196,44 @@ impl<'a, 'c> Writer<'a, 'c> {
         Ok(match work {
             Work::Insert { items, mode, .. } => {
                 if let Err(e) = self.space.check() {
-                    (Outcome::Refused(e), none, Vec::new())
+                    (Outcome::Refused(e), none, nothing())
                 } else {
-                    let (answers, rows) = apply.inserts(items, *mode)?;
-                    (Outcome::Inserts(answers), none, rows)
+                    let (answers, news) = apply.inserts(items, *mode)?;
+                    (Outcome::Inserts(answers), none, news)
                 }
             }
             Work::Claim { own, .. } if !self.shared.owners.lock().holds(own) => {
-                (Outcome::Claims(Err(Error::Fenced)), none, Vec::new())
+                (Outcome::Claims(Err(Error::Fenced)), none, nothing())
             }
             Work::Claim { source, items, .. } => {
-                let (answers, rows) = apply.claims(items)?;
-                (Outcome::Claims(Ok(answers)), *source, rows)
+                let (answers, news) = apply.claims(items)?;
+                (Outcome::Claims(Ok(answers)), *source, news)
             }
             Work::Commit { source, items, mode, .. } => {
                 // New tasks are new tasks: the room that is left is for those that are there.
                 if let Some(e) = items.iter().any(Commit::spawns).then(|| self.space.check().err()).flatten() {
-                    (Outcome::Refused(e), none, Vec::new())
+                    (Outcome::Refused(e), none, nothing())
                 } else {
-                    let (answers, rows) = apply.commits(items, *mode)?;
-                    (Outcome::Commits(answers), *source, rows)
+                    let (answers, news) = apply.commits(items, *mode)?;
+                    (Outcome::Commits(answers), *source, news)
                 }
             }
             Work::Key { take, .. } => {
                 if let Err(e) = self.space.check() {
-                    (Outcome::Refused(e), none, Vec::new())
+                    (Outcome::Refused(e), none, nothing())
                 } else {
-                    (Outcome::Key(apply.key(take)?), none, Vec::new())
+                    (Outcome::Key(apply.key(take)?), none, nothing())
                 }
             }
-            Work::Documents { items, .. } => (Outcome::Documents(documents::put(self.conn, items)?.0), none, Vec::new()),
+            Work::Delivered { messages, .. } => {
+                apply.delivered(messages)?;
+                (Outcome::Delivered, none, nothing())
+            }
+            Work::Documents { items, .. } => (Outcome::Documents(documents::put(self.conn, items)?.0), none, nothing()),
             // These never come here: `round` carries them out apart.
-            Work::Tidy => (Outcome::Refused(Error::Invalid("housekeeping has no place in a round".into())), none, Vec::new()),
+            Work::Tidy => (Outcome::Refused(Error::Invalid("housekeeping has no place in a round".into())), none, nothing()),
             #[cfg(test)]
-            Work::Break { .. } => (Outcome::Refused(Error::Invalid("this has no place in a round".into())), none, Vec::new()),
+            Work::Break { .. } => (Outcome::Refused(Error::Invalid("this has no place in a round".into())), none, nothing()),
         })
     }
 
@@ -239,6 +244,7 @@ impl<'a, 'c> Writer<'a, 'c> {
             (Work::Claim { reply, .. }, Outcome::Claims(answers)) => drop(reply.send(answers)),
             (Work::Commit { reply, .. }, Outcome::Commits(answers)) => drop(reply.send(Ok(answers))),
             (Work::Key { reply, .. }, Outcome::Key(answer)) => drop(reply.send(Ok(answer))),
+            (Work::Delivered { reply, .. }, Outcome::Delivered) => drop(reply.send(Ok(()))),
             (Work::Documents { reply, .. }, Outcome::Documents(answers)) => {
                 if let Ok(number) = documents::change_number(self.conn) {
                     self.shared.doc_version.send_replace(number);

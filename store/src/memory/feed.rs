@@ -19,9 +19,9 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Appends what a call changed.
-    pub(super) fn push(&mut self, source: SessionId, rows: Vec<FeedRow>) {
+    pub(super) fn push(&mut self, source: SessionId, rows: Vec<FeedRow>, sends: bool) {
         self.written += 1;
-        self.entries.push_back(Arc::new(FeedEntry { pos: self.tail(), source, rows }));
+        self.entries.push_back(Arc::new(FeedEntry { pos: self.tail(), source, rows, sends }));
     }
 
     /// The end.

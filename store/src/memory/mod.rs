@@ -23,8 +23,8 @@ pub use clock::MemoryClock;
 use crate::ownership::Owners;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership,
-    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken,
+    Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// How many records one page of a listing looks at.
@@ -118,9 +118,11 @@ impl Shelf {
     fn write<T>(&self, source: SessionId, change: impl FnOnce(&mut Part, &mut Vec<FeedRow>) -> T) -> T {
         let mut rows = Vec::new();
         let mut part = self.part.lock();
+        let sent = part.tasks.sent();
         let answer = change(&mut part, &mut rows);
         if !rows.is_empty() {
-            part.feed.push(source, rows);
+            let sends = part.tasks.sent() != sent;
+            part.feed.push(source, rows, sends);
             self.changed.send_replace(());
         }
         answer
@@ -249,6 +251,15 @@ impl Store for MemoryStore {
         let shelf = self.shelf(p, 0)?;
         let now = self.now();
         Ok(shelf.part.lock().tasks.lookup(now, ns, kind, key))
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        Ok(self.shelf(p, 0)?.part.lock().tasks.outbox(after, limit))
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        self.shelf(p, 0)?.part.lock().tasks.delivered(messages);
+        Ok(())
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

@@ -4,6 +4,7 @@
 //! the state from before: the copy makes the meaning plain, and only a reference model can afford it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,10 @@ use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
 
 use super::barrier::Barriers;
 use super::index::Indexes;
-use crate::{Claim, Claimed, Commit, Committed, Effect, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Mode};
+use crate::{
+    Claim, Claimed, Commit, Committed, Effect, FeedPos, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Message,
+    Mode, OutboxPage, Sent,
+};
 
 /// Everything about one task.
 #[derive(Clone, Debug)]
@@ -32,6 +36,9 @@ pub(super) struct Tasks {
     pub(super) index: Indexes,
     keys: BTreeMap<(Ns, KeyKind, Bytes), KeyEntry>,
     barriers: Barriers,
+    /// Stored as bytes, so that nothing is found in it that other stores would lose.
+    outbox: BTreeMap<FeedPos, (Millis, Bytes)>,
+    last_sent: u64,
     last_seq: u64,
 }
 
@@ -205,6 +212,10 @@ impl Tasks {
                         self.keys.remove(&place);
                     }
                 }
+                Effect::Send { to, message } => {
+                    self.last_sent += 1;
+                    self.outbox.insert(FeedPos { high: 0, low: self.last_sent }, (now, message.encode(to)));
+                }
             }
         }
         Ok(())
@@ -253,6 +264,24 @@ impl Tasks {
             self.keys.insert((ns, take.kind, take.key), take.entry);
         }
         in_the_way
+    }
+
+    /// How many messages were ever sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.last_sent
+    }
+
+    /// The oldest messages after a place.
+    pub(super) fn outbox(&self, after: FeedPos, limit: usize) -> OutboxPage {
+        let later = self.outbox.range((Bound::Excluded(after), Bound::Unbounded)).take(limit);
+        let sent =
+            |(pos, (at, bytes)): (&FeedPos, &(Millis, Bytes))| Sent { pos: *pos, at: *at, content: Message::decode(bytes) };
+        OutboxPage { messages: later.map(sent).collect(), waiting: self.outbox.len() as u64 }
+    }
+
+    /// Forgets messages.
+    pub(super) fn delivered(&mut self, messages: &[FeedPos]) {
+        self.outbox.retain(|pos, _| !messages.contains(pos));
     }
 
     /// Forgets keys whose time is over.

@@ -1,12 +1,12 @@
 //! The changes of a sequence with all that happens together with them, and keys that are taken alone.
 
 use bytes::Bytes;
-use lovage_core::{Head, Millis, Ns, State, TaskKey};
+use lovage_core::{Head, Millis, Ns, Slot, State, TaskKey};
 
 use super::compare::{both, ok, same};
 use super::generate::KEYS;
 use super::pair::Pair;
-use crate::{Commit, Effect, KeyEntry, KeyKind, KeyPut, KeyTake, Store};
+use crate::{Commit, Effect, FeedPos, KeyEntry, KeyKind, KeyPut, KeyTake, Message, OutboxPage, Store};
 
 impl Pair {
     /// A change of this task, right or wrong.
@@ -50,7 +50,7 @@ impl Pair {
     }
 
     async fn effect(&mut self, key: &TaskKey, head: &mut Option<Head>, now: Millis) -> Result<Effect, String> {
-        Ok(match self.source.rng.u32(0..11) {
+        Ok(match self.source.rng.u32(0..12) {
             0 => self.plain_spawn(key, now),
             1 | 2 => {
                 let mut child = self.source.task(now, Some(key.clone()));
@@ -71,6 +71,7 @@ impl Pair {
                 let [put] = put;
                 Effect::TakeKey(put)
             }
+            7 => self.send(key, now),
             _ => {
                 let latest = self.waiting.len().saturating_sub(3);
                 let barrier = match self.waiting.get(latest..) {
@@ -80,6 +81,43 @@ impl Pair {
                 Effect::Arrive { barrier, index: self.source.rng.u32(0..4) }
             }
         })
+    }
+
+    fn send(&mut self, key: &TaskKey, now: Millis) -> Effect {
+        let to = Slot::new(self.source.rng.u16(..));
+        let message = match self.source.rng.u32(0..4) {
+            0 => {
+                let item = self.source.task(now, Some(key.clone()));
+                return Effect::Send { to: item.key.slot(), message: Message::Insert(Box::new(item)) };
+            }
+            1 => Message::Arrive { barrier: key.clone(), index: self.source.rng.u32(0..4), attempt: 1, generation: 0 },
+            2 => Message::Cancel { key: key.clone(), generation: self.source.rng.u8(..) },
+            _ => Message::Free { task: key.clone(), slot: to, created: now },
+        };
+        Effect::Send { to, message }
+    }
+
+    /// Compares the outboxes; answers the places of the messages in both.
+    pub(super) async fn compare_outbox(&mut self) -> Result<Vec<(FeedPos, FeedPos)>, String> {
+        self.settle().await?;
+        let found = ok("outbox", self.store.outbox(self.p, FeedPos::default(), 1_000).await)?;
+        let expected = ok("outbox", self.model.outbox(self.p, FeedPos::default(), 1_000).await)?;
+        let says = |page: &OutboxPage| page.messages.iter().map(|sent| format!("{:?}", sent.content)).collect::<Vec<_>>();
+        same("the outbox", &(says(&found), found.waiting), &(says(&expected), expected.waiting))?;
+        Ok(found.messages.iter().map(|sent| sent.pos).zip(expected.messages.iter().map(|sent| sent.pos)).collect())
+    }
+
+    /// Some messages have been delivered, some of them more than once.
+    pub(super) async fn deliver(&mut self) -> Result<(), String> {
+        let places = self.compare_outbox().await?;
+        if places.is_empty() {
+            return Ok(());
+        }
+        let some: Vec<_> = (0..self.source.rng.usize(0..4)).map(|_| self.source.pick(&places)).collect();
+        let (found, expected): (Vec<_>, Vec<_>) = some.into_iter().unzip();
+        ok("delivered", self.store.delivered(self.p, &found).await)?;
+        ok("delivered", self.model.delivered(self.p, &expected).await)?;
+        self.compare_outbox().await.map(drop)
     }
 
     /// Lets some of these keys be stolen from whoever has them, at the right version or not.

@@ -28,7 +28,7 @@ impl Commit {
         self.effects.iter().any(|effect| match effect {
             Effect::Arrive { barrier, .. } => barrier == key,
             Effect::Barrier { members } => *members == 0 && self.key == *key,
-            Effect::Spawn(_) | Effect::TakeKey(_) | Effect::FreeKey { .. } => false,
+            Effect::Spawn(_) | Effect::TakeKey(_) | Effect::FreeKey { .. } | Effect::Send { .. } => false,
         })
     }
 }

@@ -82,7 +82,8 @@ impl Pair {
             60..75 => self.claim().await,
             75..78 => self.own().await.map(drop),
             78..80 => self.put_key().await,
-            80..86 => self.put_docs().await,
+            80..84 => self.put_docs().await,
+            84..86 => self.deliver().await,
             86..88 => {
                 let by = Duration::from_secs(60 * self.source.rng.u64(1..60));
                 self.fixture.advance(by);
@@ -157,6 +158,7 @@ impl Pair {
         self.compare_lookup().await?;
         self.compare_counts().await?;
         self.compare_docs().await?;
+        self.compare_outbox().await?;
         self.compare_feeds().await
     }
 
@@ -166,6 +168,7 @@ impl Pair {
         same("the number of feed entries", &found.len(), &expected.len())?;
         for (found, expected) in found.iter().zip(&expected) {
             same("the source of a feed entry", &found.source, &expected.source)?;
+            same("whether a feed entry sends", &found.sends, &expected.sends)?;
             same("a feed entry", &meaning(found, self.now()), &meaning(expected, self.now()))?;
         }
         Ok(())

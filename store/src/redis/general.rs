@@ -26,7 +26,9 @@ pub(super) fn is_needed(items: &[Commit]) -> bool {
             spawned += 1;
             spawned > MAX_BATCH || child.exists != OnExists::Generated || !child.keys.is_empty()
         }
-        Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::TakeKey(_) | Effect::FreeKey { .. } => true,
+        Effect::Barrier { .. } | Effect::Arrive { .. } | Effect::TakeKey(_) | Effect::FreeKey { .. } | Effect::Send { .. } => {
+            true
+        }
     })
 }
 
@@ -129,6 +131,10 @@ impl General<'_> {
                 let mut plan = Plan::behind(self.names, self.keys.len());
                 insert::put(&mut plan, out, &item.key, put);
                 self.keys.append(&mut plan.keys);
+            }
+            Effect::Send { to, message } => {
+                let (key, arg) = (self.key(self.names.outbox()), self.arg(&message.encode(*to)));
+                out.array(3).bytes(b"O").number(key as u64).number(arg as u64);
             }
             Effect::Spawn(child) => {
                 out.array(2).bytes(b"S");

@@ -102,6 +102,11 @@ impl PartitionKeys {
         self.with("bar:", id)
     }
 
+    /// Messages for other partitions.
+    pub(super) fn outbox(&self) -> Vec<u8> {
+        self.with("out", &[])
+    }
+
     /// The keys that go with the records of their tasks.
     pub(super) fn holds(&self) -> &[u8] {
         &self.fixed[12]

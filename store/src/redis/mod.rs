@@ -26,6 +26,7 @@ mod link;
 mod node;
 mod nodes;
 mod open;
+mod outbox;
 mod own;
 mod pack;
 mod pages;
@@ -62,8 +63,8 @@ use self::sender::Sender;
 use self::slot::slot_of;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership,
+    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.
@@ -310,6 +311,19 @@ impl Store for RedisStore {
         let part = self.part(p, 0)?;
         let found = read::lookup(&part.link, &part.names, ns, kind, key).await?;
         Ok(found.filter(|entry| !entry.is_over(self.clock.now())))
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        let part = self.part(p, 0)?;
+        outbox::page(&part.link, &part.names, after, limit).await
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        let part = self.part(p, messages.len())?;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        outbox::delivered(&part.link, &part.names, messages).await
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

@@ -68,11 +68,13 @@ pub(super) fn read_entries(entries: Value) -> Result<Vec<Arc<FeedEntry>>> {
 fn read_entry(entry: Value) -> Result<FeedEntry> {
     let [id, fields] = value::exactly(entry)?;
     let pos = value::text(id)?.parse().map_err(|_| Error::Corrupt("a feed position cannot be read".into()))?;
-    let (mut source, mut rows) = (lovage_core::SessionId(0), Vec::new());
+    let (mut source, mut rows, mut sends) = (lovage_core::SessionId(0), Vec::new(), false);
     for (name, content) in value::pairs(fields)? {
-        if value::bytes(name)?.as_deref() == Some(b"r") {
-            (source, rows) = pack::read_entry(&value::bytes(content)?.unwrap_or_default())?;
+        match value::bytes(name)?.as_deref() {
+            Some(b"r") => (source, rows) = pack::read_entry(&value::bytes(content)?.unwrap_or_default())?,
+            Some(b"o") => sends = true,
+            _ => {}
         }
     }
-    Ok(FeedEntry { pos, source, rows })
+    Ok(FeedEntry { pos, source, rows, sends })
 }

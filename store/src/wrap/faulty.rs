@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::Verb;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership,
+    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// What goes wrong with a call.
@@ -48,6 +48,7 @@ struct Plan {
     random: Option<Random>,
     damaged: BTreeSet<TaskKey>,
     away: bool,
+    away_in: BTreeSet<Partition>,
     thin: bool,
 }
 
@@ -93,6 +94,21 @@ impl Faulty {
     /// Whether the store is away altogether: then every call fails as [`Fault::Before`].
     pub fn set_away(&self, away: bool) {
         self.plan.lock().away = away;
+    }
+
+    /// Whether the data of this partition is away: then its calls fail as [`Fault::Before`].
+    pub fn set_partition_away(&self, p: Partition, away: bool) {
+        let mut plan = self.plan.lock();
+        if away {
+            plan.away_in.insert(p)
+        } else {
+            plan.away_in.remove(&p)
+        };
+    }
+
+    fn reach(&self, p: Partition) -> Result<()> {
+        let away = self.plan.lock().away_in.contains(&p);
+        if away { Err(Error::Unavailable("the partition was made to be away".into())) } else { Ok(()) }
     }
 
     /// Forgets all plans: from now on everything works.
@@ -162,6 +178,8 @@ impl Store for Faulty {
     }
 
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
+        self.reach(p)?;
+        self.check(items.iter().map(|item| &item.key))?;
         self.call(Verb::Insert, self.inner.insert(p, items, mode)).await
     }
 
@@ -177,6 +195,7 @@ impl Store for Faulty {
         mode: Mode,
         sync: Sync,
     ) -> Result<Vec<Committed>> {
+        self.reach(p)?;
         self.check(items.iter().map(|item| &item.key))?;
         self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await
     }
@@ -198,6 +217,7 @@ impl Store for Faulty {
     }
 
     async fn heads(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
+        self.reach(p)?;
         self.check(keys)?;
         self.call(Verb::Heads, self.inner.heads(p, keys)).await
     }
@@ -233,7 +253,16 @@ impl Store for Faulty {
     }
 
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
+        self.reach(p)?;
         self.call(Verb::Lookup, self.inner.lookup(p, ns, kind, key)).await
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        self.call(Verb::Outbox, self.inner.outbox(p, after, limit)).await
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        self.call(Verb::Delivered, self.inner.delivered(p, messages)).await
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

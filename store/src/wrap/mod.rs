@@ -40,6 +40,10 @@ pub enum Verb {
     PutKey,
     /// [`Store::lookup`](crate::Store::lookup).
     Lookup,
+    /// [`Store::outbox`](crate::Store::outbox).
+    Outbox,
+    /// [`Store::delivered`](crate::Store::delivered).
+    Delivered,
     /// [`Store::counts`](crate::Store::counts).
     Counts,
     /// [`Store::docs`](crate::Store::docs).
@@ -73,6 +77,8 @@ impl Verb {
             Self::List => "list",
             Self::PutKey => "put_key",
             Self::Lookup => "lookup",
+            Self::Outbox => "outbox",
+            Self::Delivered => "delivered",
             Self::Counts => "counts",
             Self::Docs => "docs",
             Self::Doc => "doc",
@@ -84,7 +90,7 @@ impl Verb {
 
     /// Whether a call may have changed something although its answer got lost.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutKey | Self::PutDocs)
+        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutKey | Self::Delivered | Self::PutDocs)
     }
 
     /// Whether a call may wait for news: then its time says nothing about the store.

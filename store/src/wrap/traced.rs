@@ -21,8 +21,8 @@ use super::Verb;
 use super::outage::Outage;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
-    QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership,
+    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// Measures the calls of another store.
@@ -144,6 +144,14 @@ impl Store for Traced {
 
     async fn lookup(&self, p: Partition, ns: Ns, kind: KeyKind, key: &[u8]) -> Result<Option<KeyEntry>> {
         self.call(Verb::Lookup, self.inner.lookup(p, ns, kind, key)).await
+    }
+
+    async fn outbox(&self, p: Partition, after: FeedPos, limit: usize) -> Result<OutboxPage> {
+        self.call(Verb::Outbox, self.inner.outbox(p, after, limit)).await
+    }
+
+    async fn delivered(&self, p: Partition, messages: &[FeedPos]) -> Result<()> {
+        self.call(Verb::Delivered, self.inner.delivered(p, messages)).await
     }
 
     async fn counts(&self, p: Partition) -> Result<Vec<QueueCounts>> {

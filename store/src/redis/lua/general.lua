@@ -2,13 +2,15 @@
 -- the items one after the other, notes what each would write, and writes only when it is through: change.lua is what
 -- changes without such effects use. It may run when Redis is full, as change.lua may.
 --
--- KEYS  see lib.lua, then lanes, bodies, results, attempts, keys and barriers at the places that the plan names.
--- ARGV  1 plan (MessagePack): {now (ms), atomic (0|1), items};  2 feed prefix;  3.. bodies, results, attempts.
+-- KEYS  see lib.lua, then lanes, bodies, results, attempts, keys, barriers and
+--       the outbox at the places that the plan names.
+-- ARGV  1 plan (MessagePack): {now (ms), atomic (0|1), items};  2 feed prefix;  3.. bodies, results, attempts, messages.
 --       item    {id, head before, head after ('' deletes), moves, counts, writes {command, key, argument or 0, …},
 --               lane left by a deletion or a move or '', barrier that goes (key) or 0, effects,
 --               lane entered by a move or '', its definition}
 --       moves   {command, key, score or '', …};  counts {field, 1 or -1, …}
 --       effect  {'B', key, members} | {'A', key, id, index} | {'T', put (see keys.lua)} | {'F', place, field} | {'S', child}
+--               | {'O', key, argument}
 --       child   {id, head before seq, head after seq, look (0|1), body key, body argument, lane key or 0, base score, moves,
 --               counts, lane, definition, root or '', puts (see keys.lua)}
 -- A barrier is the string `[members u32][arrived u32][one bit for each member]`.
@@ -19,7 +21,7 @@ local now, atomic, items = plan[1], plan[2] == 1, plan[3]
 -- What the items before have made of heads, barriers (false: none) and keys (false: free).
 local heads, bars, keys = {}, {}, {}
 local todo, rows, tallies, lanes = {}, {}, {}, {}
-local seq, born = nil, 0
+local seq, born, sends = nil, 0, false
 
 local function head_of(id)
   local head = heads[id]
@@ -202,6 +204,9 @@ local function apply(item, does)
       arrive(KEYS[effect[2]], effect[3], effect[4])
     elseif effect[1] == 'B' then
       make_barrier(KEYS[effect[2]], effect[3], id)
+    elseif effect[1] == 'O' then
+      sends = true
+      later('XADD', KEYS[effect[2]], '*', 'm', ARGV[effect[3]])
     elseif does[e] and effect[1] == 'S' then
       spawn(effect[2])
     elseif does[e] and effect[1] == 'T' then
@@ -248,7 +253,11 @@ if all or not atomic then
     end
   end
   if born > 0 then call('INCRBY', SEQ, born) end
-  if #rows > 0 then call('XADD', FEED, '*', 'r', ARGV[2] .. concat(rows)) end
+  if sends then
+    call('XADD', FEED, '*', 'r', ARGV[2] .. concat(rows), 'o', '')
+  elseif #rows > 0 then
+    call('XADD', FEED, '*', 'r', ARGV[2] .. concat(rows))
+  end
 end
 
 if all then return 1 end

@@ -10,7 +10,9 @@ use lovage_testkit::{Fsync, Redis, eventually};
 use super::super::batch::FLIGHT;
 use super::{OnRedis, RedisOptions, RedisStore, fresh_prefix, shared_server};
 use crate::conformance::kit::{Kit, LONG, PATIENCE, SESSION, Task, ended, key_put};
-use crate::{Claimed, Committed, Effect, Error, FeedBatch, FeedPos, KeyKind, Mode, OwnRequest, Store, Sync, Want};
+use crate::{
+    Claimed, Commit, Committed, Effect, Error, FeedBatch, FeedPos, KeyKind, Message, Mode, OwnRequest, Store, Sync, Want,
+};
 
 /// The promise: working again this soon after Redis is back.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -49,6 +51,25 @@ async fn forgotten_scripts_are_told_again() {
         server.command(&["SCRIPT", "FLUSH"]).unwrap();
         assert_eq!(kit.whole(&task.key).await.unwrap().head, task.head);
     }
+}
+
+/// What nobody can read has a place in the outbox, so that it can be deleted and keeps nothing else.
+#[tokio::test]
+async fn a_damaged_message_is_shown_as_such() {
+    let fixture = OnRedis::new(1);
+    let kit = Kit::new(&fixture).await;
+    let outbox = format!("{}{{p00}}out", fixture.options.prefix);
+    for fields in [["m", "nonsense"], ["m", ""]] {
+        fixture.server.command(&["XADD", &outbox, "*", fields[0], fields[1]]).unwrap();
+    }
+    let task = kit.put(kit.task()).await;
+    let message = Message::Cancel { key: task.key.clone(), generation: 0 };
+    let effects = vec![Effect::Send { to: task.key.slot(), message }];
+    kit.committed(&task, Commit { effects, ..task.change(|_| {}) }).await;
+    let found = kit.store.outbox(kit.p, FeedPos::default(), 10).await.unwrap();
+    assert_eq!(found.messages.iter().map(|sent| sent.content.is_some()).collect::<Vec<_>>(), [false, false, true]);
+    kit.store.delivered(kit.p, &[found.messages[0].pos, found.messages[1].pos]).await.unwrap();
+    assert_eq!(kit.store.outbox(kit.p, FeedPos::default(), 10).await.unwrap().waiting, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
