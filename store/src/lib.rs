@@ -19,6 +19,7 @@ pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
+pub mod moving;
 mod own;
 pub mod redis;
 mod store;

@@ -17,6 +17,7 @@ mod docs;
 mod feed;
 mod general;
 mod insert;
+mod inside;
 mod keys;
 mod link;
 mod open;
