@@ -54,6 +54,12 @@ pub fn restore(from: &Path, dir: &Path, told: impl FnMut(u64, u64)) -> Result<Co
     if !from.is_file() {
         return Err(Error::Invalid(format!("there is no file {}", from.display())));
     }
+    let mut log = from.as_os_str().to_owned();
+    log.push("-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        let text = "has a log beside it and is no copy of `lovage backup`; put both into an empty folder instead";
+        return Err(Error::Invalid(format!("{} {text}", from.display())));
+    }
     let _lock = disk::DirLock::take(dir)?;
     let beside = part(&dir.join(schema::FILE));
     let unavailable = |e: std::io::Error| Error::Unavailable(format!("cannot read {}: {e}", dir.display()));

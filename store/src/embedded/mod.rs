@@ -37,6 +37,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use backup::{Copied, backup, restore};
+pub use documents::documents_of;
 pub use options::{Durability, EmbeddedOptions, ReadClock};
 
 use crate::{Caps, Error, Result};

@@ -5,7 +5,7 @@ use lovage_core::{Partition, Slot, SlotKind};
 
 use super::{Move, Report, journal};
 use crate::directory::Residence;
-use crate::{Cursor, DocGuard, DocKind, DocOutcome, DocPut, KeyEntry, KeyKind, KeyTake, Result};
+use crate::{Cursor, DocGuard, DocKind, DocOutcome, DocPut, Document, KeyEntry, KeyKind, KeyTake, Result, Store};
 
 /// Documents and keys of one page.
 const PAGE: usize = 200;
@@ -16,30 +16,36 @@ pub(super) async fn documents(this: &Move<'_>, report: &mut Report) -> Result<()
     for kind in DocKind::ALL {
         let mut after = None;
         loop {
-            let mut page = this.from.docs(kind, None, after, PAGE).await?;
-            page.items.retain(|document| kind != DocKind::Meta || document.name != journal::NAME);
-            let put = |document: &crate::Document| DocPut {
-                kind,
-                ns: document.ns,
-                name: document.name.clone(),
-                guard: DocGuard::Absent,
-                bytes: document.bytes.clone(),
-            };
-            let answers = this.to.put_docs(page.items.iter().map(put).collect()).await?;
-            for (document, answer) in page.items.iter().zip(answers) {
-                match answer {
-                    DocOutcome::Ok { .. } => report.documents.moved += 1,
-                    DocOutcome::Refused(there) => {
-                        report.documents.there += 1;
-                        if there.is_none_or(|there| there.bytes != document.bytes) {
-                            report.kept.push(format!("{:?} {}", document.kind, document.name));
-                        }
-                    }
-                }
-            }
+            let page = this.from.docs(kind, None, after, PAGE).await?;
+            copy_documents(page.items, this.to, report).await?;
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies those of these documents that the destination does not have.
+pub async fn copy_documents(mut documents: Vec<Document>, to: &dyn Store, report: &mut Report) -> Result<()> {
+    documents.retain(|document| document.kind != DocKind::Meta || document.name != journal::NAME);
+    let put = |document: &Document| DocPut {
+        kind: document.kind,
+        ns: document.ns,
+        name: document.name.clone(),
+        guard: DocGuard::Absent,
+        bytes: document.bytes.clone(),
+    };
+    let answers = to.put_docs(documents.iter().map(put).collect()).await?;
+    for (document, answer) in documents.iter().zip(answers) {
+        match answer {
+            DocOutcome::Ok { .. } => report.documents.moved += 1,
+            DocOutcome::Refused(there) => {
+                report.documents.there += 1;
+                if there.is_none_or(|there| there.bytes != document.bytes) {
+                    report.kept.push(format!("{:?} {}", document.kind, document.name));
+                }
             }
         }
     }

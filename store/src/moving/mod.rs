@@ -31,6 +31,7 @@ use lovage_core::{Millis, Partition};
 
 pub(crate) use belongings::set_bits;
 pub use belongings::{Barrier, Belongings, Inside, KeyPage};
+pub use loose::copy_documents;
 pub use lost::settle_lost;
 pub use report::{Refused, Report, Tally};
 
@@ -78,13 +79,6 @@ impl Move<'_> {
         }
         journal::clear(self.from).await?;
         (self.told)(&report);
-        Ok(report)
-    }
-
-    /// Copies the documents that the destination does not have, and nothing else.
-    pub async fn documents(&self) -> Result<Report> {
-        let mut report = Report::default();
-        loose::documents(self, &mut report).await?;
         Ok(report)
     }
 

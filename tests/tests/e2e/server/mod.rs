@@ -2,6 +2,7 @@
 
 mod cli;
 mod dev;
+mod moves;
 mod serve;
 mod stop;
 
