@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod demo;
 mod dispatch;
+mod footprint;
 mod logging;
 mod recorder;
 mod run;

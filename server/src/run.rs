@@ -23,7 +23,7 @@ use crate::config::{Config, Loaded};
 use crate::demo::Demo;
 use crate::dispatch::{Dispatch, runtime};
 use crate::storage::Storage;
-use crate::{admin_key, banner, logging, recorder, signals, storage};
+use crate::{admin_key, banner, footprint, logging, recorder, signals, storage};
 
 /// The folder of `lovage dev`, in the folder where it is started: data of a project stays with the project.
 const DEV_FOLDER: &str = ".lovage";
@@ -72,6 +72,7 @@ async fn serve(mode: Mode, config: Config) -> anyhow::Result<()> {
 
     let data_dir = storage::data_dir(&config, (mode == Mode::Dev).then_some(DEV_FOLDER));
     let storage = Storage::open(&config, data_dir.as_deref()).await?;
+    tokio::spawn(footprint::watch(Arc::clone(&storage.inside), config.footprint_every.get()));
     let policy = config.policy(mode == Mode::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
     let attempt_key = lovage_gateway::ensure_attempt_key(&*storage.store).await.context("cannot make the key of attempt URLs")?;

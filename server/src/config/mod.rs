@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub admin_key_file: Option<PathBuf>,
     /// How long open attempts and requests may take to end after SIGTERM.
     pub grace: Dur,
+    /// How often the room that tasks take in the store is estimated.
+    pub footprint_every: Dur,
     /// Which log lines are written: a level, or `tracing`'s filter syntax.
     pub log: String,
     /// How log lines are written.
@@ -106,6 +108,7 @@ impl Default for Config {
             allow_network: Vec::new(),
             admin_key_file: None,
             grace: Dur::from_secs(30),
+            footprint_every: Dur::from_secs(60),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             runtime: RuntimeSection::default(),

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use lovage_core::{Ns, Partition, TaskKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{EmbeddedStore, barrier, books, keys, row};
+use super::{EmbeddedStore, barrier, books, footprint, keys, row};
 use crate::moving::{Belongings, Inside, KeyPage};
-use crate::{Cursor, KeyKind, Result};
+use crate::{Cursor, Footprint, KeyKind, Result};
 
 #[async_trait]
 impl Inside for EmbeddedStore {
@@ -20,6 +20,10 @@ impl Inside for EmbeddedStore {
     async fn loose_keys(&self, p: Partition, from: Cursor, limit: usize) -> Result<KeyPage> {
         self.caps.check_call(p, 0)?;
         self.shared.readers.offload(move |conn| loose_keys(conn, &from, limit)).await
+    }
+
+    async fn footprint(&self) -> Result<Footprint> {
+        self.shared.readers.offload(footprint::weigh).await
     }
 }
 

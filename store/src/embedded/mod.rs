@@ -14,6 +14,7 @@ mod disk;
 mod documents;
 mod failure;
 mod feed;
+mod footprint;
 mod inside;
 mod keys;
 mod life;

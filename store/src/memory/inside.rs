@@ -5,7 +5,7 @@ use lovage_core::{Partition, TaskKey};
 
 use super::MemoryStore;
 use crate::moving::{Belongings, Inside, KeyPage};
-use crate::{Cursor, Result};
+use crate::{Cursor, Footprint, Result};
 
 #[async_trait]
 impl Inside for MemoryStore {
@@ -16,5 +16,10 @@ impl Inside for MemoryStore {
 
     async fn loose_keys(&self, p: Partition, _: Cursor, _: usize) -> Result<KeyPage> {
         Ok(KeyPage { items: self.shelf(p, 0)?.part.lock().tasks.loose_keys(), next: None })
+    }
+
+    /// What the process takes besides cannot be told apart.
+    async fn footprint(&self) -> Result<Footprint> {
+        Ok(Footprint::default())
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lovage_core::{LaneDef, Partition, TaskKey};
 
-use crate::{Cursor, KeyEntry, KeyKind, Result};
+use crate::{Cursor, Footprint, KeyEntry, KeyKind, Result};
 
 /// What belongs to a record besides what [`Store::get`](crate::Store::get) answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct KeyPage {
     pub next: Option<Cursor>,
 }
 
-/// The reads that only a move needs.
+/// Looks inside a store, for moves and for people who watch its size.
 #[async_trait]
 pub trait Inside: Send + Sync {
     /// What belongs to these tasks, in order; `None` for those that there are not. Nobody may write meanwhile.
@@ -45,6 +45,9 @@ pub trait Inside: Send + Sync {
 
     /// A page of about `limit` of the keys that do not end with a record, each at least once.
     async fn loose_keys(&self, p: Partition, from: Cursor, limit: usize) -> Result<KeyPage>;
+
+    /// How much room the store takes: bounded work, whatever is stored.
+    async fn footprint(&self) -> Result<Footprint>;
 }
 
 /// The members whose bits are set, the lowest first: bit 0 of a byte is its lowest if `low_first`.

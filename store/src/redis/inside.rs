@@ -10,7 +10,7 @@ use super::link::Kind;
 use super::pack::{read_key, read_key_entry, read_kind};
 use super::{RedisStore, value};
 use crate::moving::{Barrier, Belongings, Inside, KeyPage, set_bits};
-use crate::{Cursor, Error, KeyEntry, KeyKind, Result};
+use crate::{Cursor, Error, Footprint, KeyEntry, KeyKind, Result};
 
 #[async_trait]
 impl Inside for RedisStore {
@@ -92,6 +92,10 @@ impl Inside for RedisStore {
             items.push((read_kind(kind)?, Bytes::copy_from_slice(key), read_key_entry(&entry)?));
         }
         Ok(KeyPage { items, next })
+    }
+
+    async fn footprint(&self) -> Result<Footprint> {
+        self.weigh().await
     }
 }
 

@@ -15,6 +15,7 @@ mod change;
 mod clock;
 mod docs;
 mod feed;
+mod footprint;
 mod general;
 mod insert;
 mod inside;

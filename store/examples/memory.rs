@@ -1,17 +1,19 @@
-//! What a task costs Redis in memory: bytes beyond its body, by state, and for what may come with it.
+//! What a task costs in memory (Redis) or on disk (embedded): bytes beyond its body, by state, and for what may come with it.
 //!
-//! `cargo run --release -p lovage-store --example redis_memory [-- TASKS [BODY_BYTES]]` starts a server of its own on a free
-//! loopback port and prints a table. A figure is the growth of `used_memory` for one task; the feeds, whose size is bounded
-//! by `[redis] feed_bytes` whatever is stored, are emptied before each reading.
+//! `cargo run --release -p lovage-store --example memory -- redis|embedded [TASKS [BODY_BYTES]]` prints a table. Redis is a
+//! server of its own on a free loopback port. A figure is the growth of `used_memory`, or of the pages in use, for one
+//! task; the feeds in Redis, whose size is bounded by `[redis] feed_bytes` whatever is stored, are emptied before each
+//! reading.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::{Flags, Head, IdRun, LaneDef, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskKey};
+use lovage_store::moving::Inside;
 use lovage_store::{
-    Claim, Claimed, Commit, Committed, Insert, Inserted, KeyKind, KeyPut, Mode, OnExists, OwnRequest, RedisOptions, RedisStore,
-    Store, Sync, Want,
+    Claim, Claimed, Commit, Committed, Durability, EmbeddedOptions, EmbeddedStore, Insert, Inserted, KeyKind, KeyPut, Mode,
+    OnExists, OwnRequest, RedisOptions, RedisStore, Store, Sync, Want,
 };
 use lovage_testkit::{Fsync, Redis};
 
@@ -23,20 +25,24 @@ const ATTEMPT: usize = 120;
 
 #[tokio::main]
 async fn main() {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<usize>().expect("a number"));
+    let mut args = std::env::args().skip(1);
+    let kind = args.next().unwrap_or_else(|| "redis".into());
+    let mut args = args.map(|arg| arg.parse::<usize>().expect("a number"));
     let (tasks, body) = (args.next().unwrap_or(100_000), args.next().unwrap_or(640));
-    let server = Redis::start_with(lovage_testkit::redis::RedisOptions::default().fsync(Fsync::NoFile));
-    println!("{tasks} tasks, bodies of {body} bytes, {PARTITIONS} partitions; bytes of Redis memory per task beyond its body");
-    let bench = Bench::open(&server, "a", tasks, body).await;
-    bench.row("queued", 0, |_, _| {}).await;
-    let bench = Bench::open(&server, "b", tasks, body).await;
-    bench.row("queued, with a unique key of 16 bytes", 1, |item, n| item.keys.push(key(KeyKind::Unique, n))).await;
-    let bench = Bench::open(&server, "c", tasks, body).await;
-    bench.row("queued, with an Idempotency-Key of 16 bytes", 1, |item, n| item.keys.push(key(KeyKind::Idempotency, n))).await;
-    let bench = Bench::open(&server, "d", tasks, body).await;
-    bench.row("queued, expires", 1, |item, _| item.head.expires = Millis(u64::MAX >> 20)).await;
-    let bench = Bench::open(&server, "e", tasks, body).await;
-    bench.row("scheduled", 1, |item, _| item.head.state = State::Scheduled).await;
+    let server =
+        (kind == "redis").then(|| Redis::start_with(lovage_testkit::redis::RedisOptions::default().fsync(Fsync::NoFile)));
+    println!("{kind}: {tasks} tasks, bodies of {body} bytes; bytes per task beyond its body");
+    let bench = Bench::open(server.as_ref(), tasks, body).await;
+    bench.row("queued", true, |_, _| {}).await;
+    let bench = Bench::open(server.as_ref(), tasks, body).await;
+    bench.row("queued, with a unique key of 16 bytes", false, |item, n| item.keys.push(key(KeyKind::Unique, n))).await;
+    let bench = Bench::open(server.as_ref(), tasks, body).await;
+    let keyed = |item: &mut Insert, n| item.keys.push(key(KeyKind::Idempotency, n));
+    bench.row("queued, with an Idempotency-Key of 16 bytes", false, keyed).await;
+    let bench = Bench::open(server.as_ref(), tasks, body).await;
+    bench.row("queued, expires", false, |item, _| item.head.expires = Millis(u64::MAX >> 20)).await;
+    let bench = Bench::open(server.as_ref(), tasks, body).await;
+    bench.row("scheduled", false, |item, _| item.head.state = State::Scheduled).await;
 }
 
 fn key(kind: KeyKind, n: u64) -> KeyPut {
@@ -45,42 +51,55 @@ fn key(kind: KeyKind, n: u64) -> KeyPut {
 }
 
 struct Bench<'a> {
-    server: &'a Redis,
-    store: Arc<RedisStore>,
-    prefix: &'static str,
+    server: Option<&'a Redis>,
+    _folder: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    inside: Arc<dyn Inside>,
     tasks: usize,
     body: usize,
 }
 
 impl<'a> Bench<'a> {
-    async fn open(server: &'a Redis, prefix: &'static str, tasks: usize, body: usize) -> Self {
-        server.command(&["FLUSHALL"]).unwrap();
-        let options = RedisOptions { prefix: prefix.into(), partitions: PARTITIONS, ..RedisOptions::new(server.url()) };
-        let store = RedisStore::open(options).await.unwrap();
-        Self { server, store, prefix, tasks, body }
+    async fn open(server: Option<&'a Redis>, tasks: usize, body: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, inside): (Arc<dyn Store>, Arc<dyn Inside>) = if let Some(server) = server {
+            server.command(&["FLUSHALL"]).unwrap();
+            let store =
+                RedisStore::open(RedisOptions { partitions: PARTITIONS, ..RedisOptions::new(server.url()) }).await.unwrap();
+            (store.clone(), store)
+        } else {
+            let options = EmbeddedOptions { durability: Durability::Relaxed, ..EmbeddedOptions::new(folder.path()) };
+            let store = EmbeddedStore::open(options).unwrap();
+            (store.clone(), store)
+        };
+        Self { server, _folder: folder, store, inside, tasks, body }
     }
 
     /// Bytes in use, without the feeds.
-    fn used(&self) -> f64 {
+    async fn used(&self) -> f64 {
         for p in 0..PARTITIONS {
-            self.server.command(&["XTRIM", &format!("{}{{p{p:02}}}f", self.prefix), "MAXLEN", "0"]).unwrap();
+            if let Some(server) = self.server {
+                server.command(&["XTRIM", &format!("lv{{p{p:02}}}f"), "MAXLEN", "0"]).unwrap();
+            }
         }
-        let info = self.server.command(&["INFO", "memory"]).unwrap();
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("Redis says what it uses");
-        line.trim().parse().unwrap()
+        self.inside.footprint().await.unwrap().bytes as f64
     }
 
-    fn print(&self, name: &str, before: f64) {
-        println!("{:>8.0}  {name}", (self.used() - before) / self.tasks as f64 - self.body as f64);
+    fn partitions(&self) -> u16 {
+        self.store.caps().partitions
+    }
+
+    async fn print(&self, name: &str, before: f64) {
+        println!("{:>8.0}  {name}", (self.used().await - before) / self.tasks as f64 - self.body as f64);
     }
 
     /// Inserts tasks as `change` makes them; without changes they also live on.
-    async fn row(&self, name: &str, only: usize, change: impl Fn(&mut Insert, u64)) {
-        let before = self.used();
+    async fn row(&self, name: &str, lives: bool, change: impl Fn(&mut Insert, u64)) {
+        let before = self.used().await;
         let mut batches = Vec::new();
         for n in 0..(self.tasks / BATCH) as u64 {
-            let p = Partition((n % u64::from(PARTITIONS)) as u16);
-            let mut items = new_tasks(self.store.clock().now(), p, n, self.body);
+            let p = Partition((n % u64::from(self.partitions())) as u16);
+            let mut items = new_tasks(self.store.clock().now(), Slot::in_partition(p, self.partitions(), 0), n, self.body);
             for (i, item) in items.iter_mut().enumerate() {
                 change(item, n * BATCH as u64 + i as u64);
             }
@@ -91,8 +110,8 @@ impl<'a> Bench<'a> {
             }
             batches.push((p, items.into_iter().map(|item| (item.key, item.head)).collect::<Vec<_>>()));
         }
-        self.print(name, before);
-        if only == 0 {
+        self.print(name, before).await;
+        if lives {
             self.life(before, batches).await;
         }
     }
@@ -107,9 +126,9 @@ impl<'a> Bench<'a> {
             assert!(answers.iter().all(|answer| matches!(answer, Claimed::Ok(_))));
             *tasks = items.into_iter().map(|item| (item.key, item.head)).collect();
         }
-        self.print("running", before);
+        self.print("running", before).await;
         self.commit(&mut batches, |key, head, now| ending(key, head, now, State::Succeeded)).await;
-        self.print("succeeded, with a result of 40 bytes (beyond body and result)", before + (RESULT * self.tasks) as f64);
+        self.print("succeeded, with a result of 40 bytes (beyond body and result)", before + (RESULT * self.tasks) as f64).await;
         for n in 1..=2 {
             self.commit(&mut batches, |key, head, now| Commit {
                 attempt: Some(vec![b'a'; ATTEMPT].into()),
@@ -123,7 +142,7 @@ impl<'a> Bench<'a> {
             );
         }
         self.commit(&mut batches, |key, head, _| change(key, head, None)).await;
-        let per_task = (self.used() - before) / self.tasks as f64;
+        let per_task = (self.used().await - before) / self.tasks as f64;
         println!("{per_task:>8.1}  deleted: what is left");
     }
 
@@ -138,9 +157,9 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn new_tasks(now: Millis, p: Partition, n: u64, body: usize) -> Vec<Insert> {
+fn new_tasks(now: Millis, slot: Slot, n: u64, body: usize) -> Vec<Insert> {
     let lane = Arc::new(LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("demo.add".into()), batch: None });
-    let ids = IdRun::new(now, Slot::new(p.0 * (4096 / PARTITIONS)), n << 20);
+    let ids = IdRun::new(now, slot, n << 20);
     let task = |i| Insert {
         key: TaskKey::new(Ns::DEFAULT, ids.nth(i)),
         head: Head {
