@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
-    CancelArgs, DeadCommand, ExplainArgs, GetArgs, NodesArgs, ReplayArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
+    BackupArgs, CancelArgs, DeadCommand, ExplainArgs, GetArgs, MigrateArgs, NodesArgs, ReplayArgs, RestoreArgs, ResultArgs,
+    SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
 };
 use crate::config::Flags;
 
@@ -58,6 +59,12 @@ pub(crate) enum Command {
     /// Look after tasks that failed.
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Copy a data directory into one file, also while a server runs on it.
+    Backup(BackupArgs),
+    /// Make a data directory from a backup.
+    Restore(RestoreArgs),
+    /// Move everything from one store to another.
+    Migrate(MigrateArgs),
     /// Print the configuration in force, and where each value came from.
     Config(ServerArgs),
     /// Print the description of the API (OpenAPI 3.1).

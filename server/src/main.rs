@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod demo;
 mod dispatch;
+mod footprint;
 mod logging;
 mod node;
 mod recorder;
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
         Command::Explain(args) => cli::run(args.client.clone(), async |client| cli::explain(client, &args).await),
         Command::Tree(args) => cli::run(args.client.clone(), async |client| cli::tree(client, &args).await),
         Command::Nodes(args) => cli::run(args.client().clone(), async |client| cli::nodes(client, &args).await),
+        Command::Backup(args) => cli::ended(cli::run_backup(&args)),
+        Command::Restore(args) => cli::ended(cli::run_restore(&args)),
+        Command::Migrate(args) => cli::run_local(async || cli::migrate(&args).await),
         Command::Dead(command) => cli::run(command.client().clone(), async |client| cli::dead(client, &command).await),
     }
 }

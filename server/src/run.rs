@@ -26,7 +26,7 @@ use crate::dispatch::{Dispatch, runtime};
 use crate::node::Node;
 use crate::role::Role;
 use crate::storage::Storage;
-use crate::{admin_key, banner, logging, recorder, signals, storage};
+use crate::{admin_key, banner, footprint, logging, recorder, signals, storage};
 
 /// The folder of `lovage dev`, in the folder where it is started: data of a project stays with the project.
 const DEV_FOLDER: &str = ".lovage";
@@ -47,6 +47,7 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
 
     let data_dir = storage::data_dir(&config, (role == Role::Dev).then_some(DEV_FOLDER));
     let storage = Storage::open(&config, data_dir.as_deref()).await?;
+    tokio::spawn(footprint::watch(Arc::clone(&storage.inside), config.footprint_every.get()));
     let policy = config.policy(role == Role::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
     let attempt_key = lovage_gateway::ensure_attempt_key(&*storage.store).await.context("cannot make the key of attempt URLs")?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use lovage_core::SessionId;
+use lovage_store::moving::Inside;
 use lovage_store::wrap::Traced;
 use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, Store};
 use url::Url;
@@ -18,6 +19,8 @@ const PID_FILE: &str = "lovage.pid";
 pub(crate) struct Storage {
     /// The store, with its calls measured.
     pub store: Arc<dyn Store>,
+    /// The same store, for who moves all of it.
+    pub inside: Arc<dyn Inside>,
     /// A number that no life of any process had before.
     pub session: SessionId,
     /// Where the data is, for people.
@@ -75,6 +78,7 @@ fn embedded(config: &Config, dir: &Path) -> anyhow::Result<Storage> {
     Ok(Storage {
         session: store.session(),
         store: Arc::new(Traced::new(store.clone())),
+        inside: store.clone(),
         place: dir.display().to_string(),
         embedded: Some(store),
     })
@@ -113,7 +117,7 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
     };
     let store = RedisStore::open(options).await.map_err(|error| explain_redis(&shown, error))?;
     let session = store.next_session().await.context("cannot register with Redis")?;
-    Ok(Storage { session, store: Arc::new(Traced::new(store)), place: shown, embedded: None })
+    Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
 }
 
 fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
@@ -138,7 +142,7 @@ fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
 }
 
 /// The URL without user and password, for logs and the screen.
-fn without_credentials(text: &str) -> String {
+pub(crate) fn without_credentials(text: &str) -> String {
     let Ok(mut url) = Url::parse(text) else { return "the given URL".to_owned() };
     // Both fail only for URLs that can have no credentials.
     let _ = url.set_username("");

@@ -14,12 +14,14 @@ mod docs;
 pub mod embedded;
 mod error;
 mod feed;
+mod footprint;
 mod key;
 mod lists;
 pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
 pub mod model;
+pub mod moving;
 mod outbox;
 mod own;
 mod ownership;
@@ -34,6 +36,7 @@ pub use docs::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
 pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore};
 pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
+pub use footprint::Footprint;
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};

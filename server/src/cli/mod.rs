@@ -4,9 +4,12 @@
 //! go to standard output, everything said about them to standard error, so that output can be piped.
 
 mod client;
+mod copies;
 mod dead;
 mod insight;
+mod migrate;
 mod nodes;
+mod place;
 mod show;
 mod submit;
 mod tasks;
@@ -19,8 +22,10 @@ use clap::Args;
 use crate::style::plain;
 
 pub(crate) use client::Client;
+pub(crate) use copies::{BackupArgs, RestoreArgs, run_backup, run_restore};
 pub(crate) use dead::{DeadCommand, dead};
 pub(crate) use insight::{ExplainArgs, TreeArgs, explain, tree};
+pub(crate) use migrate::{MigrateArgs, run as migrate};
 pub(crate) use nodes::{NodesArgs, nodes};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
@@ -80,7 +85,17 @@ pub(crate) fn run(args: ClientArgs, command: impl AsyncFnOnce(&Client) -> Result
     ended(runtime.block_on(async { command(&Client::new(args)?).await }))
 }
 
-fn ended(outcome: Result<(), Failure>) -> ExitCode {
+/// Runs a command that works on stores, without a server.
+pub(crate) fn run_local(command: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCode {
+    // The stores have tasks of their own, which must go on while the command waits.
+    match crate::dispatch::runtime("stores", 2) {
+        Ok(runtime) => ended(runtime.block_on(command())),
+        Err(error) => ended(Err(Failure::Unreachable(format!("{error:#}")))),
+    }
+}
+
+/// The exit code of a command, after what there is to say.
+pub(crate) fn ended(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     let text = failure.to_string();
     if !text.is_empty() {

@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub admin_key_file: Option<PathBuf>,
     /// How long open attempts and requests may take to end after SIGTERM.
     pub grace: Dur,
+    /// How often the room that tasks take in the store is estimated.
+    pub footprint_every: Dur,
     /// Which log lines are written: a level, or `tracing`'s filter syntax.
     pub log: String,
     /// How log lines are written.
@@ -109,6 +111,7 @@ impl Default for Config {
             node_name: None,
             admin_key_file: None,
             grace: Dur::from_secs(30),
+            footprint_every: Dur::from_secs(60),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             runtime: RuntimeSection::default(),

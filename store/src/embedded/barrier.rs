@@ -5,6 +5,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
+use crate::moving::{Barrier, set_bits};
+
 /// Members of one page.
 const PAGE_MEMBERS: u32 = 8 * 1024;
 
@@ -71,4 +73,19 @@ impl<'c> Barriers<'c> {
         }
         Ok(())
     }
+}
+
+/// The barrier of the task with this order of acceptance.
+pub(super) fn read(conn: &Connection, seq: i64) -> rusqlite::Result<Option<Barrier>> {
+    let members =
+        conn.prepare_cached("SELECT members FROM barrier WHERE seq = ?1")?.query_row([seq], |row| row.get(0)).optional()?;
+    let Some(members) = members else { return Ok(None) };
+    let mut pages = conn.prepare_cached("SELECT page, bits FROM arrival WHERE seq = ?1 ORDER BY page")?;
+    let mut rows = pages.query([seq])?;
+    let mut arrived = Vec::new();
+    while let Some(row) = rows.next()? {
+        let first = row.get::<_, u32>(0)? * PAGE_MEMBERS;
+        arrived.extend(set_bits(row.get_ref(1)?.as_blob()?, true).map(|index| first + index));
+    }
+    Ok(Some(Barrier { members, arrived }))
 }

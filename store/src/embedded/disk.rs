@@ -10,6 +10,9 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 
 use crate::{Error, Result};
 
+/// The file that is locked; it stays when the store is closed.
+pub(super) const LOCK_FILE: &str = "lovage.lock";
+
 /// How old a measurement of the free space may be.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,7 @@ impl DirLock {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(dir.join("lovage.lock"))
+            .open(dir.join(LOCK_FILE))
             .map_err(|e| failed("cannot open the lock file in", &e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),

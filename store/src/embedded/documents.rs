@@ -2,10 +2,14 @@
 //!
 //! A deleted document leaves its version behind (a row without bytes), so that a version is never reused.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use lovage_core::Ns;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::failure::failed;
+use super::schema;
 use crate::{DocGuard, DocKind, DocOutcome, DocPage, DocPut, Document};
 
 /// Applies puts one by one; whether any applied.
@@ -88,4 +92,12 @@ fn document(kind: DocKind, row: &Row<'_>) -> rusqlite::Result<Document> {
         version: row.get::<_, i64>(2)? as u64,
         bytes: row.get_ref(3)?.as_blob_or_null()?.map(Bytes::copy_from_slice),
     })
+}
+
+/// All documents of the store in `dir`, also while a server uses it.
+pub fn documents_of(dir: &Path) -> crate::Result<Vec<Document>> {
+    let conn = schema::connect_reader(dir)?;
+    schema::check(&conn)?;
+    let all = |kind| page(&conn, kind, None, None, i64::MAX as usize).map(|page| page.items);
+    Ok(DocKind::ALL.into_iter().map(all).collect::<rusqlite::Result<Vec<_>>>().map_err(failed)?.into_iter().flatten().collect())
 }

@@ -127,3 +127,11 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<KeyEntry> {
         until: (until != NEVER).then_some(Millis(until as u64)),
     })
 }
+
+/// An entry in the first columns of a row, with its kind and name in those from `at`.
+pub(super) fn named(row: &Row<'_>, at: usize) -> rusqlite::Result<(KeyKind, bytes::Bytes, KeyEntry)> {
+    let number: u8 = row.get(at)?;
+    let kind = KeyKind::ALL.into_iter().find(|kind| *kind as u8 == number);
+    let kind = kind.ok_or(rusqlite::Error::IntegralValueOutOfRange(at, i64::from(number)))?;
+    Ok((kind, bytes::Bytes::copy_from_slice(row.get_ref(at + 1)?.as_blob()?), entry(row)?))
+}

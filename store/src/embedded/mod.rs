@@ -5,6 +5,7 @@
 //! partial indexes (`schema`), so guards are `WHERE version = ?` and a person can look inside with any SQLite tool.
 
 mod apply;
+mod backup;
 mod barrier;
 mod bodies;
 mod books;
@@ -13,6 +14,8 @@ mod disk;
 mod documents;
 mod failure;
 mod feed;
+mod footprint;
+mod inside;
 mod keys;
 mod life;
 mod options;
@@ -34,6 +37,8 @@ use lovage_core::SessionId;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use backup::{Copied, backup, restore};
+pub use documents::documents_of;
 pub use options::{Durability, EmbeddedOptions, ReadClock};
 
 use crate::ownership::Owners;

@@ -70,7 +70,7 @@ impl std::fmt::Debug for EmbeddedOptions {
 }
 
 #[allow(clippy::disallowed_methods)] // this is the one place of the store that reads the wall clock
-fn wall_clock() -> Millis {
+pub(super) fn wall_clock() -> Millis {
     let elapsed = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(elapsed.as_millis() as u64)
 }

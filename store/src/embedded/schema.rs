@@ -166,6 +166,35 @@ pub(super) fn connect_reader(dir: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
+/// A connection that only reads a copy of a store.
+pub(super) fn connect_copy(file: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let escaped: String = file
+        .to_string_lossy()
+        .chars()
+        .flat_map(|c| match c {
+            '%' => "%25".chars().collect::<Vec<_>>(),
+            '?' => "%3f".chars().collect(),
+            '#' => "%23".chars().collect(),
+            other => vec![other],
+        })
+        .collect();
+    // Nobody writes to it, and no files may be made beside it.
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).map_err(failed)
+}
+
+/// Checks that this is a store of a format that is known; changes nothing.
+pub(super) fn check(conn: &Connection) -> Result<()> {
+    let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let no_store = |_| Error::Corrupt("this is not a store of this program".into());
+    let (format, application) = (pragma("user_version").map_err(no_store)?, pragma("application_id").map_err(no_store)?);
+    match u32::try_from(format) {
+        Ok(FORMAT) if application == i64::from(APPLICATION_ID) => Ok(()),
+        Ok(found) if application == i64::from(APPLICATION_ID) && found > FORMAT => Err(Error::Format { found, known: FORMAT }),
+        _ => Err(Error::Corrupt("this is not a store of this program".into())),
+    }
+}
+
 /// Checks the format; makes the tables in an empty database.
 pub(super) fn prepare(conn: &Connection) -> Result<()> {
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);

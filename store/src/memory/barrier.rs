@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lovage_core::TaskKey;
 
+use crate::moving;
+
 /// One barrier.
 #[derive(Clone, Debug)]
 struct Barrier {
@@ -26,6 +28,12 @@ impl Barriers {
     pub(super) fn arrive(&mut self, task: &TaskKey, index: u32) -> bool {
         let Some(barrier) = self.0.get_mut(task) else { return false };
         index < barrier.members && barrier.arrived.insert(index) && self.complete(task)
+    }
+
+    /// The barrier of a task.
+    pub(super) fn get(&self, task: &TaskKey) -> Option<moving::Barrier> {
+        let barrier = self.0.get(task)?;
+        Some(moving::Barrier { members: barrier.members, arrived: barrier.arrived.iter().copied().collect() })
     }
 
     /// Forgets the barrier of a task.

@@ -8,6 +8,7 @@ mod clock;
 mod docs;
 mod feed;
 mod index;
+mod inside;
 mod tasks;
 
 use std::time::Duration;

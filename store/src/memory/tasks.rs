@@ -13,6 +13,7 @@ use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
 
 use super::barrier::Barriers;
 use super::index::Indexes;
+use crate::moving::Belongings;
 use crate::{
     Claim, Claimed, Commit, Committed, Effect, FeedPos, FeedRow, Insert, Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Message,
     Mode, OutboxPage, Sent,
@@ -282,6 +283,24 @@ impl Tasks {
     /// Forgets messages.
     pub(super) fn delivered(&mut self, messages: &[FeedPos]) {
         self.outbox.retain(|pos, _| !messages.contains(pos));
+    }
+
+    /// What belongs to a task besides its record.
+    pub(super) fn belongings(&self, key: &TaskKey) -> Option<Belongings> {
+        let record = self.records.get(key)?;
+        let held = self.keys.iter().filter(|((_, kind, _), entry)| kind.ends_with_record() && entry.task == *key);
+        Some(Belongings {
+            lane: (*record.lane).clone(),
+            root: record.root.clone(),
+            keys: held.map(|((_, kind, name), entry)| (*kind, name.clone(), entry.clone())).collect(),
+            barrier: self.barriers.get(key),
+        })
+    }
+
+    /// The keys that do not end with a record.
+    pub(super) fn loose_keys(&self) -> Vec<(KeyKind, Bytes, KeyEntry)> {
+        let loose = self.keys.iter().filter(|((_, kind, _), _)| !kind.ends_with_record());
+        loose.map(|((_, kind, name), entry)| (*kind, name.clone(), entry.clone())).collect()
     }
 
     /// Forgets keys whose time is over.

@@ -91,3 +91,13 @@ pub async fn sequence(fixture: Arc<dyn Fixture>, seed: u64, steps: usize) -> Res
     }
     pair.finish().await.map_err(|difference| format!("at the end: {difference}"))
 }
+
+/// A memory store with a random past.
+#[cfg(test)]
+pub(crate) async fn past(fixture: Arc<dyn Fixture>, seed: u64, steps: usize) -> crate::MemoryStore {
+    let mut pair = Pair::new(fixture, seed).await.unwrap();
+    for _ in 0..steps {
+        pair.step().await.unwrap();
+    }
+    pair.model
+}

@@ -58,6 +58,10 @@ impl PartitionKeys {
         &self.fixed[6]
     }
 
+    pub(super) fn roots(&self) -> &[u8] {
+        &self.fixed[7]
+    }
+
     pub(super) fn timers(&self) -> &[u8] {
         &self.fixed[at::TIMERS - 1]
     }
@@ -118,6 +122,19 @@ impl PartitionKeys {
             return KeyPlace::Held([&[kind as u8], &ns.0.to_be_bytes()[..], key].concat());
         }
         KeyPlace::Own(self.with(&format!("k:{}:{}:", ns.0, kind as u8 as char), key))
+    }
+
+    /// What the names of the keys begin with that do not go with a record.
+    pub(super) fn loose(&self) -> Vec<u8> {
+        self.with("k:", &[])
+    }
+
+    /// The kind and the key in such a name.
+    pub(super) fn read_loose<'a>(&self, name: &'a [u8]) -> Option<(u8, &'a [u8])> {
+        let rest = name.strip_prefix(&self.loose()[..])?;
+        let colon = rest.iter().position(|byte| *byte == b':')?;
+        let (kind, key) = rest.get(colon + 1..)?.split_first()?;
+        Some((*kind, key.strip_prefix(b":")?))
     }
 
     fn with(&self, kind: &str, name: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The Redis store keeps the contract, with one partition and with many, over a real server.
 
 mod faults;
+mod leftovers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};

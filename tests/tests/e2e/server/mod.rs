@@ -2,6 +2,7 @@
 
 mod cli;
 mod dev;
+mod moves;
 mod roles;
 mod serve;
 mod stop;

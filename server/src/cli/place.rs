@@ -1,0 +1,151 @@
+//! Where data is, as commands name it: a data directory, or a Redis with prefix and partitions.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use lovage_store::embedded::documents_of;
+use lovage_store::{DocKind, Document};
+
+use super::Failure;
+use crate::config::Config;
+use crate::storage::Storage;
+
+/// A data directory, or `redis://…?prefix=TEXT&partitions=P`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A data directory.
+    Folder(PathBuf),
+    /// A Redis.
+    Redis { url: String, prefix: String, partitions: u16 },
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.contains("://") {
+            return Ok(Self::Folder(text.into()));
+        }
+        let mut url = url::Url::parse(text).map_err(|error| format!("{error}; write it as redis://HOST:PORT"))?;
+        if !url.scheme().starts_with("redis") {
+            return Err("name a data directory, or a Redis as redis://HOST:PORT".to_owned());
+        }
+        let defaults = Config::default();
+        let (mut prefix, mut partitions) = (defaults.redis_prefix, defaults.partitions);
+        let mut rest = Vec::new();
+        for (name, value) in url.query_pairs() {
+            match &*name {
+                "prefix" => prefix = value.into_owned(),
+                "partitions" => {
+                    partitions = value.parse().map_err(|_| format!("partitions={value}: it must be a number from 1 to 4096"))?;
+                }
+                _ => rest.push((name.into_owned(), value.into_owned())),
+            }
+        }
+        url.set_query(None);
+        if !rest.is_empty() {
+            url.query_pairs_mut().extend_pairs(rest);
+        }
+        Ok(Self::Redis { url: url.to_string(), prefix, partitions })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Redis { url, prefix, .. } => write!(f, "{} (prefix {prefix})", crate::storage::without_credentials(url)),
+        }
+    }
+}
+
+impl Place {
+    /// Whether both name the same data.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let folder = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        match (self, other) {
+            (Self::Folder(one), Self::Folder(other)) => folder(one) == folder(other),
+            (Self::Redis { url, prefix, .. }, Self::Redis { url: other, prefix: other_prefix, .. }) => {
+                (url, prefix) == (other, other_prefix)
+            }
+            _ => false,
+        }
+    }
+
+    /// All documents, also of a store that a server uses.
+    pub async fn documents(&self) -> Result<Vec<Document>, Failure> {
+        if let Self::Folder(folder) = self {
+            self.check_there()?;
+            return documents_of(folder).map_err(|error| Failure::Refused(error.to_string()));
+        }
+        let storage = self.open(false).await?;
+        let mut all = Vec::new();
+        for kind in DocKind::ALL {
+            let mut after = None;
+            loop {
+                let page = storage.store.docs(kind, None, after, 500).await;
+                let page = page.map_err(|error| Failure::Unreachable(error.to_string()))?;
+                all.extend(page.items);
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        storage.close().await;
+        Ok(all)
+    }
+
+    fn check_there(&self) -> Result<(), Failure> {
+        match self {
+            Self::Folder(folder) if !folder.join("lovage.db").is_file() => {
+                Err(Failure::Refused(format!("there is no store in {}", folder.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the store; makes it only if `new` says so.
+    pub async fn open(&self, new: bool) -> Result<Storage, Failure> {
+        let mut config = Config::default();
+        match self {
+            Self::Folder(folder) => {
+                if !new {
+                    self.check_there()?;
+                }
+                config.data_dir = Some(folder.clone());
+            }
+            Self::Redis { url, prefix, partitions } => {
+                config.redis_url = Some(url.clone());
+                config.redis_prefix.clone_from(prefix);
+                config.partitions = *partitions;
+            }
+        }
+        let opened = Storage::open(&config, config.data_dir.as_deref()).await;
+        opened.map_err(|error| match self {
+            Self::Folder(_) => Failure::Refused(format!("{error:#}")),
+            Self::Redis { .. } => Failure::Unreachable(format!("{error:#}")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn folders_and_redis_are_told_apart() {
+        let place = |text: &str| text.parse::<Place>();
+        assert_eq!(place("data/one").unwrap(), Place::Folder("data/one".into()));
+        let redis = |url: &str, prefix: &str, partitions| Place::Redis { url: url.into(), prefix: prefix.into(), partitions };
+        assert_eq!(place("redis://:secret@host:6379/2").unwrap(), redis("redis://:secret@host:6379/2", "lv", 16));
+        assert_eq!(
+            place("rediss://host/?prefix=shop&partitions=32&protocol=resp3").unwrap(),
+            redis("rediss://host/?protocol=resp3", "shop", 32)
+        );
+        assert!(!place("redis://:secret@host").unwrap().to_string().contains("secret"));
+        assert!(place("http://host").is_err() && place("redis://host?partitions=many").is_err());
+    }
+}
