@@ -11,6 +11,7 @@
 pub mod client;
 pub mod clock;
 pub mod fast_worker;
+pub mod fleet;
 pub mod latency;
 pub mod load;
 pub mod machine;

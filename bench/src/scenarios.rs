@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 
 use crate::clock::seconds_between;
+use crate::fleet;
 use crate::load::Report;
 use crate::results::Figures;
 use crate::subject::{BenchWorker, BullmqPlan, BullmqReport, Fsync, Lovage, Redis, Setup, bullmq};
@@ -33,6 +34,8 @@ pub enum Scenario {
     /// Throughput with JSON arrays, one task per request to the worker and then 100; with a worker that costs nothing, and with
     /// one that takes 16 requests at a time and 2 ms for each.
     Batch,
+    /// Throughput with JSON arrays of two servers on one Redis, and how they share it; only with `--redis`.
+    Fleet,
 }
 
 /// Numbers of tasks; smaller ones make a quick run.
@@ -90,6 +93,10 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
                 named.push((format!("standing-{tasks}"), throughput(&bed, "array", sizes.bulk, tasks, Way::default()).await?));
             }
         }
+        Scenario::Fleet if over_redis => {
+            named.push(("fleet".to_owned(), fleet::throughput(setup, sizes.bulk).await?));
+        }
+        Scenario::Fleet => {}
         Scenario::Batch => {
             for together in [1, TOGETHER] {
                 let way = Way { together: Some(together).filter(|n| *n > 1), ..Way::default() };
