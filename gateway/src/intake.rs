@@ -148,6 +148,7 @@ const HASH_AND_COUNT: usize = 36;
 pub(crate) struct Idempotency {
     key: Bytes,
     hash: [u8; 32],
+    of_item: bool,
 }
 
 impl Idempotency {
@@ -161,13 +162,18 @@ impl Idempotency {
         }
         let fingerprint = raw::fingerprint(headers);
         let hash = digest(&[target.as_bytes(), &fingerprint, body]);
-        Ok(Some(Self { key: Bytes::copy_from_slice(key), hash }))
+        Ok(Some(Self { key: Bytes::copy_from_slice(key), hash, of_item: false }))
     }
 
     /// The key of one item that is stored apart from the others of its request. No client can send it.
     pub(crate) fn of_item(&self, place: usize) -> Self {
         let key = [&self.key[..], &[0], &(place as u32).to_be_bytes()].concat();
-        Self { key: key.into(), hash: self.hash }
+        Self { key: key.into(), hash: self.hash, of_item: true }
+    }
+
+    /// Whether it is that of one item, which follows from the request's.
+    pub(crate) fn is_of_item(&self) -> bool {
+        self.of_item
     }
 
     /// Where the tasks of this key live, unless they have an id of their own.

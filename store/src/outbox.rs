@@ -88,7 +88,7 @@ enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_after: Option<Millis>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        keys: Vec<Key>,
+        keys: Vec<Put>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         root: Option<Bytes>,
     },
@@ -110,7 +110,7 @@ enum What {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Key {
+struct Put {
     kind: u8,
     key: Bytes,
     value: Bytes,
@@ -144,7 +144,7 @@ impl What {
                 body: item.body.clone(),
                 lane: Arc::clone(&item.lane),
                 not_after: item.not_after,
-                keys: item.keys.iter().map(Key::of).collect(),
+                keys: item.keys.iter().map(Put::of).collect(),
                 root: item.root.as_ref().map(bytes),
             },
             Message::Arrive { barrier, index, attempt, generation } => {
@@ -165,7 +165,7 @@ impl What {
                 lane,
                 exists: OnExists::Return,
                 not_after,
-                keys: keys.into_iter().map(Key::read).collect::<Option<_>>()?,
+                keys: keys.into_iter().map(Put::read).collect::<Option<_>>()?,
                 root: root.map(|root| key(&root).ok_or(())).transpose().ok()?,
             })),
             Self::Arrive { barrier, index, attempt, generation } => {
@@ -177,7 +177,7 @@ impl What {
     }
 }
 
-impl Key {
+impl Put {
     fn of(put: &KeyPut) -> Self {
         Self { kind: put.kind as u8, key: put.key.clone(), value: put.value.clone(), until: put.until }
     }

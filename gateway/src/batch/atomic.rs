@@ -61,12 +61,35 @@ impl App {
             }
         }
         self.ensure_queues(ns, drafts.iter().map(|draft| &draft.spec)).await.map_err(|error| Problem::from(Stop::from(error)))?;
+        let mut noted = None;
+        if let Some(idempotency) = &idempotency {
+            let task = TaskKey::new(ns, IdRun::new(now, slot, self.random()).nth(0));
+            noted = self.note_request(idempotency, partition, &task).await.map_err(Stop::from)??;
+        }
+        let done = self.insert_together(ns, now, drafts, idempotency.as_ref(), slot).await;
+        if let (Err(problem), Some(noted)) = (&done, noted)
+            && problem.code.status() < 500
+        {
+            self.forget_request(noted).await;
+        }
+        done
+    }
+
+    /// Stores items that all live where `slot` does.
+    async fn insert_together(
+        &self,
+        ns: Ns,
+        now: Millis,
+        drafts: Vec<Draft>,
+        idempotency: Option<&Idempotency>,
+        slot: Slot,
+    ) -> Result<Answers, Problem> {
         let mut round = Round {
             app: self,
-            partition,
+            partition: slot.partition(self.partitions()),
             items: Vec::with_capacity(drafts.len()),
             answers: Vec::new(),
-            idempotency: idempotency.as_ref(),
+            idempotency,
             run: IdRun::new(now, slot, self.random()),
             made: 0,
             first_made: 0,

@@ -7,6 +7,7 @@
 mod coming;
 mod home;
 mod judge;
+mod request;
 mod settle;
 
 pub(crate) use coming::Coming;

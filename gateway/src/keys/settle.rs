@@ -78,7 +78,22 @@ impl From<Stop> for Problem {
 impl App {
     /// Stores a task, or says what stands in its place.
     pub(crate) async fn settle(&self, coming: &mut Coming) -> Result<Settled, Stop> {
+        let mut noted = None;
+        if let Some(idempotency) = &coming.idempotency {
+            match self.note_request(idempotency, coming.partition, &coming.key).await? {
+                Ok(note) => noted = note,
+                // A client's id that is stored is answered first.
+                Err(problem) => {
+                    let p = self.home(&coming.key).await?;
+                    let stored = self.store.heads(p, std::slice::from_ref(&coming.key)).await?.pop().flatten();
+                    return if stored.is_some() { self.same(coming, p).await } else { Err(problem.into()) };
+                }
+            }
+        }
         let settled = self.try_settle(coming).await;
+        if let (Err(Stop::Problem(_)), Some(noted)) = (&settled, noted) {
+            self.forget_request(noted).await;
+        }
         // After a failure of the store nobody knows whether the task is there: then its entry stays until that is settled.
         if !matches!(settled, Ok(Settled::Stored(_)) | Err(Stop::Store(_))) {
             self.leave(coming).await;

@@ -1,9 +1,9 @@
 //! Creating and showing single tasks.
 
 use lovage_core::problem::Code;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::Harness;
+use crate::harness::{Harness, options};
 
 #[tokio::test]
 async fn a_task_is_stored_and_shown() {
@@ -132,5 +132,56 @@ async fn a_repetition_of_what_is_gone_answers_its_id() {
             assert_eq!(again.json(), json!({"id": id}));
         }
         assert_eq!(h.get(&path).await.status, 404, "nothing was made");
+    }
+}
+
+/// One key is for one request, wherever the tasks of both would live.
+#[tokio::test]
+async fn an_idempotency_key_is_one_in_all_partitions() {
+    let h = Harness::with(options(), |memory| memory.partitions = 16);
+    let body = |kind: usize, n: usize| match kind {
+        0 => ("/v1/tasks", format!(r#"{{"task":"a","args":[{n}]}}"#)),
+        1 => ("/v1/tasks", format!(r#"{{"task":"a","unique":{{"key":"u-{n}"}}}}"#)),
+        2 => ("/v1/tasks", format!(r#"{{"task":"a","id":"order-{n}"}}"#)),
+        3 => ("/v1/tasks", format!(r#"{{"task":"a","debounce":{{"key":"d-{n}","wait":"1m"}}}}"#)),
+        4 => ("/v1/tasks", format!(r#"{{"task":"a","id":"away-{n}","unique":{{"key":"v-{n}"}}}}"#)),
+        5 => ("/v1/tasks:batch?atomic=true", format!(r#"[{{"task":"a","unique":{{"key":"w-{n}"}}}}, {{"task":"b"}}]"#)),
+        6 => ("/v1/tasks:batch?atomic=true", format!(r#"[{{"task":"a","id":"together-{n}"}}]"#)),
+        _ => ("/v1/tasks:batch", format!(r#"[{{"task":"a","args":[{n}]}}, {{"task":"b","id":"array-{n}"}}]"#)),
+    };
+    let send = async |key: &str, (path, body): (&str, String)| h.post_with(path, &[("idempotency-key", key)], body).await;
+    for (first, other) in (0..8).flat_map(|first| (0..8).map(move |other| (first, other))) {
+        let key = format!("k-{first}-{other}");
+        let n = 100 * first + 10 * other;
+        let made = send(&key, body(first, n)).await;
+        assert!(made.status.is_success(), "{}", made.json());
+        let again = send(&key, body(first, n)).await;
+        assert_eq!(again.status, 200, "{}", again.json());
+        let id = |json: Value| if json.is_array() { json[0]["id"].clone() } else { json["id"].clone() };
+        assert_eq!(id(again.json()), id(made.json()));
+        send(&key, body(other, n + 1)).await.is_problem(Code::IdempotencyMismatch);
+    }
+    // A client's id that is stored already is answered first.
+    let (_, stored) = body(2, 200);
+    assert_eq!(send("k-0-0", ("/v1/tasks", stored)).await.status, 200);
+    send("k-0-0", ("/v1/tasks", r#"{"task":"b","id":"order-200"}"#.to_owned())).await.is_problem(Code::IdExists);
+}
+
+/// What was refused leaves its key to another request.
+#[tokio::test]
+async fn a_refused_request_leaves_its_idempotency_key() {
+    let h = Harness::with(options(), |memory| memory.partitions = 16);
+    for n in 0..12 {
+        let taken = format!(r#"{{"task":"a","unique":{{"key":"u-{n}","on_conflict":"reject"}}}}"#);
+        assert_eq!(h.post("/v1/tasks", taken.clone()).await.status, 202);
+        let key = format!("k-{n}");
+        let key = [("idempotency-key", &*key)];
+        h.post_with("/v1/tasks", &key, taken.clone()).await.is_problem(Code::UniqueConflict);
+        let together = format!("[{taken}]");
+        h.post_with("/v1/tasks:batch?atomic=true", &key, together).await.is_problem(Code::UniqueConflict);
+        let other = format!(r#"{{"task":"a","unique":{{"key":"v-{n}"}}}}"#);
+        assert_eq!(h.post_with("/v1/tasks", &key, other.clone()).await.status, 202);
+        assert_eq!(h.post_with("/v1/tasks", &key, other).await.status, 200);
+        h.post_with("/v1/tasks", &key, taken).await.is_problem(Code::IdempotencyMismatch);
     }
 }

@@ -8,6 +8,7 @@ mod hostile;
 mod keys;
 mod kills;
 mod load;
+mod outbox;
 mod power;
 mod races;
 mod seen;
