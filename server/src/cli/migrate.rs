@@ -1,5 +1,6 @@
 //! `lovage migrate`: moves everything from one store to another while the servers of the new one work.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,9 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use indicatif::ProgressBar;
 use lovage_core::units::Dur;
-use lovage_core::{Ns, Partition, SessionId, State};
+use lovage_core::{NodeInfo, Ns, Partition, SessionId, State};
 use lovage_store::moving::{Move, Report, copy_documents, settle_lost};
-use lovage_store::{DocKind, Error, OwnRequest, Store, Want};
+use lovage_store::{DocKind, Error, FeedPos, OwnRequest, Store, Want};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -144,34 +145,40 @@ struct Hold {
 }
 
 impl Hold {
-    /// Takes all partitions and settles what dead servers left open. Waits for those that are about to go.
+    /// Waits until no server lives on the store, takes all partitions and settles what dead servers left open.
     async fn take(store: &Arc<dyn Store>, session: SessionId, wait: Duration) -> Result<(Self, u64), Failure> {
-        let (start, mut said, mut lost) = (Instant::now(), false, 0);
+        let (start, mut said) = (Instant::now(), false);
         loop {
-            let (mut owned, mut open) = (Vec::new(), Vec::new());
-            for p in partitions(&**store) {
-                let reply = store.own(p, request(session, Want::Own)).await.map_err(failed)?;
-                if reply.token.is_none() {
-                    owned.push(p.0);
-                    continue;
-                }
-                let random = || getrandom::u64().unwrap_or_default();
-                let (settled, others) = settle_lost(&**store, p, &reply.lapsed, random).await.map_err(failed)?;
-                lost += settled;
-                open.extend(others);
-            }
-            if owned.is_empty() && open.is_empty() {
+            let alive = alive(&**store, session).await.map_err(failed)?;
+            if alive.is_empty() {
                 break;
             }
-            open.sort_unstable();
-            open.dedup();
             if start.elapsed() >= wait {
-                return Err(Failure::Refused(in_use(&owned, &open)));
+                return Err(Failure::Refused(format!(
+                    "the old store is in use by {}; stop it, or give it longer with --wait (one that was killed is out after 15 s)",
+                    alive.join(", ")
+                )));
             }
             if !std::mem::replace(&mut said, true) {
-                eprintln!("waiting for the servers of the old store to go");
+                eprintln!("waiting for the servers of the old store to go: {}", alive.join(", "));
             }
             tokio::time::sleep(LOOK).await;
+        }
+        let mut lost = 0;
+        for p in partitions(&**store) {
+            let reply = store.own(p, request(session, Want::Own)).await.map_err(failed)?;
+            if reply.token.is_none() {
+                return Err(Failure::Refused(format!("a server has just started on the old store and owns partition {}", p.0)));
+            }
+            let random = || getrandom::u64().unwrap_or_default();
+            lost += settle_lost(&**store, p, random).await.map_err(failed)?;
+            if !store.outbox(p, FeedPos::default(), 1).await.map_err(failed)?.items.is_empty() {
+                return Err(Failure::Refused(format!(
+                    "partition {} of the old store has messages for others that were not delivered; start a server on it, let it \
+                     deliver them, and stop it again",
+                    p.0
+                )));
+            }
         }
         let store = Arc::clone(store);
         let renewing = tokio::spawn(async move {
@@ -188,19 +195,25 @@ impl Hold {
     }
 }
 
-fn in_use(owned: &[u16], open: &[SessionId]) -> String {
-    let mut why = "the old store is in use: ".to_owned();
-    if !owned.is_empty() {
-        let list: Vec<String> = owned.iter().map(u16::to_string).collect();
-        why.push_str(&format!("a server owns partition {}", list.join(", ")));
+/// The processes whose leases in the store are good.
+async fn alive(store: &dyn Store, mine: SessionId) -> Result<Vec<String>, Error> {
+    let mut sessions = BTreeSet::new();
+    for p in partitions(store) {
+        let seen = store.ownership(p).await?;
+        let owner = seen.owner.filter(|(_, until)| *until > seen.now).map(|(session, _)| session);
+        let live = seen.sessions.iter().filter(|lease| lease.until > seen.now).map(|lease| lease.session);
+        sessions.extend(live.chain(owner).filter(|session| *session != mine));
     }
-    if !open.is_empty() {
-        let list: Vec<String> = open.iter().map(|session| session.0.to_string()).collect();
-        let and = if owned.is_empty() { "" } else { "; " };
-        why.push_str(&format!("{and}attempts of session {} are open", list.join(", ")));
+    let mut names = Vec::new();
+    for session in sessions {
+        let document = store.doc(DocKind::Node, Ns::DEFAULT, &session.0.to_string()).await?;
+        let bytes = document.and_then(|document| document.bytes).unwrap_or_default();
+        names.push(match serde_json::from_slice::<NodeInfo>(&bytes) {
+            Ok(info) => format!("process {} on {}", info.pid, info.name),
+            Err(_) => format!("session {}", session.0),
+        });
     }
-    why.push_str(". Stop its servers; one that was killed is out 15 s later");
-    why
+    Ok(names)
 }
 
 /// Tells what was done; fails if something stays in the source.

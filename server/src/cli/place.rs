@@ -27,27 +27,27 @@ impl FromStr for Place {
         if !text.contains("://") {
             return Ok(Self::Folder(text.into()));
         }
-        let mut url = url::Url::parse(text).map_err(|error| format!("{error}; write it as redis://HOST:PORT"))?;
-        if !url.scheme().starts_with("redis") {
+        if !text.starts_with("redis") {
             return Err("name a data directory, or a Redis as redis://HOST:PORT".to_owned());
         }
         let defaults = Config::default();
         let (mut prefix, mut partitions) = (defaults.redis_prefix, defaults.partitions);
-        let mut rest = Vec::new();
-        for (name, value) in url.query_pairs() {
+        // Not parsed as a URL: several hosts may be in it.
+        let (address, query) = text.split_once('?').unwrap_or((text, ""));
+        let mut url = address.to_owned();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "prefix" => prefix = value.into_owned(),
                 "partitions" => {
                     partitions = value.parse().map_err(|_| format!("partitions={value}: it must be a number from 1 to 4096"))?;
                 }
-                _ => rest.push((name.into_owned(), value.into_owned())),
+                _ => {
+                    url.push(if url.contains('?') { '&' } else { '?' });
+                    url.extend([&*name, "=", &*value]);
+                }
             }
         }
-        url.set_query(None);
-        if !rest.is_empty() {
-            url.query_pairs_mut().extend_pairs(rest);
-        }
-        Ok(Self::Redis { url: url.to_string(), prefix, partitions })
+        Ok(Self::Redis { url, prefix, partitions })
     }
 }
 
@@ -146,6 +146,7 @@ mod tests {
             redis("rediss://host/?protocol=resp3", "shop", 32)
         );
         assert!(!place("redis://:secret@host").unwrap().to_string().contains("secret"));
+        assert_eq!(place("redis+cluster://a:1,b:2?prefix=shop").unwrap(), redis("redis+cluster://a:1,b:2", "shop", 16));
         assert!(place("http://host").is_err() && place("redis://host?partitions=many").is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::footprint::{Footprint, LOOKED_AT, SAMPLE, Samples};
 
 /// What a record takes besides body, result and attempts: its row, its places in the indexes, the parts of pages that stay
 /// empty. Measured: docs/operations.md.
-const RECORD: u64 = 360;
+const RECORD: u64 = 180;
 
 pub(super) fn weigh(conn: &Connection) -> rusqlite::Result<Footprint> {
     let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));

@@ -90,7 +90,7 @@ pub(super) async fn end(this: &Move<'_>) -> Result<()> {
         for (noted, (here, there)) in batch.into_iter().zip(here.into_iter().zip(there)) {
             let Some(parked) = there.filter(|there| is_parked(there, &noted.head)) else { continue };
             // The source still has it: the copy is not complete for sure, and nobody has seen it do anything.
-            let head = here.is_none().then(|| Head { seq: parked.seq, ..noted.head });
+            let head = here.is_none().then_some(Head { seq: parked.seq, ..noted.head });
             commits.push(change(noted.key, parked, head, noted.queue.as_str().into()));
         }
         send(this.to, to, commits).await?;

@@ -29,7 +29,12 @@ pub(super) async fn documents(this: &Move<'_>, report: &mut Report) -> Result<()
 
 /// Copies those of these documents that the destination does not have.
 pub async fn copy_documents(mut documents: Vec<Document>, to: &dyn Store, report: &mut Report) -> Result<()> {
-    documents.retain(|document| document.kind != DocKind::Meta || document.name != journal::NAME);
+    documents.retain(|document| match document.kind {
+        // Processes, which are not those of the destination.
+        DocKind::Node => false,
+        DocKind::Meta => document.name != journal::NAME,
+        _ => true,
+    });
     let put = |document: &Document| DocPut {
         kind: document.kind,
         ns: document.ns,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lovage_core::{Body, Event, Partition, SessionId, Spec, decide};
+use lovage_core::{Body, Event, Partition, Spec, decide};
 
 use super::journal::send;
 use crate::{Commit, Committed, Cursor, Index, Result, Store};
@@ -10,23 +10,15 @@ use crate::{Commit, Committed, Cursor, Index, Result, Store};
 /// Records of one page.
 const PAGE: usize = 200;
 
-/// Declares the open attempts of these sessions lost, but not those that a worker has accepted. Answers how many, and whose
-/// other attempts are still open.
-pub async fn settle_lost(
-    store: &dyn Store,
-    p: Partition,
-    lapsed: &[SessionId],
-    random: impl Fn() -> u64,
-) -> Result<(u64, Vec<SessionId>)> {
+/// Declares all open attempts lost, but not those that a worker has accepted: the caller has seen that no session lives.
+/// Answers how many.
+pub async fn settle_lost(store: &dyn Store, p: Partition, random: impl Fn() -> u64) -> Result<u64> {
     let mut lost = 0;
-    let mut others = Vec::new();
     let mut from = Cursor::default();
     loop {
         let page = store.scan(p, &Index::Running { session: None }, from, PAGE).await?;
-        let mut open = page.items;
-        open.retain(|(_, head)| !head.is_accepted());
-        let (dead, alive): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, head)| lapsed.contains(&head.session));
-        others.extend(alive.into_iter().map(|(_, head)| head.session));
+        let mut dead = page.items;
+        dead.retain(|(_, head)| !head.is_accepted());
         let keys: Vec<_> = dead.iter().map(|(key, _)| key.clone()).collect();
         let bodies = store.bodies(p, &keys).await?;
         let now = store.clock().now();
@@ -44,10 +36,7 @@ pub async fn settle_lost(
         lost += answers.iter().filter(|answer| **answer == Committed::Ok).count() as u64;
         match page.next {
             Some(next) => from = next,
-            None => break,
+            None => return Ok(lost),
         }
     }
-    others.sort_unstable();
-    others.dedup();
-    Ok((lost, others))
 }
