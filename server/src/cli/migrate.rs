@@ -172,7 +172,7 @@ impl Hold {
             }
             let random = || getrandom::u64().unwrap_or_default();
             lost += settle_lost(&**store, p, random).await.map_err(failed)?;
-            if !store.outbox(p, FeedPos::default(), 1).await.map_err(failed)?.items.is_empty() {
+            if store.outbox(p, FeedPos::default(), 1).await.map_err(failed)?.waiting > 0 {
                 return Err(Failure::Refused(format!(
                     "partition {} of the old store has messages for others that were not delivered; start a server on it, let it \
                      deliver them, and stop it again",
