@@ -55,7 +55,8 @@ pub struct RedisCluster {
     nodes: Vec<Redis>,
     /// Halted nodes are not asked: they would never answer.
     halted: Vec<AtomicBool>,
-    _bus: Vec<Port>,
+    /// Their ports for each other, kept as long as they run.
+    bus: Vec<Port>,
 }
 
 /// A line of `CLUSTER NODES`.
@@ -94,7 +95,7 @@ impl RedisCluster {
         let mut nodes: Vec<Redis> = bus.iter().map(spawn).collect();
         nodes.iter_mut().for_each(Redis::wait_ready);
         let halted = nodes.iter().map(|_| AtomicBool::new(false)).collect();
-        let cluster = Self { nodes, halted, _bus: bus };
+        let cluster = Self { nodes, halted, bus };
         cluster.form(&options);
         cluster
     }
@@ -105,7 +106,7 @@ impl RedisCluster {
         };
         for (i, node) in self.nodes.iter().enumerate() {
             run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]);
-            for (other, bus) in self.nodes[..i].iter().zip(&self._bus) {
+            for (other, bus) in self.nodes[..i].iter().zip(&self.bus) {
                 let (port, bus) = (other.port().to_string(), bus.number().to_string());
                 run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
             }
