@@ -86,12 +86,15 @@ pub(crate) struct ServerArgs {
     /// Keep the data in this folder [dev: .lovage].
     #[arg(long, value_name = "DIR", conflicts_with = "redis_url")]
     pub data_dir: Option<PathBuf>,
-    /// Keep the data in this Redis.
+    /// Keep the data in this Redis: redis://, redis+cluster:// or redis+sentinel://, rediss… for TLS.
     #[arg(long, value_name = "URL")]
     pub redis_url: Option<String>,
     /// What every key in Redis begins with [default: lv].
     #[arg(long, value_name = "TEXT")]
     pub redis_prefix: Option<String>,
+    /// Answer a write when this many replicas of Redis have it too [default: 0].
+    #[arg(long, value_name = "N")]
+    pub redis_wait: Option<u32>,
     /// Partitions of a new store in Redis [default: 16].
     #[arg(long, value_name = "P")]
     pub partitions: Option<u16>,
@@ -138,6 +141,7 @@ impl ServerArgs {
         flags.set("data_dir", path(&self.data_dir));
         flags.set("redis_url", self.redis_url.as_ref());
         flags.set("redis_prefix", self.redis_prefix.as_ref());
+        flags.set("redis_wait", self.redis_wait);
         flags.set("partitions", self.partitions);
         flags.set("durability", self.durability.as_ref());
         flags.set("min_free", self.min_free.as_ref());

@@ -7,8 +7,7 @@ use anyhow::{Context, anyhow};
 use lovage_core::SessionId;
 use lovage_store::moving::Inside;
 use lovage_store::wrap::Traced;
-use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, Store};
-use url::Url;
+use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, RedisTls, RedisWait, Store};
 
 use crate::config::{Config, Durability};
 
@@ -107,7 +106,17 @@ fn explain_embedded(dir: &Path, error: Error) -> anyhow::Error {
 
 async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
     let shown = without_credentials(url);
+    let tls = RedisTls {
+        ca: config.redis.ca_file.as_deref().map(pem).transpose()?,
+        client: match (&config.redis.cert_file, &config.redis.key_file) {
+            (Some(cert), Some(key)) => Some((pem(cert)?, pem(key)?)),
+            _ => None,
+        },
+    };
+    let timeout = config.redis.wait_timeout.get();
     let options = RedisOptions {
+        tls,
+        wait: (config.redis_wait > 0).then_some(RedisWait { replicas: config.redis_wait, timeout }),
         prefix: config.redis_prefix.clone(),
         partitions: config.partitions,
         timeout: config.redis.timeout.get(),
@@ -118,6 +127,10 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
     let store = RedisStore::open(options).await.map_err(|error| explain_redis(&shown, error))?;
     let session = store.next_session().await.context("cannot register with Redis")?;
     Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
+}
+
+fn pem(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
@@ -141,13 +154,11 @@ fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
     }
 }
 
-/// The URL without user and password, for logs and the screen.
+/// The URL without user and password, for logs and the screen. Lists of hosts are no URLs to a parser of URLs, so they are
+/// cut out by hand: up to the last `@`, for a password may have one that should have been escaped.
 pub(crate) fn without_credentials(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else { return "the given URL".to_owned() };
-    // Both fail only for URLs that can have no credentials.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.to_string()
+    let Some((scheme, rest)) = text.split_once("://") else { return "the given URL".to_owned() };
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts))
 }
 
 /// The folder that the embedded store would use.
@@ -156,4 +167,22 @@ pub(crate) fn data_dir(config: &Config, default: Option<&str>) -> Option<PathBuf
         return None;
     }
     config.data_dir.clone().or_else(|| default.map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        for (url, shown) in [
+            ("redis://h:1/2", "redis://h:1/2"),
+            ("rediss://user:p@ss@h", "rediss://h"),
+            ("redis+cluster://user:p%40ss@h1:1,h2:2", "redis+cluster://h1:1,h2:2"),
+            ("redis+sentinel://:secret@h1,[::1]:2/main", "redis+sentinel://h1,[::1]:2/main"),
+            ("secret", "the given URL"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
 }

@@ -192,12 +192,25 @@ impl Redis {
 
     /// Sends one command on a connection of its own; arrays come back as lines. An error answer is an `Err`.
     pub fn command(&self, words: &[&str]) -> io::Result<String> {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let lines: Vec<_> = self.command_bytes(&words)?.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        Ok(lines.join("\n"))
+    }
+
+    /// The same for words and answers that are no text; the values of an array, however deep, come back one after the other.
+    pub fn command_bytes(&self, words: &[&[u8]]) -> io::Result<Vec<Vec<u8>>> {
         let stream = TcpStream::connect(("127.0.0.1", self.port()))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut request = format!("*{}\r\n", words.len());
-        request.extend(words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())));
-        (&stream).write_all(request.as_bytes())?;
-        read_reply(&mut BufReader::new(&stream))
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        (&stream).write_all(&request)?;
+        let mut values = Vec::new();
+        read_reply(&mut BufReader::new(&stream), &mut values)?;
+        Ok(values)
     }
 
     /// Removes every key.
@@ -287,30 +300,30 @@ impl Drop for Redis {
     }
 }
 
-fn read_reply(reader: &mut impl BufRead) -> io::Result<String> {
+fn read_reply(reader: &mut impl BufRead, values: &mut Vec<Vec<u8>>) -> io::Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let line = line.trim_end();
     let unexpected = || io::Error::new(io::ErrorKind::InvalidData, format!("unexpected reply {line:?}"));
     let Some((kind, rest)) = line.split_at_checked(1) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
     match kind {
-        "+" | ":" => Ok(rest.to_owned()),
-        "-" => Err(io::Error::other(rest.to_owned())),
-        "$" if rest == "-1" => Ok(String::new()),
+        "+" | ":" => values.push(rest.as_bytes().to_vec()),
+        "-" => return Err(io::Error::other(rest.to_owned())),
+        "$" if rest == "-1" => values.push(Vec::new()),
         "$" => {
             let length: usize = rest.parse().map_err(|_| unexpected())?;
             let mut bytes = vec![0; length + 2];
             reader.read_exact(&mut bytes)?;
             bytes.truncate(length);
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+            values.push(bytes);
         }
         "*" => {
             let count: usize = rest.parse().map_err(|_| unexpected())?;
-            let items: io::Result<Vec<String>> = (0..count).map(|_| read_reply(reader)).collect();
-            Ok(items?.join("\n"))
+            (0..count).try_for_each(|_| read_reply(reader, values))?;
         }
-        _ => Err(unexpected()),
+        _ => return Err(unexpected()),
     }
+    Ok(())
 }
 
 #[cfg(test)]

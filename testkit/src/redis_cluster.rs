@@ -3,6 +3,7 @@
 //! Nodes are numbered: masters first, then their replicas, `0..masters` and so on as they were at the start. Who is a master
 //! changes with failovers; [`RedisCluster::master_of`] and [`RedisCluster::replicas_of`] ask the nodes that answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::port::Port;
@@ -52,7 +53,10 @@ impl ClusterOptions {
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Redis>,
-    _bus: Vec<Port>,
+    /// Halted nodes are not asked: they would never answer.
+    halted: Vec<AtomicBool>,
+    /// Their ports for each other, kept as long as they run.
+    bus: Vec<Port>,
 }
 
 /// A line of `CLUSTER NODES`.
@@ -90,7 +94,8 @@ impl RedisCluster {
         };
         let mut nodes: Vec<Redis> = bus.iter().map(spawn).collect();
         nodes.iter_mut().for_each(Redis::wait_ready);
-        let cluster = Self { nodes, _bus: bus };
+        let halted = nodes.iter().map(|_| AtomicBool::new(false)).collect();
+        let cluster = Self { nodes, halted, bus };
         cluster.form(&options);
         cluster
     }
@@ -101,7 +106,7 @@ impl RedisCluster {
         };
         for (i, node) in self.nodes.iter().enumerate() {
             run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]);
-            for (other, bus) in self.nodes[..i].iter().zip(&self._bus) {
+            for (other, bus) in self.nodes[..i].iter().zip(&self.bus) {
                 let (port, bus) = (other.port().to_string(), bus.number().to_string());
                 run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
             }
@@ -128,7 +133,7 @@ impl RedisCluster {
                     .command(&["INFO", "replication"])
                     .is_ok_and(|info| info.contains("role:master") || info.contains("master_link_status:up"))
         };
-        wait_until("the cluster is fine", limit, || self.nodes.iter().filter(|node| node.pid().is_some()).all(fine));
+        wait_until("the cluster is fine", limit, || self.awake().all(fine));
     }
 
     /// `redis+cluster://` with the addresses of all nodes.
@@ -188,8 +193,14 @@ impl RedisCluster {
         line.expect("a node that knows this one").id
     }
 
+    /// The nodes that run.
+    fn awake(&self) -> impl Iterator<Item = &Redis> {
+        let halted = self.halted.iter().map(|halted| halted.load(Ordering::Relaxed));
+        self.nodes.iter().zip(halted).filter(|(node, halted)| !halted && node.pid().is_some()).map(|(node, _)| node)
+    }
+
     fn lines(&self) -> Vec<Line> {
-        self.nodes.iter().filter(|node| node.pid().is_some()).filter_map(view).flatten().collect()
+        self.awake().filter_map(view).flatten().collect()
     }
 
     fn number(&self, port: u16) -> Option<usize> {
@@ -198,18 +209,20 @@ impl RedisCluster {
 
     /// Ends a node with SIGKILL.
     pub fn kill9(&mut self, node: usize) {
+        self.halted[node].store(false, Ordering::Relaxed);
         self.nodes[node].kill9();
     }
 
-    /// Halts a node without closing its connections. Do not ask the cluster anything else than by the numbers of other nodes
-    /// until [`resume`](Self::resume).
+    /// Halts a node without closing its connections.
     pub fn pause(&self, node: usize) {
+        self.halted[node].store(true, Ordering::Relaxed);
         self.nodes[node].pause();
     }
 
     /// Lets a halted node go on.
     pub fn resume(&self, node: usize) {
         self.nodes[node].resume();
+        self.halted[node].store(false, Ordering::Relaxed);
     }
 
     /// Starts a killed node again with its data on its port.
@@ -223,7 +236,7 @@ impl RedisCluster {
         for (name, value) in [("masteruser", "nobody"), ("masterauth", "wrong")] {
             self.command(replica, &["CONFIG", "SET", name, value]).expect("a running Redis can be configured");
         }
-        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+        for node in self.awake() {
             let _none = node.command(&["CLIENT", "KILL", "TYPE", "replica"]);
         }
         wait_until("the replica is cut off", FORM_LIMIT, || {
@@ -262,11 +275,13 @@ impl RedisCluster {
     pub fn move_keys(&self, key: &str, to: usize, count: usize) -> usize {
         let slot = self.slot_of(key).to_string();
         let from = self.master_of(key).expect("somebody serves the slot");
-        let keys = self.command(from, &["CLUSTER", "GETKEYSINSLOT", &slot, &count.to_string()]).expect("keys can be listed");
+        let count = count.to_string();
+        let wanted: [&[u8]; 4] = [b"CLUSTER", b"GETKEYSINSLOT", slot.as_bytes(), count.as_bytes()];
+        let keys = self.nodes[from].command_bytes(&wanted).expect("keys can be listed");
         let port = self.nodes[to].port().to_string();
-        let keys: Vec<_> = keys.lines().collect();
         for key in &keys {
-            self.command(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).expect("a key can be moved");
+            let moving: [&[u8]; 6] = [b"MIGRATE", b"127.0.0.1", port.as_bytes(), key, b"0", b"5000"];
+            self.nodes[from].command_bytes(&moving).expect("a key can be moved");
         }
         keys.len()
     }

@@ -25,6 +25,10 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
     }
     ensure!(config.partitions > 0, "partitions: at least 1 is needed");
     networks(config)?;
+    ensure!(
+        config.redis.cert_file.is_some() == config.redis.key_file.is_some(),
+        "[redis] cert_file and key_file belong together: set both or none"
+    );
 
     let dispatcher = &config.dispatcher;
     ensure!(

@@ -40,6 +40,8 @@ pub(crate) struct Config {
     pub redis_url: Option<String>,
     /// What every key in Redis begins with.
     pub redis_prefix: String,
+    /// Replicas that have to confirm each write to Redis.
+    pub redis_wait: u32,
     /// Partitions of a new store in Redis.
     pub partitions: u16,
     /// What an acknowledgement of the embedded store means.
@@ -104,6 +106,7 @@ impl Default for Config {
             data_dir: None,
             redis_url: None,
             redis_prefix: "lv".to_owned(),
+            redis_wait: 0,
             partitions: 16,
             durability: Durability::Strict,
             min_free: Size(64 << 20),

@@ -318,6 +318,13 @@ impl Default for EmbeddedSection {
 #[serde(default)]
 pub(crate) struct RedisSection {
     pub timeout: Dur,
+    /// How long the replicas may take that `redis_wait` waits for.
+    pub wait_timeout: Dur,
+    /// A PEM file with the certificate authorities of the servers, instead of those of the operating system.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// PEM files with the certificate that shows who we are, and its key.
+    pub cert_file: Option<std::path::PathBuf>,
+    pub key_file: Option<std::path::PathBuf>,
     pub feed_keep: Dur,
     pub feed_bytes: Size,
 }
@@ -325,6 +332,14 @@ pub(crate) struct RedisSection {
 impl Default for RedisSection {
     fn default() -> Self {
         let it = RedisOptions::new("");
-        Self { timeout: dur(it.timeout), feed_keep: dur(it.feed_keep), feed_bytes: Size(it.feed_bytes) }
+        Self {
+            timeout: dur(it.timeout),
+            wait_timeout: Dur::from_secs(1),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            feed_keep: dur(it.feed_keep),
+            feed_bytes: Size(it.feed_bytes),
+        }
     }
 }

@@ -107,6 +107,7 @@ fn wrong_values_are_refused_with_their_place() {
         ("", &[][..], &[("dispatcher.close_after", "20s")][..], "renew_every"),
         ("", &[][..], &[("runtime.gateway_threads", "0")][..], "--runtime.gateway-threads"),
         ("public_url = 'lovage'", &[][..], &[][..], "public_url: `lovage` is not a URL"),
+        ("[redis]\ncert_file = 'c.pem'", &[][..], &[][..], "cert_file and key_file belong together"),
         ("listen = ", &[][..], &[][..], "is not a configuration file"),
         ("data_dir = 'd'", &[("LOVAGE_REDIS_URL", "redis://h")][..], &[][..], "redis_url (from LOVAGE_REDIS_URL)"),
     ] {
@@ -133,6 +134,9 @@ fn what_is_shown_can_be_read_again_and_hides_the_password() {
     let shown = loaded("grace = '9s'", &[], &given).unwrap().to_toml().unwrap();
     assert!(shown.contains("redis://user:***@host/1") && !shown.contains("secret"), "{shown}");
     assert!(shown.lines().any(|line| line.starts_with("grace = \"9s\"") && line.ends_with("lovage.toml")), "{shown}");
+    let list = [("redis_url", "redis+cluster://user:secret@h1:1,h2:2")];
+    let lists = loaded("", &[], &list).unwrap().to_toml().unwrap();
+    assert!(lists.contains("redis+cluster://user:***@h1:1,h2:2") && !lists.contains("secret"), "{lists}");
     let again = loaded(&shown, &[], &[]).unwrap().config;
     assert_eq!((again.limits.labels, again.grace, again.partitions), (7, Dur::from_secs(9), 16));
 }
@@ -142,7 +146,17 @@ fn what_is_shown_can_be_read_again_and_hides_the_password() {
 fn the_sample_file_shows_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lovage.toml");
     let sample = std::fs::read_to_string(&path).unwrap();
-    let none: Vec<&str> = vec!["public_url", "data_dir", "redis_url", "node_name", "admin_key_file", "egress.extra_ca_file"];
+    let none: Vec<&str> = vec![
+        "public_url",
+        "data_dir",
+        "redis_url",
+        "node_name",
+        "admin_key_file",
+        "egress.extra_ca_file",
+        "redis.ca_file",
+        "redis.cert_file",
+        "redis.key_file",
+    ];
     let mut named = Vec::new();
     let mut set = String::new();
     let mut table = String::new();

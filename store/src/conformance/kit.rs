@@ -160,7 +160,11 @@ impl<'a> Kit<'a> {
 
     /// A store that is there already.
     pub fn over(fixture: &'a dyn Fixture, store: Arc<dyn Store>) -> Self {
-        let p = Partition(0);
+        Self::in_partition(fixture, store, Partition(0))
+    }
+
+    /// The same for cases that work in another partition.
+    pub fn in_partition(fixture: &'a dyn Fixture, store: Arc<dyn Store>, p: Partition) -> Self {
         let ids = IdRun::new(store.clock().now(), Slot::in_partition(p, store.caps().partitions, 0), 7);
         Self { fixture, store, p, ids, made: AtomicU32::new(0) }
     }

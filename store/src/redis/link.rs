@@ -110,7 +110,10 @@ impl Link {
         loop {
             let Some(why) = answers.iter().find_map(refusal) else { return Ok(()) };
             if start.elapsed() > PATIENCE {
-                return Ok(());
+                // Calls that name new keys find neither server ready until all keys are at the new one.
+                let why = format!("slot {} is being moved between nodes of the redis cluster", self.slot);
+                let ran = answers.iter().any(|answer| !matches!(answer, Value::ServerError(_)));
+                return Err(if kind == Kind::Write && ran { Error::Unknown(why) } else { Error::Unavailable(why) });
             }
             let to = |address: &str| {
                 let asked = &peer.node.endpoint;

@@ -260,7 +260,8 @@ impl Store for RedisStore {
     }
 
     async fn ownership(&self, p: Partition) -> Result<Ownership> {
-        own::seen(&self.link, &self.part(p, 0)?.names, self.clock.now()).await
+        let part = self.part(p, 0)?;
+        own::seen(&part.link, &part.names, self.clock.now()).await
     }
 
     async fn tail(&self, p: Partition) -> Result<FeedPos> {

@@ -60,7 +60,7 @@ impl Node {
     pub(super) fn start(runtime: &Handle, dialer: Dialer, endpoint: Endpoint, limit: Duration, trouble: Arc<Notify>) -> Self {
         let (publish, state) = watch::channel(State::Connecting);
         let (suspects, reports) = mpsc::unbounded_channel();
-        let supervisor = runtime.spawn(supervise(dialer, endpoint.clone(), limit, publish, reports));
+        let supervisor = runtime.spawn(supervise(dialer, endpoint.clone(), limit, publish, reports, Arc::clone(&trouble)));
         Self { endpoint, state, suspects, left: watch::Sender::new(false), trouble, supervisor }
     }
 
@@ -132,6 +132,7 @@ async fn supervise(
     limit: Duration,
     publish: watch::Sender<State>,
     mut reports: mpsc::UnboundedReceiver<u64>,
+    trouble: Arc<Notify>,
 ) {
     let mut pause = None;
     for number in 1.. {
@@ -145,6 +146,7 @@ async fn supervise(
                 wait_for_end(number, ended, &mut reports).await;
                 tracing::warn!(%endpoint, "the connection to redis was lost");
                 publish.send_replace(State::Connecting);
+                trouble.notify_one();
                 // A server that takes connections only to drop them is not asked without pause.
                 pause = (start.elapsed() < MAX_PAUSE).then(|| next_pause(pause));
                 tokio::time::sleep(pause.unwrap_or_default()).await;
@@ -155,6 +157,7 @@ async fn supervise(
                     tracing::warn!(%endpoint, error = why, "cannot connect to redis, trying on");
                 }
                 publish.send_replace(State::Down(format!("redis at {endpoint} cannot be used: {why}")));
+                trouble.notify_one();
                 pause = Some(wait);
                 tokio::time::sleep(wait).await;
             }

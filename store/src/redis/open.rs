@@ -93,27 +93,28 @@ pub(super) async fn servers(nodes: &std::sync::Arc<Nodes>, wait: Option<RedisWai
         all.push(facts);
     }
     let kept = all.iter().map(|facts| facts.kept).max().unwrap_or(Kept::Unknown);
-    let mut text = kept.sentence().to_owned();
+    let mut text = vec![kept.sentence().to_owned()];
     if all.iter().any(|facts| facts.kept != kept) {
-        text.push_str(" (So the weakest of the masters; others promise more.)");
+        text.push("(So the weakest of the masters; others promise more.)".into());
     }
     let replicated = all.iter().any(|facts| facts.replicas.is_some_and(|count| count > 0));
     let required = all.iter().map(|facts| facts.required).min().unwrap_or_default();
     match wait {
         Some(wait) => {
             let replicas = if wait.replicas == 1 { "one replica has".into() } else { format!("{} replicas have", wait.replicas) };
-            text.push_str(&format!(" And {replicas} it too: it outlives the master unless they are lost with it."));
+            text.push(format!("And {replicas} it too: it outlives the master unless they are lost with it."));
         }
-        None if replicated => text.push_str(" A failover may lose the last moments: replicas are not waited for."),
+        None if replicated => text.push("A failover may lose the last moments: replicas are not waited for.".into()),
         None => {}
     }
     match required {
-        0 if replicated => text
-            .push_str(" A master that is cut off takes changes until it notices, and they are lost: min-replicas-to-write is 0."),
+        0 if replicated => text.push(
+            "A master that is cut off takes changes until it notices, and they are lost: min-replicas-to-write is 0.".into(),
+        ),
         0 => {}
-        count => text.push_str(&format!(" A master takes no changes with fewer than {count} replicas (min-replicas-to-write).")),
+        count => text.push(format!("A master takes no changes with fewer than {count} replicas (min-replicas-to-write).")),
     }
-    Ok(text)
+    Ok(text.join(" "))
 }
 
 async fn server(link: &Link) -> Result<Facts> {

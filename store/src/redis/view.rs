@@ -80,7 +80,7 @@ impl View {
             let Some(owner) = owner else { continue };
             match merged.ranges.last_mut() {
                 Some(open) if open.last + 1 == slot && open.master == owner.master && open.epoch == owner.epoch => {
-                    open.last = slot
+                    open.last = slot;
                 }
                 _ => merged.ranges.push(Range { first: slot, last: slot, ..owner.clone() }),
             }

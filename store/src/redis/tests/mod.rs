@@ -1,5 +1,7 @@
 //! The Redis store keeps the contract, with one partition and with many, over a real server.
 
+mod access;
+mod cluster;
 mod faults;
 mod leftovers;
 
@@ -40,6 +42,11 @@ struct OnRedis {
 }
 
 impl OnRedis {
+    /// For kits over stores that are elsewhere.
+    fn unused() -> Self {
+        Self::new(1)
+    }
+
     fn new(partitions: u16) -> Self {
         let server = shared_server();
         let options = RedisOptions { prefix: fresh_prefix(), partitions, ..RedisOptions::new(server.url()) };
