@@ -15,7 +15,11 @@ async fn nodes(client: &Client) -> Vec<Value> {
 
 /// The node that is this process.
 async fn node_of(client: &Client, process: &Lovage) -> Option<Value> {
-    nodes(client).await.into_iter().find(|node| node["pid"] == process.pid())
+    node_with(client, process.pid()).await
+}
+
+async fn node_with(client: &Client, pid: u32) -> Option<Value> {
+    nodes(client).await.into_iter().find(|node| node["pid"] == pid)
 }
 
 async fn owned(client: &Client, process: &Lovage) -> usize {
@@ -54,12 +58,13 @@ async fn nodes_are_shown_and_leave() {
     let text = String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success() && text.contains("PARTITIONS") && text.contains("dispatcher"), "{said:?}");
 
+    let [first, second] = [0, 1].map(|place: usize| fleet.dispatchers[place].pid());
     fleet.dispatchers[0].stop().await;
-    assert!(node_of(&client, &fleet.dispatchers[0]).await.is_none(), "a node that ends is shown no more");
+    assert!(node_with(&client, first).await.is_none(), "a node that ends is shown no more");
     assert_eq!(owned(&client, &fleet.dispatchers[1]).await, 16, "its partitions change hands at once");
     fleet.dispatchers[1].kill9();
     eventually("the dead one is gone", PATIENCE, async || {
-        node_of(&client, &fleet.dispatchers[1]).await.filter(|node| node["state"] == "gone")
+        node_with(&client, second).await.filter(|node| node["state"] == "gone")
     })
     .await;
     fleet.dispatchers[0].restart().await;
