@@ -58,7 +58,7 @@ impl Notices {
                 () = stop.cancelled() => return,
             }
             let rung = tokio::time::timeout(RING_LIMIT, bell::ring(store)).await;
-            if !matches!(rung, Ok(Ok(_))) {
+            if !matches!(rung, Ok(Ok(()))) {
                 tracing::warn!("could not tell the others that a partition is free; they see it with their next renewal");
             }
         }

@@ -291,12 +291,14 @@ impl Owner {
             lease: self.shared.options.lease,
             drop: std::mem::take(&mut self.recovered),
         };
-        match tokio::time::timeout(LEAVE_LIMIT, self.shared.store.own(self.partition, request)).await {
-            Ok(Ok(reply)) => self.let_go(&reply),
-            _ => tracing::warn!(
+        let left = tokio::time::timeout(LEAVE_LIMIT, self.shared.store.own(self.partition, request)).await;
+        if let Ok(Ok(reply)) = left {
+            self.let_go(&reply);
+        } else {
+            tracing::warn!(
                 partition = self.partition.0,
                 "could not tell the store that this session ends; its lease will run out"
-            ),
+            );
         }
     }
 }

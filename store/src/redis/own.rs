@@ -54,7 +54,7 @@ pub(super) async fn renew(
     let seen = ownership(Millis(micros / 1_000), &own, Millis(until), sessions)?;
     // Whose lease is over may claim until somebody else takes the partition.
     let mine = holder(&own) == Some(request.session);
-    Ok(seen.reply(mine.then(|| OwnToken(own))))
+    Ok(seen.reply(mine.then_some(OwnToken(own))))
 }
 
 /// Who owns a partition and which sessions there are in it.

@@ -1,5 +1,6 @@
 //! Gateways and dispatchers as processes of their own: what is begun at one is seen, went on with and ended at another.
 
+mod nodes;
 mod waits;
 mod workers;
 
