@@ -24,7 +24,7 @@ async fn directory_entries_go_with_their_tasks() {
     for n in 0..TASKS {
         let unique = json!({"key": format!("key-{n}")});
         let task = json!({"task": "work", "id": format!("order-{n}"), "unique": unique, "retention": "3s", "result_ttl": "3s"});
-        assert_eq!(insist(&client, || client.request(Method::POST, "/v1/tasks").json(&task)).await.status, 202);
+        assert_eq!(insist(client, || client.request(Method::POST, "/v1/tasks").json(&task)).await.status, 202);
     }
     // One in sixteen lives at home by chance.
     let entries = keys(&redis, "lv*k:0:d:*").len();
