@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use super::size;
 
 /// Clients that submit at once.
-const CLIENTS: usize = 4;
+pub(super) const CLIENTS: usize = 4;
 
 /// Tasks of one request; every fourth batch of a client is sent as single tasks instead.
 const BATCH: usize = 50;
 
 /// Shares of the work, of which every life of the server gets one, that are handed out in advance.
-const AHEAD: usize = 4;
+pub(super) const AHEAD: usize = 4;
 
 /// Attempts that one kill can hit: those open at the worker (its concurrency), and as many again whose end is not stored yet.
 const LIVE: usize = 200;
@@ -29,7 +29,7 @@ const DEATHS: usize = 3;
 const DEADLY: usize = 2;
 
 /// From the start of a server to the first call of the worker; in Redis the lease of the dead has to run out first.
-const RESUME: Duration = Duration::from_secs(20);
+pub(super) const RESUME: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_nothing_embedded() {
@@ -112,7 +112,7 @@ async fn survive(setup: Setup, tasks: usize, kills: usize) {
 }
 
 /// Waits until no innocent task stands before its third death: it would rightly end as poison.
-async fn spare_the_unlucky(client: &Client) {
+pub(super) async fn spare_the_unlucky(client: &Client) {
     eventually("the end of tasks that died twice", Duration::from_secs(60), async || {
         let waiting = client.list("/v1/tasks?limit=1000&state=queued&state=running&state=retrying").await;
         let innocent = |record: &&Value| record["task"] != json!("poison.held");
@@ -123,7 +123,7 @@ async fn spare_the_unlucky(client: &Client) {
 
 /// Submits a client's part of the tasks as far as it is allowed, alone and in batches, and repeats each request until it is
 /// answered. Returns the ids.
-async fn submit(client: &Client, number: usize, tasks: usize, mut allowed: watch::Receiver<usize>) -> Vec<String> {
+pub(super) async fn submit(client: &Client, number: usize, tasks: usize, mut allowed: watch::Receiver<usize>) -> Vec<String> {
     let mut ids = Vec::new();
     let numbers: Vec<usize> = (0..tasks).collect();
     for (place, batch) in numbers.chunks(BATCH).enumerate().skip(number).step_by(CLIENTS) {
@@ -156,7 +156,7 @@ async fn submit_batch(client: &Client, numbers: &[usize]) -> Vec<String> {
     }
 }
 
-fn check(id: &str, record: &Value, calls: &[Call]) {
+pub(super) fn check(id: &str, record: &Value, calls: &[Call]) {
     let story = || format!("task {id}: the worker had {}, the record is {record}", super::shown(calls));
     assert_eq!(record["state"], json!("succeeded"), "{}", story());
     super::assert_rising(calls, &story);
