@@ -24,7 +24,9 @@ async fn a_rolling_restart_repeats_nothing_and_stalls_nothing() {
     // What is demanded; a busy machine gets more.
     let longest_stall = Duration::from_secs(if full { 2 } else { 6 });
     let redis = Redis::start();
-    let mut fleet = Fleet::of(2, 2).start(&redis).await;
+    // Nothing here waits for the end of a lease, and a machine that stands still for a while shall end none.
+    let patient = Fleet::of(2, 2).set("dispatcher.lease", "1m").set("dispatcher.close_after", "50s");
+    let mut fleet = patient.start(&redis).await;
     let worker = Worker::start();
     worker.on("roll.*", Reply::json(&json!("short"))).on("roll.long", Reply::json(&json!("long")).after(push));
     fleet.client().register_worker_with("roll", &json!({"url": worker.url(), "tasks": ["roll.*"], "concurrency": 500})).await;
