@@ -68,17 +68,23 @@ impl FleetSetup {
         self.option("--set", &format!("{key}={value}"))
     }
 
-    /// What is left behind by a dispatcher that died is found after 2 s instead of 15.
+    /// What is left behind by a dispatcher that died is found after 2 s instead of 15, and equal shares are made after 1 s
+    /// instead of 10.
     pub fn short_leases(self) -> Self {
-        let this = self.set("dispatcher.lease", "2s");
-        this.set("dispatcher.close_after", "1500ms").set("dispatcher.renew_every", "300ms")
+        let this = self.set("dispatcher.lease", "2s").set("dispatcher.close_after", "1500ms");
+        this.set("dispatcher.renew_every", "300ms").set("dispatcher.rebalance_after", "1s")
     }
 
     /// Starts all processes at the same moment and waits until every one is ready.
     pub async fn start(self, redis: &Redis) -> Fleet {
+        self.start_at(&redis.url()).await
+    }
+
+    /// The same on the Redis, or cluster of them, at this URL.
+    pub async fn start_at(self, redis_url: &str) -> Fleet {
         let home = tempfile::Builder::new().prefix("lovage-fleet-").tempdir().expect("a folder for the fleet can be made");
         let process = |role: Setup| {
-            let setup = role.redis(redis).key_file(&home.path().join("admin.key"));
+            let setup = role.redis_url(redis_url).key_file(&home.path().join("admin.key"));
             self.options.iter().fold(setup, |setup, (name, value)| setup.option(name, value))
         };
         let first = process(Lovage::gateway()).prepare();

@@ -86,12 +86,17 @@ impl Load {
         println!("recovered: accepted after {accepted:?}, delivered after {delivered:?}");
     }
 
-    /// Lets the clients end; every acknowledged task has to be there and to have succeeded.
-    pub async fn end(&mut self) {
+    /// Lets the clients end.
+    pub async fn stop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         while let Some(client) = self.clients.join_next().await {
             client.unwrap();
         }
+    }
+
+    /// Lets the clients end; every acknowledged task has to be there and to have succeeded.
+    pub async fn end(&mut self) {
+        self.stop().await;
         let records = super::all_final(&self.shared.client, Duration::from_secs(60)).await;
         for id in self.journal().ids() {
             let record = records.get(&id).unwrap_or_else(|| panic!("task {id} was acknowledged and is lost"));

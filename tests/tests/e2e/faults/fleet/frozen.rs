@@ -1,18 +1,18 @@
 //! A dispatcher that is halted past its lease and then goes on: others have its work, and what it still says is refused.
 
-use std::time::Duration;
-
 use lovage_tests::{Answered, Call, Fleet, Redis, Reply, Worker, eventually};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
+
 /// Tasks that are open when the dispatcher is halted; their ids spread over all partitions.
 const TASKS: usize = 60;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dispatcher_frozen_past_its_lease_is_refused() {
     let redis = Redis::start();
     let fleet = super::leases(Fleet::of(2, 2)).start(&redis).await;
+    super::all_have_shares(&fleet).await;
     let worker = Worker::start();
     let (answers, gate) = (json!("first"), lovage_tests::Gate::new());
     // First attempts are held; of half of them the answer comes while the dispatcher is halted, of the others it never comes.

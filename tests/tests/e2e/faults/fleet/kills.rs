@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::kills::{AHEAD, CLIENTS, RESUME, check, spare_the_unlucky, submit};
 use super::super::{insist, size};
+use super::PATIENCE;
 
 /// Tasks that show after a kill that work goes on in every partition.
 const PROBES: usize = 64;
@@ -36,6 +37,7 @@ async fn dispatchers_killed_in_turn_lose_nothing() {
     }
 
     let (mut live, mut longest) = (0, Duration::ZERO);
+    super::all_have_shares(&fleet).await;
     for kill in 0..kills {
         let started = |calls: &[lovage_tests::Call]| calls.iter().filter(|call| call.task != "probe").count();
         worker.wait_until("the next share of the work", PATIENCE, |calls| started(calls) >= share * (kill + 1)).await;
@@ -70,8 +72,6 @@ async fn dispatchers_killed_in_turn_lose_nothing() {
     assert!(live > kills, "the kills struck at idle dispatchers");
     assert!(twice <= live);
 }
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kills a dispatcher at an instant at which it is known how many attempts are live: both are halted for the count.
 async fn kill_one(fleet: &mut Fleet, number: usize, client: &Client) -> usize {

@@ -26,7 +26,8 @@ async fn a_rolling_restart_repeats_nothing_and_stalls_nothing() {
     let redis = Redis::start();
     // Nothing here waits for the end of a lease, and a machine that stands still for a while shall end none.
     let patient = Fleet::of(2, 2).set("dispatcher.lease", "1m").set("dispatcher.close_after", "50s");
-    let mut fleet = patient.start(&redis).await;
+    let mut fleet = patient.set("dispatcher.rebalance_after", "1s").start(&redis).await;
+    super::all_have_shares(&fleet).await;
     let worker = Worker::start();
     worker.on("roll.*", Reply::json(&json!("short"))).on("roll.long", Reply::json(&json!("long")).after(push));
     fleet.client().register_worker_with("roll", &json!({"url": worker.url(), "tasks": ["roll.*"], "concurrency": 500})).await;
@@ -36,6 +37,7 @@ async fn a_rolling_restart_repeats_nothing_and_stalls_nothing() {
     for round in 0..super::super::size(1, 3) {
         for number in 0..2 {
             renew(&mut fleet.dispatchers[number], &load).await;
+            super::all_have_shares(&fleet).await;
             renew(&mut fleet.gateways[number], &load).await;
         }
         println!("round {round}: {} tasks", load.count());

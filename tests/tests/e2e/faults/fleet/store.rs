@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use lovage_tests::power::{Disk, Loss};
-use lovage_tests::{Client, Fleet, Fsync, Redis, RedisOptions, Reply, Worker};
+use lovage_tests::{Client, Fleet, Fsync, Redis, RedisCluster, RedisOptions, Reply, Worker};
 
 use super::super::load::Load;
 use super::super::seen::{Facts, Journal};
@@ -35,9 +35,7 @@ async fn redis_killed_under_a_fleet() {
             load.recovers(TASK).await;
         }
     }
-    for load in &mut loads {
-        load.end().await;
-    }
+    end(&mut loads).await;
     assert!(worker.overlaps().is_empty());
 }
 
@@ -55,6 +53,37 @@ async fn a_power_cut_of_a_redis_that_syncs_every_second_is_found_out() {
     assert!(!broken.is_empty());
 }
 
+/// Three masters share the partitions: what was stored on any of them goes on when a dispatcher dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_on_a_cluster_survives_a_dispatcher() {
+    let cluster = RedisCluster::start(3, 0);
+    let mut fleet = Fleet::of(2, 2).short_leases().start_at(&cluster.url()).await;
+    super::all_have_shares(&fleet).await;
+    let worker = Worker::start();
+    worker.on(TASK, Reply::status(204).after(Duration::from_millis(50)));
+    fleet.client().register_worker("store", &worker.url(), &["store.*"]).await;
+    let mut loads: Vec<Load> = fleet.clients().iter().map(|client| Load::start(client, TASK)).collect();
+    for load in &loads {
+        load.flows(200).await;
+    }
+    fleet.dispatchers[0].kill9();
+    for load in &loads {
+        load.flows(200).await;
+    }
+    end(&mut loads).await;
+    assert!(worker.overlaps().is_empty());
+}
+
+/// Lets all clients end before any of them looks.
+async fn end(loads: &mut [Load]) {
+    for load in &mut *loads {
+        load.stop().await;
+    }
+    for load in loads {
+        load.end().await;
+    }
+}
+
 /// Lets a fleet work on a Redis whose writes are recorded, and asks after power cuts at several instants for all that was shown
 /// until then. Returns what is missing.
 async fn power_cuts(fsync: Fsync, cuts: usize) -> Vec<String> {
@@ -68,9 +97,7 @@ async fn power_cuts(fsync: Fsync, cuts: usize) -> Vec<String> {
     for load in &loads {
         load.flows(300).await;
     }
-    for load in &mut loads {
-        load.end().await;
-    }
+    end(&mut loads).await;
     drop(fleet);
     redis.stop();
     disk.assert_complete();
