@@ -42,8 +42,36 @@ async fn a_rolling_restart_repeats_nothing_and_stalls_nothing() {
         }
         println!("round {round}: {} tasks", load.count());
     }
-    let acknowledged = load.end().await;
+    let (median, longest) = none_repeated(&fleet, &worker, load.end().await).await;
+    println!("from submit to start: median {median:?}, longest {longest:?}");
+    assert!(longest <= longest_stall, "a task waited {longest:?} for its start");
+}
 
+/// A gateway has nothing that would be lost with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_killed_in_turn_lose_and_repeat_nothing() {
+    let redis = Redis::start();
+    let mut fleet = Fleet::of(2, 1).start(&redis).await;
+    let worker = Worker::start();
+    worker.on("roll.*", Reply::json(&json!("short")));
+    fleet.client().register_worker("roll", &worker.url(), &["roll.*"]).await;
+    let load = Load::start(&fleet.clients(), Duration::from_secs(1));
+    let mut slowest = Duration::ZERO;
+    for kill in 0..super::super::size(6, 50) {
+        load.flows(40).await;
+        let gateway = &mut fleet.gateways[kill % 2];
+        gateway.kill9();
+        load.flows(10).await;
+        gateway.restart().await;
+        slowest = slowest.max(gateway.ready_after());
+    }
+    none_repeated(&fleet, &worker, load.end().await).await;
+    println!("a gateway was ready after {slowest:?} at most");
+    assert!(slowest <= Duration::from_secs(if super::super::is_full() { 2 } else { 10 }));
+}
+
+/// Every acknowledged task is done, in one attempt. Returns how long they waited for their start: half of them, and all.
+async fn none_repeated(fleet: &Fleet, worker: &Worker, acknowledged: HashMap<String, u64>) -> (Duration, Duration) {
     let ids: Vec<String> = acknowledged.keys().cloned().collect();
     let records = fleet.client().wait_all_final(&ids, Duration::from_secs(60)).await;
     let calls = worker.by_task();
@@ -56,9 +84,8 @@ async fn a_rolling_restart_repeats_nothing_and_stalls_nothing() {
         stalls.push(Duration::from_nanos(calls[0].started_ns.saturating_sub(*sent_ns)));
     }
     stalls.sort_unstable();
-    let (median, longest) = (stalls[stalls.len() / 2], *stalls.last().unwrap());
-    println!("{} tasks, none repeated; from submit to start: median {median:?}, longest {longest:?}", ids.len());
-    assert!(longest <= longest_stall, "a task waited {longest:?} for its start");
+    println!("{} tasks, none lost and none repeated", ids.len());
+    (stalls[stalls.len() / 2], stalls[stalls.len() - 1])
 }
 
 /// Stops a process in order and starts it anew.
