@@ -55,18 +55,21 @@ async fn all_final(client: &Client, timeout: Duration) -> HashMap<String, Value>
 async fn none_in(client: &Client, states: &[&str], timeout: Duration) {
     let start = Instant::now();
     let mut left = "nothing was shown".to_owned();
-    let mut passed = 0;
+    let (mut passed, mut cursor) = (0, String::new());
     while passed < states.len() {
         assert!(start.elapsed() < timeout, "waited {timeout:?} in vain for tasks to move on: {left}");
-        let request = client.request(Method::GET, &format!("/v1/tasks?limit=5&state={}", states[passed]));
+        let request = client.request(Method::GET, &format!("/v1/tasks?limit=5&state={}{cursor}", states[passed]));
         match client.try_send(request).await {
-            // A page may be empty and have a next one: only an empty list is an end.
-            Ok(page) if page.status == 200 && page.items().is_empty() && page.json["next_cursor"].is_null() => passed += 1,
-            Ok(page) => (left, passed) = (page.json.to_string(), 0),
-            Err(error) => (left, passed) = (error.to_string(), 0),
-        }
-        if passed == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // A page may be empty and have a next one: only the last page is an end.
+            Ok(page) if page.status == 200 && page.items().is_empty() => match page.json["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => (passed, cursor) = (passed + 1, String::new()),
+            },
+            answer => {
+                left = answer.map_or_else(|error| error.to_string(), |page| page.json.to_string());
+                (passed, cursor) = (0, String::new());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }
