@@ -14,6 +14,7 @@ mod lanes;
 mod notice;
 mod options;
 mod owner;
+mod pulse;
 mod push;
 mod registry;
 mod service;
@@ -24,5 +25,6 @@ mod timers;
 
 pub use options::Options;
 pub use owner::{Random, Uptime};
+pub use pulse::Pulse;
 pub use registry::Registry;
 pub use service::Dispatcher;

@@ -16,6 +16,7 @@ use crate::egress::Transport;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
+use crate::pulse::Pulse;
 use crate::registry::Registry;
 
 /// See the module.
@@ -39,6 +40,7 @@ impl Dispatcher {
         let start = Instant::now();
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
+        let pulse = Pulse::new(store.caps().partitions);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -55,6 +57,7 @@ impl Dispatcher {
                 notices: Notices::default(),
                 fenced: CancellationToken::new(),
                 uptime,
+                pulse,
                 given_up: Mutex::default(),
             }),
         }
@@ -69,6 +72,11 @@ impl Dispatcher {
             shared.uptime = uptime;
         }
         self
+    }
+
+    /// Tells from outside whether the loops turn.
+    pub fn pulse(&self) -> Pulse {
+        self.shared.pulse.clone()
     }
 
     /// Works until `stop`. Then nothing new is claimed, open attempts get `grace` to end, and what is left is given

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::storage::Storage;
+use crate::watchdog;
 
 /// What the dispatcher needs, ready to move to its thread.
 pub(crate) struct Dispatch {
@@ -73,11 +74,14 @@ impl Dispatch {
 
     fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (store, session) = self.storage;
+        let close_after = self.options.close_after;
         runtime("dispatcher-io", self.threads)?.block_on(async {
             // Connections belong to the runtime in which the transport is made.
             let transport = HttpTransport::new(self.egress).context("egress.extra_ca_file")?;
             let dispatcher = Dispatcher::new(store, Arc::new(transport), self.registry, session, self.random, self.options)
                 .with_uptime(Arc::new(uptime));
+            let pulse = dispatcher.pulse();
+            let _watchdog = watchdog::start(move || pulse.silent_for(uptime()), close_after)?;
             dispatcher.run(stop, self.grace).await;
             Ok(())
         })

@@ -16,6 +16,7 @@ mod run;
 mod signals;
 mod storage;
 mod style;
+mod watchdog;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -45,6 +45,7 @@ use crate::gate::Slot;
 use crate::lanes::{Lanes, Waiting};
 use crate::notice::Notices;
 use crate::options::Options;
+use crate::pulse::Pulse;
 use crate::push::Common;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     pub fenced: CancellationToken,
     /// Judges leases.
     pub uptime: Uptime,
+    /// Says that the loops turn.
+    pub pulse: Pulse,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
 }
@@ -272,6 +275,7 @@ impl Owner {
         let mut changed = self.shared.registry.changed();
         let mut heard = self.shared.notices.heard();
         let fenced = self.shared.fenced.clone();
+        let beating = self.shared.pulse.start(self.partition, (self.shared.uptime)());
         let mut tick = tokio::time::interval(self.shared.options.renew_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -286,7 +290,10 @@ impl Owner {
                 () = fenced.cancelled() => return,
                 () = stop.cancelled(), if self.stopping.is_none() => self.begin_stop(grace),
                 // Before all that may come without end: a busy owner renews in time.
-                _ = tick.tick() => self.on_tick(),
+                _ = tick.tick() => {
+                    beating.beat((self.shared.uptime)());
+                    self.on_tick();
+                }
                 Some(end) = self.ends.recv() => {
                     self.on_told(end);
                     while let Ok(end) = self.ends.try_recv() {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::world::{EPOCH, Reply, World, call};
 
 #[test]
-fn a_wedged_loop_loses_its_partition_and_nothing_runs_twice() {
+fn a_wedged_loop_loses_its_partition_is_noticed_and_its_late_answers_are_refused() {
     let start = std::time::Instant::now();
     let clock = MemoryClock::following(move || EPOCH.after(start.elapsed()));
     let store = Arc::new(MemoryStore::new(MemoryOptions { partitions: 1, ..MemoryOptions::new(clock) }));
@@ -48,6 +48,8 @@ fn a_wedged_loop_loses_its_partition_and_nothing_runs_twice() {
         let other = world.start_on(Arc::clone(&world.store), options, None);
         drop(guard);
         world.until_owned(&[&one, &other], &[0, 1]).await;
+        // Whoever watches it from outside sees it.
+        assert!(one.pulse.silent_for(began.elapsed()) > Duration::from_millis(600));
         // What the second makes of it is stored before the first goes on.
         world.until(&key, "lost", |head| head.lost == 1).await;
         wedged.store(false, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use lovage_core::{
 use lovage_dispatcher::egress::{
     AddressPolicy, AnswerSink, FaultKind, PushFault, PushRequest, Pushed, Response, SinkVerdict, Transport,
 };
-use lovage_dispatcher::{Dispatcher, Options, Registry, Uptime};
+use lovage_dispatcher::{Dispatcher, Options, Pulse, Registry, Uptime};
 use lovage_store::{
     Commit, Committed, DocGuard, DocKind, DocPut, Insert, MemoryClock, MemoryOptions, MemoryStore, Mode, OnExists, Parts, Store,
     Stored,
@@ -196,6 +196,7 @@ pub struct World {
 /// A dispatcher that runs.
 pub struct Node {
     pub session: SessionId,
+    pub pulse: Pulse,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -272,9 +273,9 @@ impl World {
         if let Some(uptime) = uptime {
             dispatcher = dispatcher.with_uptime(uptime);
         }
-        let stop = CancellationToken::new();
+        let (stop, pulse) = (CancellationToken::new(), dispatcher.pulse());
         let task = tokio::spawn(dispatcher.run(stop.clone(), Duration::from_secs(30)));
-        Node { session: SessionId(session), stop, task }
+        Node { session: SessionId(session), pulse, stop, task }
     }
 
     pub async fn worker(&self, name: &str, pattern: &str, concurrency: u32) {
