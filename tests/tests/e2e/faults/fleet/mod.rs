@@ -20,7 +20,9 @@ fn leases(fleet: FleetSetup) -> FleetSetup {
 /// The sum of a metric of a process over all its labels.
 async fn metric(process: &Lovage, name: &str) -> f64 {
     let client: &Client = process.client();
-    let text = String::from_utf8(client.get("/metrics").await.body.to_vec()).unwrap();
+    // A process that was halted closes the connections that it kept.
+    let question = client.request(reqwest::Method::GET, "/metrics").header("connection", "close");
+    let text = String::from_utf8(client.send(question).await.body.to_vec()).unwrap();
     let rows = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
     rows.map(|row| row.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
