@@ -302,6 +302,22 @@ pub async fn taken_with_a_change(fixture: &dyn Fixture) {
     }
 }
 
+/// A key that was taken earlier in the same call goes with the record: a task that is spawned instead may have it.
+pub async fn freed_with_a_record_of_the_same_call(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    for kind in OF_RECORDS {
+        let put = key_put(&kit, kind, "k", Some(LONG));
+        let task = kit.put(kit.task()).await;
+        let took = task.with_effects(vec![Effect::TakeKey(put.clone())]);
+        let later = Task { head: took.head.clone().unwrap(), ..task.clone() };
+        let heir = with(kit.task(), &put);
+        let gone = Commit { effects: vec![spawn(&heir)], ..later.commit(None) };
+        assert_eq!(kit.commit(vec![took, gone]).await, [Committed::Ok, Committed::Ok]);
+        assert_eq!(lookup(&kit, Ns::DEFAULT, &put).await, Some(put.entry(&heir.key)));
+        assert_eq!(kit.head(&task.key).await, None);
+    }
+}
+
 /// A spawned task whose id is stored already is left out, with its keys, and hinders nothing.
 pub async fn spawned_once(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;

@@ -38,7 +38,7 @@ macro_rules! conformance_suite {
             keys {
                 found_until_their_end, kept_after_the_task, gone_with_the_record, apart_by_namespace, all_keys_of_a_task_or_none,
                 a_conflict_shows_the_holder, stolen_at_a_version, freed_by_their_task, replaced_in_one_step,
-                a_taken_key_refuses_the_commit, taken_with_a_change, spawned_once, taken_alone, an_abandoned_entry_is_taken_over_once,
+                a_taken_key_refuses_the_commit, taken_with_a_change, freed_with_a_record_of_the_same_call, spawned_once, taken_alone, an_abandoned_entry_is_taken_over_once,
                 a_key_binds_an_id,
             }
             barrier {

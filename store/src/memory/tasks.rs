@@ -157,6 +157,7 @@ impl Tasks {
     /// Carries out a change whose guard holds; it may have been carried out in part when it is refused.
     fn change(&mut self, now: Millis, item: Commit, rows: &mut Vec<FeedRow>) -> Result<(), Committed> {
         let Some(mut record) = self.take(&item.key, &item.was) else { return Err(Committed::Stale(None)) };
+        let stays = item.head.is_some();
         if let Some(head) = item.head {
             record.head = head;
             if let Some(lane) = item.lane {
@@ -189,7 +190,8 @@ impl Tasks {
                     self.store(*child, rows);
                 }
                 Effect::Barrier { members } => {
-                    let blocked = self.records.get(&item.key).is_some_and(|record| record.head.state == State::Blocked);
+                    // Another one under the id of a deleted task may have been spawned before this effect.
+                    let blocked = stays && self.records.get(&item.key).is_some_and(|record| record.head.state == State::Blocked);
                     if blocked && self.barriers.make(&item.key, members) {
                         self.wake(now, &item.key, rows);
                     }

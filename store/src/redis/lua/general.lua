@@ -141,6 +141,10 @@ local function check(item)
       if entry == nil then entry = call('HGET', HOLDS, field) end
       if entry and holder(entry) == id then mine['h' .. field] = false end
     end
+    -- What it took earlier in this call is not stored yet.
+    for name, entry in pairs(keys) do
+      if entry and sub(name, 1, 1) == 'h' and holder(entry) == id then mine[name] = false end
+    end
   end
   for e, effect in ipairs(item[9]) do
     if effect[1] == 'F' then
