@@ -20,7 +20,7 @@ use super::value;
 use crate::{Error, Result};
 
 // A round has to be on the replicas within the time-out of WAIT, which is a setting; these only keep one from growing beyond
-// that, and leave room enough (`store/examples/wait.rs` measures it).
+// that.
 
 /// The most commands of a round; each may be a batch of 200 items.
 const MAX_COMMANDS: usize = 64;
