@@ -176,8 +176,15 @@ impl Redis {
 
     /// Starts again with other options on the same data and port.
     pub fn restart_with(&mut self, options: RedisOptions) {
+        self.restart_unready_with(options);
+        self.wait_ready();
+    }
+
+    /// Starts again with other options on the same data and port, and does not wait until it answers.
+    pub fn restart_unready_with(&mut self, options: RedisOptions) {
         self.options = options;
-        self.restart();
+        self.kill9();
+        self.launch();
     }
 
     /// Halts the process (SIGSTOP) without closing its connections: what a hung server looks like to clients.
@@ -278,7 +285,8 @@ impl Redis {
         server
     }
 
-    pub(crate) fn wait_ready(&mut self) {
+    /// Waits until the server answers; it has loaded its data then.
+    pub fn wait_ready(&mut self) {
         let start = Instant::now();
         loop {
             if self.command(&["PING"]).is_ok_and(|answer| answer == "PONG") {

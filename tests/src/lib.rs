@@ -23,6 +23,6 @@ pub mod worker;
 pub use binary::lovage_binary;
 pub use client::{Answer, Client};
 pub use fleet::{Fleet, FleetSetup};
-pub use lovage_testkit::{Fsync, Port, Redis, RedisCluster, RedisOptions, eventually, signal, wait_until};
+pub use lovage_testkit::{ClusterOptions, Fsync, Port, Redis, RedisCluster, RedisOptions, eventually, signal, wait_until};
 pub use server::{Lovage, Setup};
 pub use worker::{Answered, Call, Flaky, Gate, Reply, Script, Worker};

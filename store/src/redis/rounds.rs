@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use redis::{Pipeline, Value};
+use redis::{Arg, Cmd, Pipeline, Value};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -19,11 +19,17 @@ use super::node::Node;
 use super::value;
 use crate::{Error, Result};
 
+// A round has to be on the replicas within the time-out of WAIT, which is a setting; these only keep one from growing beyond
+// that.
+
 /// The most commands of a round; each may be a batch of 200 items.
-const MAX_ROUND: usize = 64;
+const MAX_COMMANDS: usize = 64;
+/// The most bytes of a round, unless one job has more: 0.3 s of a line of 100 Mbit/s.
+const MAX_BYTES: usize = 4 << 20;
 
 struct Job {
     pipe: Pipeline,
+    bytes: usize,
     reply: oneshot::Sender<Result<Vec<Value>>>,
 }
 
@@ -56,7 +62,7 @@ impl Rounds {
         let (reply, answer) = oneshot::channel();
         let start = {
             let mut queue = self.queue.lock();
-            queue.jobs.push(Job { pipe, reply });
+            queue.jobs.push(Job { bytes: size(&pipe), pipe, reply });
             !std::mem::replace(&mut queue.running, true)
         };
         if start {
@@ -74,10 +80,11 @@ impl Rounds {
 
     fn next(&self) -> Option<Vec<Job>> {
         let mut queue = self.queue.lock();
-        let mut commands = 0;
+        let (mut commands, mut bytes) = (0, 0);
         let fits = |job: &&Job| {
             commands += job.pipe.len();
-            commands <= MAX_ROUND
+            bytes += job.bytes;
+            commands <= MAX_COMMANDS && bytes <= MAX_BYTES
         };
         let count = queue.jobs.iter().take_while(fits).count().max(1).min(queue.jobs.len());
         queue.running = count > 0;
@@ -127,5 +134,50 @@ impl Rounds {
                 )))
             }
         }
+    }
+}
+
+/// About how many bytes the commands are.
+fn size(pipe: &Pipeline) -> usize {
+    let bytes = |arg| if let Arg::Simple(bytes) = arg { <[u8]>::len(bytes) } else { 0 };
+    pipe.cmd_iter().flat_map(Cmd::args_iter).map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::redis::RedisTls;
+    use crate::redis::address::Address;
+    use crate::redis::dial::Dialer;
+
+    fn rounds(sizes: &[(usize, usize)]) -> Vec<usize> {
+        let Address { seeds, template, .. } = Address::read("redis://127.0.0.1:1").unwrap();
+        let dialer = Dialer::new(template, &RedisTls::default()).unwrap();
+        let limit = Duration::from_secs(1);
+        let node = Node::start(&Handle::current(), dialer, seeds[0].clone(), limit, Arc::new(Notify::new()));
+        let wait = RedisWait { replicas: 1, timeout: limit };
+        let rounds = Rounds::new(Arc::new(node), wait, Handle::current());
+        for (commands, bytes) in sizes {
+            let mut pipe = Pipeline::new();
+            for _ in 0..*commands {
+                pipe.cmd("SET").arg("k").arg(vec![0; bytes - 4]);
+            }
+            rounds.queue.lock().jobs.push(Job { bytes: size(&pipe), pipe, reply: oneshot::channel().0 });
+        }
+        std::iter::from_fn(|| rounds.next().map(|jobs| jobs.len())).collect()
+    }
+
+    #[tokio::test]
+    async fn rounds_are_bounded_in_commands_and_bytes() {
+        assert_eq!(rounds(&[(1, 100); 130]), [64, 64, 2]);
+        assert_eq!(rounds(&[(2, 100); 33]), [32, 1]);
+        assert_eq!(rounds(&[(1, 1 << 20); 9]), [4, 4, 1]);
+        // What is larger than a round is one.
+        assert_eq!(rounds(&[(1, 100), (1, 5 << 20), (70, 100), (1, 100)]), [1, 1, 1, 1]);
     }
 }

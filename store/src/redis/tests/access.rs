@@ -5,14 +5,15 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lovage_core::{Partition, State};
 use lovage_testkit::redis::RedisOptions as ServerOptions;
-use lovage_testkit::{Fsync, Port, Redis};
+use lovage_testkit::{Fsync, Port, Redis, RedisSentinels, eventually};
 
 use super::{OnCluster, OnRedis, RedisOptions, RedisStore, fresh_prefix, shared_server};
 use crate::conformance::kit::{Kit, LONG, PATIENCE, ended};
-use crate::redis::RedisTls;
+use crate::redis::{RedisTls, RedisWait};
 use crate::{DocGuard, DocKind, DocPut, FeedBatch, ListQuery, Store};
 
 /// What `docs/redis.md` tells to allow, for keys that begin with `lv`.
@@ -64,13 +65,33 @@ async fn the_documented_rules_are_enough() {
 async fn the_documented_rules_are_enough_in_a_cluster() {
     let fixture = OnCluster::new(6);
     for node in fixture.cluster.nodes() {
-        let rules: Vec<&str> = ["ACL", "SETUSER", "lovage", "on", ">pw"].into_iter().chain(RULES.split_whitespace()).collect();
-        node.command(&rules).unwrap();
+        allow(node);
     }
     let url = fixture.cluster.url().replace("://", "://lovage:pw@");
     let prefix = format!("lv{{{}}}", fresh_prefix());
     assert!(RedisStore::open(RedisOptions { prefix, ..RedisOptions::new(url.clone()) }).await.is_err());
     let store = RedisStore::open(RedisOptions { partitions: 6, ..RedisOptions::new(url) }).await.unwrap();
+    used(&store, &OnRedis::unused()).await;
+}
+
+/// The user that the rules describe.
+fn allow(server: &Redis) {
+    let rules: Vec<&str> = ["ACL", "SETUSER", "lovage", "on", ">pw"].into_iter().chain(RULES.split_whitespace()).collect();
+    server.command(&rules).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_rules_are_enough_to_wait_for_replicas_and_to_follow_sentinels() {
+    let mut lab = RedisSentinels::start(2, ServerOptions::default().fsync(Fsync::Never));
+    lab.servers().iter().for_each(allow);
+    let url = lab.url().replace("://", "://lovage:pw@");
+    let one = RedisWait { replicas: 1, timeout: Duration::from_secs(5) };
+    let store = RedisStore::open(RedisOptions { partitions: 2, wait: Some(one), ..RedisOptions::new(url) }).await.unwrap();
+    used(&store, &OnRedis::unused()).await;
+    let denied = lab.servers()[0].command(&["ACL", "LOG"]).unwrap();
+    assert!(!denied.contains("command"), "something was denied: {denied}");
+    lab.server(0).kill9();
+    eventually("the new master is used", PATIENCE, async || store.next_session().await.ok()).await;
     used(&store, &OnRedis::unused()).await;
 }
 

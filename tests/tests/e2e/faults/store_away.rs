@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use lovage_tests::clock::now_ns;
 use lovage_tests::power::Disk;
-use lovage_tests::{Lovage, Redis, Reply, Setup, Worker, wait_until};
+use lovage_tests::{Lovage, Redis, RedisOptions, Reply, Setup, Worker, wait_until};
 
 use super::load::Load;
 use super::power;
 
 const TASK: &str = "away.work";
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn start(setup: Setup) -> (Lovage, Worker) {
     let worker = Worker::start();
@@ -69,6 +72,40 @@ async fn redis_halted() {
     load.recovers(TASK).await;
     load.end().await;
     assert!(worker.overlaps().is_empty());
+}
+
+/// After a restart Redis answers to everything that it is loading its files, for as long as that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_loading() {
+    let mut redis = Redis::start();
+    let (mut lovage, worker) = start(Lovage::dev().redis(&redis)).await;
+    let mut load = Load::start(lovage.client(), TASK);
+    load.flows(2_000).await;
+    // Some seconds of loading; in between, once in 1024 commands, Redis answers.
+    redis.command(&["EVAL", "for i = 1, 25000 do redis.call('SET', 'junk' .. i, i) end", "0"]).unwrap();
+    let slow = RedisOptions::default().with("key-load-delay", "10");
+    redis.kill9();
+    load.is_refused(20).await;
+    redis.restart_unready_with(slow.clone());
+    wait_until("Redis loads", PATIENCE, || redis.command(&["DBSIZE"]).is_err_and(|error| error.to_string().contains("LOADING")));
+    load.is_refused(5).await;
+    redis.wait_ready();
+    load.recovers(TASK).await;
+    load.end().await;
+    assert!(worker.overlaps().is_empty());
+
+    // A server that starts meanwhile waits for it; one whose Redis is away says so and ends.
+    lovage.kill9();
+    redis.kill9();
+    let refused = Lovage::dev().redis(&redis).run_to_end().await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("cannot use Redis"), "{said}");
+    redis.restart_unready_with(slow);
+    wait_until("Redis loads", PATIENCE, || redis.command(&["DBSIZE"]).is_err_and(|error| error.to_string().contains("LOADING")));
+    lovage.restart().await;
+    assert!(lovage.stderr().contains("is there and not ready"), "{}", lovage.stderr());
+    let id = lovage.client().submit(&serde_json::json!({"task": TASK})).await;
+    lovage.client().wait_final(&id).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

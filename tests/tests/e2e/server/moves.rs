@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lovage_tests::{Call, Client, Lovage, Redis, Reply, Worker};
+use lovage_tests::{Call, Client, Lovage, Redis, RedisCluster, Reply, Worker};
 use serde_json::{Value, json};
 
 use super::{run, stderr, stdout};
@@ -212,4 +212,49 @@ async fn a_backup_of_a_working_server_starts_again() {
     for (id, record) in other.client().wait_all_final(&wanted, PATIENCE).await {
         assert_eq!(record["state"] == "failed", id.starts_with("failed-"), "{record}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_migrated_from_a_cluster_to_a_cluster() {
+    let (worker, cluster, folder) = (worker(), RedisCluster::start(3, 1), tempfile::tempdir().unwrap());
+    let serve = |prefix: &str, partitions: &str| {
+        let setup = Lovage::dev().redis_url(&cluster.url()).option("--redis-prefix", prefix);
+        setup.option("--partitions", partitions).option("--redis-wait", "1")
+    };
+    let mut old = serve("old", "6").start().await;
+    old.client().register_worker("now", &worker.url(), &["done.*", "bad.*", "accepted.*", "again.*", "parent.*"]).await;
+    let tasks = tasks(400);
+    submit_all(old.client(), &tasks).await;
+    // Until it waits for children that nobody serves, and nothing is on its way between partitions.
+    old.client().wait_final("done-4").await;
+    worker.wait_until("all parents", PATIENCE, |calls| calls.iter().filter(|call| call.task == "done.child").count() == 20).await;
+    worker.wait_answered(worker.count()).await;
+    old.stop().await;
+
+    let (from, to) = (format!("{}?prefix=old", cluster.url()), format!("{}?prefix=new&partitions=9", cluster.url()));
+    // The configuration is that of a server.
+    std::fs::write(folder.path().join("lovage.toml"), "redis_wait = 1\n[redis]\ntimeout = \"9s\"\n").unwrap();
+    for (set, code, said) in [
+        ("redis.ca_file=nowhere.pem", 3, "cannot read nowhere.pem"),
+        ("redis.time=1s", 2, "did you mean `redis.timeout`?"),
+        ("redis_wait=3", 3, "has 1 replicas"),
+    ] {
+        let refused = run(folder.path(), &["migrate", "--from", &from, "--to", &to, "--set", set]);
+        assert_eq!((refused.status.code(), stderr(&refused).contains(said)), (Some(code), true), "{}", stderr(&refused));
+    }
+    let copied = migrate(folder.path(), &from, &to, &["--documents"]);
+    assert!(copied["documents"]["copied"].as_u64().unwrap() > 3, "{copied}");
+    let report = migrate(folder.path(), &from, &to, &[]);
+    assert_eq!((&report["moved"], sum(&report["refused"])), (&report["found"], 0), "{report}");
+    assert_eq!(sum(&report["found"]), (tasks.len() + 20 * CHILDREN) as u64);
+    assert_eq!(sum(&migrate(folder.path(), &from, &to, &[])["found"]), 0, "something is left");
+
+    let new = serve("new", "1").start().await;
+    new.client().register_worker("later", &worker.url(), &["later.*"]).await;
+    let ended = |id: &&String| !id.starts_with("held-") && !id.starts_with("accepted-");
+    let wanted: Vec<String> = tasks.keys().filter(ended).cloned().collect();
+    for (id, record) in new.client().wait_all_final(&wanted, PATIENCE).await {
+        assert_eq!(record["state"] == "failed", id.starts_with("failed-"), "{record}");
+    }
+    assert!(worker.overlaps().is_empty());
 }

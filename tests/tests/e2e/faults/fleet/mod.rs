@@ -1,5 +1,7 @@
 //! What must hold when several processes share a Redis and some of them die, halt, or are renewed.
 
+mod by_partition;
+mod failover;
 mod frozen;
 mod kills;
 mod rolling;
