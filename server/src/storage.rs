@@ -129,7 +129,7 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         ..RedisOptions::new(url)
     };
     let store = open_when_loaded(options, &shown).await.map_err(|error| explain_redis(&shown, error))?;
-    let session = store.next_session().await.context("cannot register with Redis")?;
+    let session = store.next_session().context("cannot register with Redis")?;
     Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
 }
 

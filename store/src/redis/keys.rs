@@ -157,14 +157,9 @@ impl DocKeys {
         Self { tag: format!("{prefix}{{doc}}") }
     }
 
-    /// Facts about the store: format, partitions.
+    /// Facts about the store: format, partitions, id.
     pub(super) fn meta(&self) -> String {
         format!("{}meta", self.tag)
-    }
-
-    /// The number of the last session.
-    pub(super) fn session(&self) -> String {
-        format!("{}session", self.tag)
     }
 
     /// How often a document was changed.

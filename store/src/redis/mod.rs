@@ -25,6 +25,7 @@ mod insert;
 mod inside;
 mod keys;
 mod link;
+mod meta;
 mod node;
 mod nodes;
 mod open;
@@ -59,6 +60,7 @@ use self::clock::RedisClock;
 use self::feed::Feeds;
 use self::keys::{DocKeys, PartitionKeys};
 use self::link::{Kind, Link};
+use self::meta::Watch;
 use self::nodes::Nodes;
 use self::own::FeedBounds;
 use self::sender::Sender;
@@ -138,6 +140,8 @@ pub struct RedisStore {
     feeds: Feeds,
     parts: Vec<Part>,
     docs: DocKeys,
+    id: u64,
+    watch: Watch,
     bounds: FeedBounds,
 }
 
@@ -169,7 +173,8 @@ impl RedisStore {
         let durability = open::servers(&nodes, options.wait).await?;
         let docs = DocKeys::new(&options.prefix);
         let link = Link::new(Arc::clone(&nodes), slot_of(docs.meta().as_bytes()));
-        let partitions = open::meta(&link, &docs, options.partitions).await?;
+        let facts = meta::open(&link, &docs, options.partitions).await?;
+        let partitions = facts.partitions;
         let clock = Arc::new(RedisClock::new());
         own::set_clock(&link, &clock).await?;
 
@@ -186,18 +191,30 @@ impl RedisStore {
         let feeds = Feeds::start(streams.chain([(link.clone(), docs.feed().into_bytes())]).collect());
         let bounds = FeedBounds { keep_ms: options.feed_keep.as_millis() as u64, keep_bytes: options.feed_bytes };
         let caps = Caps { name: "redis", partitions, durability, max_batch: MAX_BATCH };
-        Ok(Arc::new(Self { caps, clock, link, feeds, parts, docs, bounds }))
+        let watch = Watch::start(link.clone(), docs.clone(), facts, Arc::clone(&clock));
+        Ok(Arc::new(Self { caps, clock, link, feeds, parts, docs, id: facts.id, watch, bounds }))
     }
 
-    /// A number for a new session, never given before.
-    pub async fn next_session(&self) -> Result<SessionId> {
-        let mut cmd = redis::cmd("INCR");
-        cmd.arg(self.docs.session());
-        value::number(self.link.send(Kind::Write, &cmd).await?).map(SessionId)
+    /// A number for a new session. It is random: a counter in Redis gives a number twice when Redis loses its last writes, and
+    /// two processes would be one.
+    pub fn next_session(&self) -> Result<SessionId> {
+        meta::random().map(SessionId)
+    }
+
+    /// A number that no other store has, unless it is a copy of this one.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The way to what belongs to no partition, unless this is not the store any more that was opened.
+    fn link(&self) -> Result<&Link> {
+        self.watch.check()?;
+        Ok(&self.link)
     }
 
     fn part(&self, p: Partition, items: usize) -> Result<&Part> {
         self.caps.check_call(p, items)?;
+        self.watch.check()?;
         Ok(&self.parts[usize::from(p.0)])
     }
 }
@@ -335,32 +352,32 @@ impl Store for RedisStore {
     }
 
     async fn docs(&self, kind: DocKind, ns: Option<Ns>, after: Option<(Ns, String)>, limit: usize) -> Result<DocPage> {
-        docs::page(&self.link, &self.docs, kind, ns, after, limit).await
+        docs::page(self.link()?, &self.docs, kind, ns, after, limit).await
     }
 
     async fn doc(&self, kind: DocKind, ns: Ns, name: &str) -> Result<Option<Document>> {
-        docs::get(&self.link, &self.docs, kind, ns, name).await
+        docs::get(self.link()?, &self.docs, kind, ns, name).await
     }
 
     async fn put_docs(&self, items: Vec<DocPut>) -> Result<Vec<DocOutcome>> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        docs::put(&self.link, &self.docs, &items).await
+        docs::put(self.link()?, &self.docs, &items).await
     }
 
     async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64> {
         // The end of the stream is read first, so that a change after the look at the number ends the wait.
-        let tail = stream::tail(&self.link, self.docs.feed().as_bytes()).await?;
-        let now = docs::changes(&self.link, &self.docs).await?;
+        let tail = stream::tail(self.link()?, self.docs.feed().as_bytes()).await?;
+        let now = docs::changes(self.link()?, &self.docs).await?;
         if now != seen {
             return Ok(now);
         }
         self.feeds.read(self.parts.len(), tail, wait).await?;
-        docs::changes(&self.link, &self.docs).await
+        docs::changes(self.link()?, &self.docs).await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.link.send(Kind::Read, &redis::cmd("PING")).await.map(drop)
+        self.link()?.send(Kind::Read, &redis::cmd("PING")).await.map(drop)
     }
 }

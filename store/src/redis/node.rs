@@ -56,11 +56,20 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// Starts connecting. A command without an answer after `limit` has failed; `trouble` hears of faults.
-    pub(super) fn start(runtime: &Handle, dialer: Dialer, endpoint: Endpoint, limit: Duration, trouble: Arc<Notify>) -> Self {
+    /// Starts connecting. A command without an answer after `limit` has failed; `trouble` hears of faults, `connected` of
+    /// connections.
+    pub(super) fn start(
+        runtime: &Handle,
+        dialer: Dialer,
+        endpoint: Endpoint,
+        limit: Duration,
+        trouble: Arc<Notify>,
+        connected: Arc<Notify>,
+    ) -> Self {
         let (publish, state) = watch::channel(State::Connecting);
         let (suspects, reports) = mpsc::unbounded_channel();
-        let supervisor = runtime.spawn(supervise(dialer, endpoint.clone(), limit, publish, reports, Arc::clone(&trouble)));
+        let supervisor =
+            runtime.spawn(supervise(dialer, endpoint.clone(), limit, publish, reports, Arc::clone(&trouble), connected));
         Self { endpoint, state, suspects, left: watch::Sender::new(false), trouble, supervisor }
     }
 
@@ -133,6 +142,7 @@ async fn supervise(
     publish: watch::Sender<State>,
     mut reports: mpsc::UnboundedReceiver<u64>,
     trouble: Arc<Notify>,
+    connected: Arc<Notify>,
 ) {
     let mut pause = None;
     for number in 1.. {
@@ -142,6 +152,7 @@ async fn supervise(
                     tracing::info!(%endpoint, "connected to redis again");
                 }
                 publish.send_replace(State::Up(number, connection));
+                connected.notify_one();
                 let start = Instant::now();
                 wait_for_end(number, ended, &mut reports).await;
                 tracing::warn!(%endpoint, "the connection to redis was lost");

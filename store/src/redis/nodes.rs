@@ -42,6 +42,8 @@ pub(super) struct Shared {
     peers: Mutex<HashMap<Endpoint, (Arc<Peer>, Option<Instant>)>>,
     /// Calls that met a fault tell of it here.
     pub(super) trouble: Arc<Notify>,
+    /// New connections are told here.
+    connected: Arc<Notify>,
 }
 
 impl Shared {
@@ -76,8 +78,8 @@ impl Shared {
             return Arc::clone(peer);
         }
         let start = |limit| {
-            let trouble = Arc::clone(&self.trouble);
-            Arc::new(Node::start(&self.runtime, self.dialer.clone(), endpoint.clone(), limit, trouble))
+            let (trouble, connected) = (Arc::clone(&self.trouble), Arc::clone(&self.connected));
+            Arc::new(Node::start(&self.runtime, self.dialer.clone(), endpoint.clone(), limit, trouble, connected))
         };
         let (limit, wait) = (self.options.timeout, self.options.wait);
         let rounds = wait.map(|wait| Rounds::new(start(limit + wait.timeout), wait, self.runtime.clone()));
@@ -133,6 +135,7 @@ impl Nodes {
             view: watch::Sender::new(Arc::new(view)),
             peers: Mutex::default(),
             trouble: Arc::new(Notify::new()),
+            connected: Arc::new(Notify::new()),
         });
         let scout = (!plain).then(|| tokio::spawn(scout.run(Arc::clone(&shared))));
         Ok(Arc::new(Self { shared, scout, cluster }))
@@ -150,6 +153,11 @@ impl Nodes {
     /// Says that a call met a fault.
     pub(super) fn report(&self) {
         self.shared.trouble.notify_one();
+    }
+
+    /// Returns when there is a new connection to a server. For one caller.
+    pub(super) async fn connected(&self) {
+        self.shared.connected.notified().await;
     }
 
     /// Where the master of a slot is.

@@ -1,38 +1,16 @@
-//! What is checked and learnt when a store is opened: its format, its partitions, and what Redis promises.
+//! What is checked and learnt when a store is opened: whether the servers are fit, and what they promise.
 
 use redis::Value;
 
 use super::RedisWait;
 use super::dial::read_hello;
-use super::keys::DocKeys;
 use super::link::{Kind, Link, is_forbidden};
 use super::nodes::Nodes;
 use super::value;
 use crate::{Error, Result};
 
-/// The newest layout that this version knows; `docs/decisions/003-redis-layout.md` describes it.
-pub(super) const FORMAT: u32 = 1;
 /// The oldest Redis whose scripts know the flags that ours need.
 const OLDEST: u32 = 7;
-
-/// Writes down format and partitions if the store is new; answers the partitions it has.
-pub(super) async fn meta(link: &Link, keys: &DocKeys, partitions: u16) -> Result<u16> {
-    let meta = keys.meta();
-    let mut pipe = redis::pipe();
-    pipe.cmd("HSETNX").arg(&meta).arg("format").arg(FORMAT);
-    pipe.cmd("HSETNX").arg(&meta).arg("partitions").arg(partitions);
-    pipe.cmd("HMGET").arg(&meta).arg("format").arg("partitions");
-    let facts = link.send_all(Kind::Write, &pipe).await?.pop().unwrap_or_default();
-    let [format, partitions] = value::exactly(facts)?;
-    let found = value::number(format)? as u32;
-    if found > FORMAT {
-        return Err(Error::Format { found, known: FORMAT });
-    }
-    match u16::try_from(value::number(partitions)?) {
-        Ok(partitions @ 1..) => Ok(partitions),
-        _ => Err(Error::Corrupt("the number of partitions in the store makes no sense".into())),
-    }
-}
 
 /// When a change is on the disk of a master, from the surest to the least sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

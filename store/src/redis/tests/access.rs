@@ -41,7 +41,6 @@ async fn used(store: &Arc<RedisStore>, fixture: &OnRedis) {
         bytes: Some("{}".into()),
     };
     store.put_docs(vec![item]).await.unwrap();
-    store.next_session().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +90,7 @@ async fn the_documented_rules_are_enough_to_wait_for_replicas_and_to_follow_sent
     let denied = lab.servers()[0].command(&["ACL", "LOG"]).unwrap();
     assert!(!denied.contains("command"), "something was denied: {denied}");
     lab.server(0).kill9();
-    eventually("the new master is used", PATIENCE, async || store.next_session().await.ok()).await;
+    eventually("the new master is used", PATIENCE, async || store.ping().await.ok()).await;
     used(&store, &OnRedis::unused()).await;
 }
 

@@ -18,9 +18,9 @@ use crate::{Commit, Cursor, KeyEntry, KeyTake, ListQuery, Mode, OwnRequest, Stor
 /// What a partition keeps when it has no tasks: the last order of acceptance, the feed (trimmed by its owner), who owned it
 /// last and until when, and the sessions that live.
 const PARTITION: [&str; 5] = ["seq", "f", "own", "until", "ses"];
-/// What belongs to the store as a whole: its format, the last session, the number of changes of documents, their feed, and
+/// What belongs to the store as a whole: its format and id, the number of changes of documents, their feed, and
 /// the documents with their names by kind.
-const STORE: [&str; 6] = ["meta", "session", "v", "f", "d:", "i:"];
+const STORE: [&str; 5] = ["meta", "v", "f", "d:", "i:"];
 
 /// All keys of the store with the milliseconds that Redis keeps them, if they have an end.
 async fn keys(store: &RedisStore, prefix: &str) -> Vec<(Vec<u8>, Option<u64>)> {
