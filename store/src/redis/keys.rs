@@ -38,6 +38,13 @@ impl PartitionKeys {
         Self { tag, fixed }
     }
 
+    /// The keys that are the same for all tasks, with the types that they have if they are there.
+    pub(super) fn types(&self) -> Vec<(Vec<u8>, &'static str)> {
+        let types = ["hash", "hash", "string", "stream", "hash", "hash", "zset", "hash", "zset", "set", "zset", "string", "hash"];
+        let others = [(self.until(), "string"), (self.sessions(), "hash"), (self.outbox(), "stream")];
+        self.fixed.iter().cloned().zip(types).chain(others).collect()
+    }
+
     pub(super) fn heads(&self) -> &[u8] {
         &self.fixed[0]
     }
@@ -155,6 +162,13 @@ pub(super) struct DocKeys {
 impl DocKeys {
     pub(super) fn new(prefix: &str) -> Self {
         Self { tag: format!("{prefix}{{doc}}") }
+    }
+
+    /// All keys with their types.
+    pub(super) fn types(&self) -> Vec<(Vec<u8>, &'static str)> {
+        let few = [(self.meta(), "hash"), (self.changes(), "string"), (self.feed(), "stream")];
+        let kinds = DocKind::ALL.into_iter().flat_map(|kind| [(self.docs(kind), "hash"), (self.names(kind), "zset")]);
+        few.into_iter().chain(kinds).map(|(name, kind)| (name.into_bytes(), kind)).collect()
     }
 
     /// Facts about the store: format, partitions, id.

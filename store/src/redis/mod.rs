@@ -160,7 +160,7 @@ impl std::fmt::Debug for RedisStore {
 
 impl RedisStore {
     /// Connects and checks that the servers are fit: reachable, 7.0 or newer, `maxmemory-policy noeviction`, replicas enough
-    /// for `wait`, data of a known format.
+    /// for `wait`, data of a known format, no key that something else has written.
     /// The tasks of the store run on the runtime of this call.
     pub async fn open(options: RedisOptions) -> Result<Arc<Self>> {
         if options.partitions == 0 || options.partitions > lovage_core::id::SLOTS {
@@ -173,6 +173,7 @@ impl RedisStore {
         let durability = open::servers(&nodes, options.wait).await?;
         let docs = DocKeys::new(&options.prefix);
         let link = Link::new(Arc::clone(&nodes), slot_of(docs.meta().as_bytes()));
+        open::types(&link, &docs.types()).await?;
         let facts = meta::open(&link, &docs, options.partitions).await?;
         let partitions = facts.partitions;
         let clock = Arc::new(RedisClock::new());
@@ -187,6 +188,8 @@ impl RedisStore {
             Part { link, names, inserts, commits }
         };
         let parts: Vec<_> = (0..partitions).map(part).collect();
+        let checks = parts.iter().map(|part| async move { open::types(&part.link, &part.names.types()).await });
+        futures_util::future::try_join_all(checks).await?;
         let streams = parts.iter().map(|part| (part.link.clone(), part.names.feed().to_vec()));
         let feeds = Feeds::start(streams.chain([(link.clone(), docs.feed().into_bytes())]).collect());
         let bounds = FeedBounds { keep_ms: options.feed_keep.as_millis() as u64, keep_bytes: options.feed_bytes };
@@ -378,6 +381,10 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.link()?.send(Kind::Read, &redis::cmd("PING")).await.map(drop)
+        // As a write, which is not answered unless replicas have confirmed the last one, where they have to.
+        self.link()?.send(Kind::Write, &redis::cmd("PING")).await.map(drop).map_err(|error| match error {
+            Error::Unknown(why) => Error::Unavailable(why),
+            other => other,
+        })
     }
 }

@@ -12,6 +12,22 @@ use crate::{Error, Result};
 /// The oldest Redis whose scripts know the flags that ours need.
 const OLDEST: u32 = 7;
 
+/// Refuses keys that something else uses: scripts would fail half-way.
+pub(super) async fn types(link: &Link, keys: &[(Vec<u8>, &str)]) -> Result<()> {
+    let mut pipe = redis::pipe();
+    for (key, _) in keys {
+        pipe.cmd("TYPE").arg(key);
+    }
+    for (found, (key, wanted)) in link.send_all(Kind::Read, &pipe).await?.into_iter().zip(keys) {
+        let found = value::text(found)?;
+        if found != *wanted && found != "none" {
+            let key = String::from_utf8_lossy(key);
+            return Err(Error::Corrupt(format!("the key {key} is a {found} and not a {wanted}; something else has written it")));
+        }
+    }
+    Ok(())
+}
+
 /// When a change is on the disk of a master, from the surest to the least sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kept {

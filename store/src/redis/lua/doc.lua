@@ -1,4 +1,6 @@
+#!lua flags=allow-oom
 -- doc: guarded changes of documents. A deleted one leaves its version behind, so that no version is used twice.
+-- It may run when Redis is full: whoever makes room drains nodes and changes settings.
 --
 -- KEYS  1 number of changes  2 stream of changes  3.. per kind in use: documents (name -> version, live, bytes), live names
 -- ARGV  1 MessagePack: items {documents key, names key, name, guard 'A' absent | 'V' version | '*' any, version (8 bytes),

@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod faults;
 mod leftovers;
+mod loss;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
