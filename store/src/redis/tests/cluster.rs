@@ -93,9 +93,9 @@ impl Writer {
         eventually(&what, limit, async || (self.count() >= from + tasks).then_some(())).await;
     }
 
-    /// As soon as the store answers, as [`end`](Self::end).
+    /// As soon as the store can be read, as [`end`](Self::end).
     async fn end_when(self, store: &RedisStore, limit: Duration) -> (usize, usize) {
-        eventually("the store works again", limit, async || store.ping().await.ok()).await;
+        eventually("the store works again", limit, async || store.counts(self.p).await.ok()).await;
         self.end(store).await
     }
 
@@ -349,6 +349,7 @@ async fn a_new_master_is_learnt_from_the_sentinels() {
     // Nobody confirms now, so the writer of this store has to wait; others need no confirmation.
     let (acked, lost) = writer.end_when(&store, RECOVERY).await;
     assert_eq!(lost, 0, "of {acked} confirmed tasks");
+    assert!(store.ping().await.is_err(), "a store that can take no write is not ready");
     let plain = open(lab.url(), None).await;
     let writer = Writer::start(&plain, p);
     writer.more(20, RECOVERY).await;
