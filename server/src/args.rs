@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
@@ -130,11 +129,7 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     /// The flags that were given, by key.
     pub fn flags(&self) -> anyhow::Result<Flags> {
-        let mut flags = Flags { file: self.config.clone(), values: Vec::new() };
-        for item in &self.set {
-            let (key, value) = item.split_once('=').with_context(|| format!("--set {item}: write it as KEY=VALUE"))?;
-            flags.set(key.trim(), Some(value));
-        }
+        let mut flags = Flags::new(self.config.clone(), &self.set)?;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         flags.set("listen", self.listen);
         flags.set("public_url", self.public_url.as_ref());

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use config::{Config, Loaded};
+use config::Loaded;
 use role::{Misuse, Role};
 
 /// The store and the gateway make and drop many small buffers on several threads; the system's allocator keeps more memory
@@ -91,10 +91,7 @@ fn serve(role: Role, args: &args::ServerArgs) -> ExitCode {
 }
 
 fn configured(args: &args::ServerArgs, then: impl FnOnce(Loaded) -> anyhow::Result<()>) -> ExitCode {
-    let folder = std::env::current_dir().unwrap_or_default();
-    // Names and values that are not Unicode cannot be settings of ours.
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let loaded = args.flags().and_then(|flags| config::load(Config::default(), &flags, variables, &folder));
+    let loaded = args.flags().and_then(|flags| config::load_here(&flags));
     match loaded.map_err(|error| (error, USAGE)).and_then(|loaded| then(loaded).map_err(failure)) {
         Ok(()) => ExitCode::SUCCESS,
         Err((error, code)) => {

@@ -46,7 +46,11 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     tokio::spawn(recorder::upkeep(metrics.clone()));
 
     let data_dir = storage::data_dir(&config, (role == Role::Dev).then_some(DEV_FOLDER));
-    let storage = Storage::open(&config, data_dir.as_deref()).await?;
+    let storage = tokio::select! {
+        storage = Storage::open(&config, data_dir.as_deref()) => storage?,
+        // It may wait for Redis.
+        () = stop.cancelled() => return Ok(()),
+    };
     tokio::spawn(footprint::watch(Arc::clone(&storage.inside), config.footprint_every.get()));
     let policy = config.policy(role == Role::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;

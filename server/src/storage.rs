@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use lovage_core::SessionId;
@@ -13,6 +14,9 @@ use crate::config::{Config, Durability};
 
 /// Tells others who uses a data directory.
 const PID_FILE: &str = "lovage.pid";
+
+/// How often a Redis that reads its files is asked whether it is ready.
+const LOADING_PAUSE: Duration = Duration::from_millis(500);
 
 /// An open store.
 pub(crate) struct Storage {
@@ -124,9 +128,26 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         feed_bytes: config.redis.feed_bytes.bytes(),
         ..RedisOptions::new(url)
     };
-    let store = RedisStore::open(options).await.map_err(|error| explain_redis(&shown, error))?;
+    let store = open_when_loaded(options, &shown).await.map_err(|error| explain_redis(&shown, error))?;
     let session = store.next_session().await.context("cannot register with Redis")?;
     Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
+}
+
+/// A Redis that reads its files, and hardly answers meanwhile, is on its way up, unlike one that is away, which may be a slip in
+/// the URL.
+async fn open_when_loaded(options: RedisOptions, shown: &str) -> lovage_store::Result<Arc<RedisStore>> {
+    let mut told = false;
+    loop {
+        match RedisStore::open(options.clone()).await {
+            Err(Error::Unavailable(why)) if why.contains("LOADING") || why.contains("cannot be reached yet") => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(error = why, "Redis at {shown} is there and not ready; waiting for it");
+                }
+                tokio::time::sleep(LOADING_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn pem(file: &Path) -> anyhow::Result<Vec<u8>> {

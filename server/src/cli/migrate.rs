@@ -1,6 +1,7 @@
 //! `lovage migrate`: moves everything from one store to another while the servers of the new one work.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use lovage_store::{DocKind, Error, FeedPos, OwnRequest, Store, Want};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::place::Place;
+use super::place::{Place, Side};
 use super::{Failure, copies, show};
+use crate::config::{Flags, load_here};
 use crate::storage::Storage;
 
 /// How long the source is held without renewal, and how often that is renewed.
@@ -26,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const AGAIN: (u32, Duration) = (20, Duration::from_secs(1));
 
 /// Move everything from one store to another. Start the servers on the new store, stop those on the old one, then run this.
+///
+/// How the stores are used (time-outs, TLS, confirmations by replicas of the new one) is read from the same configuration as a
+/// server's; where they are, only from --from and --to.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MigrateArgs {
     /// The old store: a data directory, or redis://HOST:PORT/DB?prefix=TEXT.
@@ -47,6 +52,12 @@ pub(crate) struct MigrateArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Read this file instead of ./lovage.toml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any key of the configuration, such as `redis.ca_file=ca.pem`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// `lovage migrate`.
@@ -54,23 +65,25 @@ pub(crate) async fn run(args: &MigrateArgs) -> Result<(), Failure> {
     if args.from.is_same(&args.to) {
         return Err(Failure::Usage("--from and --to are the same store".to_owned()));
     }
+    let flags = Flags::new(args.config.clone(), &args.set);
+    let config = flags.and_then(|flags| load_here(&flags)).map_err(|error| Failure::Usage(format!("{error:#}")))?.config;
     let start = Instant::now();
     if args.documents {
-        let documents = args.from.documents().await?;
-        let to = args.to.open(true).await?;
+        let documents = args.from.documents(&config).await?;
+        let to = args.to.open(&config, Side::To).await?;
         let mut report = Report::default();
         let copied = copy_documents(documents, &*to.store, &mut report).await.map_err(failed);
         to.close().await;
         return copied.and_then(|()| summary(args, &report, 0, start.elapsed()));
     }
-    let from = args.from.open(false).await?;
+    let from = args.from.open(&config, Side::From).await?;
     if args.dry_run {
         // Whatever is counted: the destination is not touched.
         let counted = moving(&from, &from, &|_| {}).count().await.map_err(failed);
         from.close().await;
         return summary(args, &counted?, 0, start.elapsed());
     }
-    let to = match args.to.open(true).await {
+    let to = match args.to.open(&config, Side::To).await {
         Ok(to) => to,
         Err(failure) => {
             from.close().await;

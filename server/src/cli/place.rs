@@ -20,6 +20,15 @@ pub(crate) enum Place {
     Redis { url: String, prefix: String, partitions: u16 },
 }
 
+/// What a place is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// To be emptied. It has to be there.
+    From,
+    /// To be filled. It is made if it is not there, and what it takes is as safe as what a server acknowledges.
+    To,
+}
+
 impl FromStr for Place {
     type Err = String;
 
@@ -74,12 +83,12 @@ impl Place {
     }
 
     /// All documents, also of a store that a server uses.
-    pub async fn documents(&self) -> Result<Vec<Document>, Failure> {
+    pub async fn documents(&self, config: &Config) -> Result<Vec<Document>, Failure> {
         if let Self::Folder(folder) = self {
             self.check_there()?;
             return documents_of(folder).map_err(|error| Failure::Refused(error.to_string()));
         }
-        let storage = self.open(false).await?;
+        let storage = self.open(config, Side::From).await?;
         let mut all = Vec::new();
         for kind in DocKind::ALL {
             let mut after = None;
@@ -106,12 +115,16 @@ impl Place {
         }
     }
 
-    /// Opens the store; makes it only if `new` says so.
-    pub async fn open(&self, new: bool) -> Result<Storage, Failure> {
-        let mut config = Config::default();
+    /// Opens the store as the configuration says, whatever that says about places.
+    pub async fn open(&self, config: &Config, side: Side) -> Result<Storage, Failure> {
+        let mut config = Config { data_dir: None, redis_url: None, ..config.clone() };
+        if side == Side::From {
+            // What is left of a task in the old store is found by the next run: no need of replicas there.
+            config.redis_wait = 0;
+        }
         match self {
             Self::Folder(folder) => {
-                if !new {
+                if side == Side::From {
                     self.check_there()?;
                 }
                 config.data_dir = Some(folder.clone());

@@ -26,6 +26,16 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
+    /// From `--config` and every `--set KEY=VALUE`.
+    pub fn new(file: Option<PathBuf>, set: &[String]) -> anyhow::Result<Self> {
+        let mut flags = Self { file, values: Vec::new() };
+        for item in set {
+            let (key, value) = item.split_once('=').with_context(|| format!("--set {item}: write it as KEY=VALUE"))?;
+            flags.set(key.trim(), Some(value));
+        }
+        Ok(flags)
+    }
+
     /// Sets a key if the flag was given.
     pub fn set(&mut self, key: &str, value: Option<impl ToString>) {
         self.values.extend(value.map(|value| (key.to_owned(), value.to_string())));
@@ -69,6 +79,14 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Map::from([(Profile::Default, self.values.clone())]))
     }
+}
+
+/// What is in force in the folder and the environment of this process.
+pub(crate) fn load_here(flags: &Flags) -> anyhow::Result<Loaded> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    // Names and values that are not Unicode cannot be settings of ours.
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    load(Config::default(), flags, variables, &folder)
 }
 
 /// Puts the sources together. `variables` is the environment.

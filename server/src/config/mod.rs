@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use lovage_core::units::{Dur, Size};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{Flags, Loaded, load};
+#[cfg(test)]
+pub(crate) use load::load;
+pub(crate) use load::{Flags, Loaded, load_here};
 pub(crate) use sections::{
     DispatcherSection, EgressSection, EmbeddedSection, LimitsSection, RedisSection, RuntimeSection, TimesSection,
 };
