@@ -41,6 +41,13 @@ impl Storage {
         }
     }
 
+    /// Whether there is a store in the Redis at `url`. None is made.
+    pub async fn is_in_redis(config: &Config, url: &str) -> anyhow::Result<bool> {
+        let (shown, options) = (without_credentials(url), redis_options(config, url)?);
+        let found = when_loaded(&shown, async || RedisStore::exists(&options).await).await;
+        found.map_err(|error| explain_redis(&shown, error))
+    }
+
     /// Whether other processes may use it at the same time.
     pub fn is_shared(&self) -> bool {
         self.embedded.is_none()
@@ -108,8 +115,7 @@ fn explain_embedded(dir: &Path, error: Error) -> anyhow::Error {
     }
 }
 
-async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
-    let shown = without_credentials(url);
+fn redis_options(config: &Config, url: &str) -> anyhow::Result<RedisOptions> {
     let tls = RedisTls {
         ca: config.redis.ca_file.as_deref().map(pem).transpose()?,
         client: match (&config.redis.cert_file, &config.redis.key_file) {
@@ -118,7 +124,7 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         },
     };
     let timeout = config.redis.wait_timeout.get();
-    let options = RedisOptions {
+    Ok(RedisOptions {
         tls,
         wait: (config.redis_wait > 0).then_some(RedisWait { replicas: config.redis_wait, timeout }),
         prefix: config.redis_prefix.clone(),
@@ -127,18 +133,24 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         feed_keep: config.redis.feed_keep.get(),
         feed_bytes: config.redis.feed_bytes.bytes(),
         ..RedisOptions::new(url)
-    };
-    let store = open_when_loaded(options, &shown).await.map_err(|error| explain_redis(&shown, error))?;
+    })
+}
+
+async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
+    let (shown, options) = (without_credentials(url), redis_options(config, url)?);
+    let store = when_loaded(&shown, async || RedisStore::open(options.clone()).await)
+        .await
+        .map_err(|error| explain_redis(&shown, error))?;
     let session = store.next_session().await.context("cannot register with Redis")?;
     Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
 }
 
 /// A Redis that reads its files, and hardly answers meanwhile, is on its way up, unlike one that is away, which may be a slip in
 /// the URL.
-async fn open_when_loaded(options: RedisOptions, shown: &str) -> lovage_store::Result<Arc<RedisStore>> {
+async fn when_loaded<T>(shown: &str, open: impl AsyncFn() -> lovage_store::Result<T>) -> lovage_store::Result<T> {
     let mut told = false;
     loop {
-        match RedisStore::open(options.clone()).await {
+        match open().await {
             Err(Error::Unavailable(why)) if why.contains("LOADING") || why.contains("cannot be reached yet") => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(error = why, "Redis at {shown} is there and not ready; waiting for it");
