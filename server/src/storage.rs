@@ -11,6 +11,7 @@ use lovage_store::wrap::Traced;
 use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, RedisTls, RedisWait, Store};
 
 use crate::config::{Config, Durability};
+use crate::role::Misuse;
 
 /// Tells others who uses a data directory.
 const PID_FILE: &str = "lovage.pid";
@@ -178,11 +179,15 @@ fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
         Error::Unavailable(why) if why.contains("NOAUTH") || why.contains("WRONGPASS") => {
             anyhow!("{shown} wants a password, or another one: write it into the URL as redis://:PASSWORD@HOST:PORT ({why})")
         }
+        Error::Unavailable(why) if why.contains("NOPERM") || why.contains("replica") => {
+            anyhow!("cannot use Redis at {shown}: {why}")
+        }
         Error::Unavailable(why) | Error::Unknown(why) => {
             anyhow!(
                 "cannot use Redis at {shown}: {why}; check that it runs and that --redis-url is right (`redis-cli -u URL ping`)"
             )
         }
+        Error::Invalid(why) => Misuse::RedisUrl(why).into(),
         other => anyhow::Error::new(other).context(format!("cannot use Redis at {shown}")),
     }
 }

@@ -22,6 +22,8 @@ use crate::storage::Storage;
 
 /// How long the source is held without renewal, and how often that is renewed.
 const LEASE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3));
+/// So many tasks that were refused are told one by one.
+const SHOWN: usize = 20;
 /// Between two looks whether its servers have gone.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a store that is away for a while is tried again, and after how long.
@@ -255,6 +257,9 @@ fn summary(args: &MigrateArgs, report: &Report, lost: u64, taken: Duration) -> R
     } else if args.documents {
         show::line(&format!("{} documents copied, {} were there", report.documents.moved, report.documents.there));
     } else {
+        if args.dry_run {
+            show::line("a dry run: nothing was moved");
+        }
         show::line(&table(report).to_string());
         let Report { documents, keys, .. } = report;
         show::line(&format!("documents: {} copied, {} there already", documents.moved, documents.there));
@@ -273,8 +278,12 @@ fn summary(args: &MigrateArgs, report: &Report, lost: u64, taken: Duration) -> R
                  the old servers; those are repeated when their leases have run out"
             );
         }
-        for refused in &report.refusals {
+        for refused in report.refusals.iter().take(SHOWN) {
             eprintln!("{} stays in the old store: {}", name(&refused.key), refused.why);
+        }
+        let more = report.refused.iter().sum::<u64>().saturating_sub(SHOWN as u64);
+        if more > 0 {
+            eprintln!("and {more} more");
         }
     }
     if report.refused.iter().any(|count| *count > 0) { Err(Failure::Task) } else { Ok(()) }

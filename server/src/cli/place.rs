@@ -10,6 +10,7 @@ use lovage_store::{DocKind, Document};
 
 use super::Failure;
 use crate::config::Config;
+use crate::role::Misuse;
 use crate::storage::Storage;
 
 /// A data directory, or `redis://…?prefix=TEXT&partitions=P`.
@@ -115,7 +116,7 @@ impl Place {
             Self::Folder(folder) => Ok(folder.join("lovage.db").is_file()),
             Self::Redis { url, .. } => {
                 let found = Storage::is_in_redis(&self.configured(config), url).await;
-                found.map_err(|error| Failure::Unreachable(format!("{error:#}")))
+                found.map_err(|error| unreachable(&error))
             }
         }
     }
@@ -155,9 +156,14 @@ impl Place {
         let opened = Storage::open(&config, config.data_dir.as_deref()).await;
         opened.map_err(|error| match self {
             Self::Folder(_) => Failure::Refused(format!("{error:#}")),
-            Self::Redis { .. } => Failure::Unreachable(format!("{error:#}")),
+            Self::Redis { .. } => unreachable(&error),
         })
     }
+}
+
+fn unreachable(error: &anyhow::Error) -> Failure {
+    let text = format!("{error:#}");
+    if error.is::<Misuse>() { Failure::Usage(text) } else { Failure::Unreachable(text) }
 }
 
 #[cfg(test)]
