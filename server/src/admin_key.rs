@@ -1,11 +1,16 @@
 //! The administrator's key of `lovage serve`: from a file, or made at the first start and shown once.
 //!
+//! A store has one key. A process with a file puts that file's key into the store in the place of any other; a process
+//! without one takes what is there and follows its changes. Only a process that takes requests makes a key.
+//!
 //! Only a hash of it is stored. The key has 256 random bits, so a plain SHA-256 is enough: there is nothing to guess.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use base64::Engine;
@@ -14,6 +19,7 @@ use bytes::Bytes;
 use lovage_core::Ns;
 use lovage_gateway::{Caller, KeyCheck};
 use lovage_store::{DocGuard, DocKind, DocOutcome, DocPut, Document, Store};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,12 +28,41 @@ const DOCUMENT: &str = "admin-key";
 /// A key that somebody chose must not be guessable.
 const SHORTEST: usize = 16;
 
-/// The key that requests must carry, as a hash.
-pub(crate) struct AdminKey([u8; 32]);
+/// The longest one call waits for a change of the documents, and the pause after one that failed.
+const LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1));
+
+/// The key that requests must carry, as a hash. Without one nobody is let in.
+pub(crate) struct AdminKey(RwLock<Option<[u8; 32]>>);
 
 impl KeyCheck for AdminKey {
     fn caller(&self, bearer: &str) -> Option<Caller> {
-        bool::from(hash(bearer).ct_eq(&self.0)).then_some(Caller { ns: Ns::DEFAULT })
+        let known = (*self.0.read())?;
+        bool::from(hash(bearer).ct_eq(&known)).then_some(Caller { ns: Ns::DEFAULT })
+    }
+}
+
+impl AdminKey {
+    fn new(hash: Option<[u8; 32]>) -> Self {
+        Self(RwLock::new(hash))
+    }
+
+    /// Takes over what others store, until dropped.
+    pub async fn follow(self: Arc<Self>, store: Arc<dyn Store>) {
+        let mut seen = u64::MAX;
+        loop {
+            let look = async {
+                seen = store.doc_version(seen, LOOK.0).await?;
+                anyhow::Ok(stored(&*store).await?)
+            };
+            match look.await {
+                Ok(Some(hash)) => *self.0.write() = Some(hash),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!("cannot look for the admin key: {error:#}");
+                    tokio::time::sleep(LOOK.1).await;
+                }
+            }
+        }
     }
 }
 
@@ -68,7 +103,7 @@ pub(crate) fn from_file(path: &Path) -> anyhow::Result<AdminKey> {
         key.len() >= SHORTEST && !key.contains(char::is_whitespace),
         "{shown} must hold one key of at least {SHORTEST} characters"
     );
-    Ok(AdminKey(hash(&key)))
+    Ok(AdminKey::new(Some(hash(&key))))
 }
 
 /// Written beside and then given its name, so that whoever sees the file sees the whole key, and all who start at the same
@@ -89,34 +124,51 @@ fn write_new(path: &Path, key: &str) -> std::io::Result<bool> {
     }
 }
 
-/// The key whose hash is stored; the first start makes it and returns its text too.
-pub(crate) async fn from_store(store: &dyn Store) -> anyhow::Result<(AdminKey, Option<String>)> {
-    if let Some(document) = store.doc(DocKind::Meta, Ns::DEFAULT, DOCUMENT).await.context("cannot read the admin key's hash")? {
-        return Ok((read(&document)?, None));
+/// Puts the key into the store in the place of any other, so that processes without a file take it.
+pub(crate) async fn share(store: &dyn Store, key: &AdminKey) -> anyhow::Result<()> {
+    let (Some(own), there) = (*key.0.read(), stored(store).await?) else { return Ok(()) };
+    if there == Some(own) {
+        return Ok(());
+    }
+    if there.is_some() {
+        tracing::warn!("the key in the admin key file replaces another one, which is good no more");
+    }
+    put(store, &own, DocGuard::Any).await.map(drop)
+}
+
+/// The key whose hash is stored. If there is none yet, `make_one` makes it, and its text is answered too.
+pub(crate) async fn from_store(store: &dyn Store, make_one: bool) -> anyhow::Result<(AdminKey, Option<String>)> {
+    let there = stored(store).await?;
+    if there.is_some() || !make_one {
+        return Ok((AdminKey::new(there), None));
     }
     let key = make()?;
-    let content = serde_json::to_vec(&Stored { sha256: hex::encode(hash(&key)) })?;
-    let put = DocPut {
-        kind: DocKind::Meta,
-        ns: Ns::DEFAULT,
-        name: DOCUMENT.to_owned(),
-        guard: DocGuard::Absent,
-        bytes: Some(Bytes::from(content)),
-    };
-    match store.put_docs(vec![put]).await.context("cannot store the admin key's hash")?.pop() {
-        Some(DocOutcome::Ok { .. }) => Ok((AdminKey(hash(&key)), Some(key))),
+    match put(store, &hash(&key), DocGuard::Absent).await? {
+        Some(DocOutcome::Ok { .. }) => Ok((AdminKey::new(Some(hash(&key))), Some(key))),
         // Another server on the same store was faster and has shown its key.
-        Some(DocOutcome::Refused(Some(document))) => Ok((read(&document)?, None)),
+        Some(DocOutcome::Refused(Some(document))) => Ok((AdminKey::new(Some(read(&document)?)), None)),
         Some(DocOutcome::Refused(None)) | None => bail!("the store neither took the admin key's hash nor has one"),
     }
 }
 
-fn read(document: &Document) -> anyhow::Result<AdminKey> {
+async fn put(store: &dyn Store, hash: &[u8; 32], guard: DocGuard) -> anyhow::Result<Option<DocOutcome>> {
+    let content = serde_json::to_vec(&Stored { sha256: hex::encode(hash) })?;
+    let (name, bytes) = (DOCUMENT.to_owned(), Some(Bytes::from(content)));
+    let put = DocPut { kind: DocKind::Meta, ns: Ns::DEFAULT, name, guard, bytes };
+    Ok(store.put_docs(vec![put]).await.context("cannot store the admin key's hash")?.pop())
+}
+
+async fn stored(store: &dyn Store) -> anyhow::Result<Option<[u8; 32]>> {
+    let document = store.doc(DocKind::Meta, Ns::DEFAULT, DOCUMENT).await.context("cannot read the admin key's hash")?;
+    document.as_ref().map(read).transpose()
+}
+
+fn read(document: &Document) -> anyhow::Result<[u8; 32]> {
     let stored: Stored =
         serde_json::from_slice(document.bytes.as_deref().unwrap_or_default()).context("the stored admin key is damaged")?;
     let mut bytes = [0; 32];
     hex::decode_to_slice(&stored.sha256, &mut bytes).context("the stored admin key is damaged")?;
-    Ok(AdminKey(bytes))
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -154,12 +206,43 @@ mod tests {
     #[tokio::test]
     async fn the_store_shows_a_key_once_and_never_keeps_it() {
         let store = MemoryStore::new(MemoryOptions::new(MemoryClock::manual(Millis(1))));
-        let (first, shown) = from_store(&store).await.unwrap();
+        let (first, shown) = from_store(&store, true).await.unwrap();
         let key = shown.unwrap();
-        let (second, nothing) = from_store(&store).await.unwrap();
+        let (second, nothing) = from_store(&store, true).await.unwrap();
         assert!(nothing.is_none());
         assert!(first.caller(&key).is_some() && second.caller(&key).is_some());
         let document = store.doc(DocKind::Meta, Ns::DEFAULT, DOCUMENT).await.unwrap().unwrap();
         assert!(!String::from_utf8(document.bytes.unwrap().to_vec()).unwrap().contains(&key));
+    }
+
+    #[tokio::test]
+    async fn a_store_has_one_key_which_everybody_follows() {
+        let store = Arc::new(MemoryStore::new(MemoryOptions::new(MemoryClock::manual(Millis(1)))));
+        // A dispatcher makes none, and lets nobody in before there is one.
+        let (dispatcher, shown) = from_store(&*store, false).await.unwrap();
+        assert!(shown.is_none() && dispatcher.caller("").is_none());
+        let dispatcher = Arc::new(dispatcher);
+        let following = tokio::spawn(Arc::clone(&dispatcher).follow(store.clone()));
+        let (_, shown) = from_store(&*store, true).await.unwrap();
+        let made = shown.unwrap();
+        let until = async |key: &str| {
+            let known = async {
+                while dispatcher.caller(key).is_none() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), known).await.expect("the key is not followed");
+        };
+        until(&made).await;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.key");
+        fs::write(&path, "chosen-by-somebody").unwrap();
+        share(&*store, &from_file(&path).unwrap()).await.unwrap();
+        until("chosen-by-somebody").await;
+        assert!(dispatcher.caller(&made).is_none());
+        let (next, shown) = from_store(&*store, true).await.unwrap();
+        assert!(next.caller("chosen-by-somebody").is_some() && shown.is_none());
+        following.abort();
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn text(facts: &Facts<'_>) -> String {
         row("health", &format!("{}/readyz", facts.url));
         row("reports", &format!("workers report to {url}"));
     }
-    row("data", &facts.storage.place);
+    row("data", &data(facts));
     if facts.role.takes_requests() {
         let durability = &facts.storage.store.caps().durability;
         row("durability", &format!("when a task is acknowledged, {}", durability.trim_end_matches('.')));
@@ -64,6 +64,15 @@ pub(crate) fn text(facts: &Facts<'_>) -> String {
     }
     out.push('\n');
     out
+}
+
+/// Where the data is; of a store in Redis all that tells it from others there.
+fn data(facts: &Facts<'_>) -> String {
+    let place = &facts.storage.place;
+    if !facts.storage.is_shared() {
+        return place.clone();
+    }
+    format!("{place}, prefix {}, {} partitions", facts.config.redis_prefix, facts.storage.store.caps().partitions)
 }
 
 fn line(out: &mut String, text: &str) {

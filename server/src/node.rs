@@ -43,6 +43,7 @@ struct Me {
     /// Nobody else uses the store.
     alone: bool,
     drain: Arc<AtomicBool>,
+    fenced: AtomicBool,
     /// How long the lease is good for and how often it is renewed, if no dispatcher does.
     lease: Option<(Duration, Duration)>,
 }
@@ -72,6 +73,7 @@ impl Node {
             info,
             alone: !storage.is_shared(),
             drain: Arc::default(),
+            fenced: AtomicBool::new(false),
             lease: (!role.delivers()).then_some(lease),
         });
         me.put(DocGuard::Any).await.context("cannot register this node")?;
@@ -89,13 +91,14 @@ impl Node {
         Arc::clone(&self.me.drain)
     }
 
-    /// It ends, and is seen no more.
-    pub async fn stop(self) {
+    /// It ends, and is seen no more. Answers whether that is because it was fenced.
+    pub async fn stop(self) -> bool {
         self.done.cancel();
         let _ = self.work.await;
         if !matches!(tokio::time::timeout(LAST_CALLS, self.me.leave()).await, Ok(Ok(()))) {
             tracing::warn!("could not tell the store that this node ends; it is shown for a while as gone");
         }
+        self.me.fenced.load(Ordering::Relaxed)
     }
 }
 
@@ -173,6 +176,7 @@ impl Me {
                 Ok(()) => {}
                 Err(Error::Fenced) => {
                     tracing::error!("this node was fenced: its session is over; stopping");
+                    self.fenced.store(true, Ordering::Relaxed);
                     return stop.cancel();
                 }
                 Err(error) => error.log("renew the lease of this node"),

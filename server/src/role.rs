@@ -35,6 +35,9 @@ pub(crate) enum Misuse {
          say where Redis is with --redis-url URL, or use `lovage serve` for everything in one process"
     )]
     NotShared(&'static str),
+    /// A URL of Redis that cannot be read.
+    #[error("{0}")]
+    RedisUrl(String),
     /// A dispatcher that takes no reports itself.
     #[error(
         "`lovage dispatcher` tells workers where to report, and takes no reports itself: \

@@ -20,7 +20,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, DEFAULT, Loaded};
 use crate::demo::Demo;
 use crate::dispatch::{Dispatch, runtime};
 use crate::node::Node;
@@ -33,14 +33,16 @@ const DEV_FOLDER: &str = ".lovage";
 
 /// Runs a server until it is told to stop.
 pub(crate) fn run(role: Role, loaded: Loaded) -> anyhow::Result<()> {
+    let partitions = (loaded.source("partitions") != DEFAULT).then_some(loaded.config.partitions);
     let config = loaded.config;
     role.check(&config)?;
     logging::start(&config)?;
     raise_file_limit();
-    runtime("gateway", config.runtime.gateway_threads)?.block_on(serve(role, config))
+    runtime("gateway", config.runtime.gateway_threads)?.block_on(serve(role, config, partitions))
 }
 
-async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
+/// `partitions` if somebody has set them.
+async fn serve(role: Role, config: Config, partitions: Option<u16>) -> anyhow::Result<()> {
     let stop = signals::listen(config.grace.get()).context("cannot listen for signals")?;
     let metrics = recorder::install()?;
     tokio::spawn(recorder::upkeep(metrics.clone()));
@@ -51,6 +53,10 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
         // It may wait for Redis.
         () = stop.cancelled() => return Ok(()),
     };
+    let has = storage.store.caps().partitions;
+    if let Some(wanted) = partitions.filter(|wanted| storage.is_shared() && *wanted != has) {
+        tracing::warn!("the store has {has} partitions, not {wanted}: their number was set when it was made");
+    }
     tokio::spawn(footprint::watch(Arc::clone(&storage.inside), config.footprint_every.get()));
     let policy = config.policy(role == Role::Dev)?;
     lovage_gateway::ensure_signing_key(&*storage.store).await.context("cannot make the first signing key")?;
@@ -114,9 +120,10 @@ async fn serve(role: Role, config: Config) -> anyhow::Result<()> {
     if let Some(demo) = demo {
         demo.stop().await;
     }
-    node.stop().await;
+    let fenced = node.stop().await;
     storage.close().await;
     delivered?;
+    anyhow::ensure!(!fenced, "this node was fenced: its session is over");
     anyhow::ensure!(asked, "the server ended without being asked to");
     tracing::info!("stopped");
     Ok(())
@@ -145,11 +152,15 @@ async fn auth(role: Role, config: &Config, storage: &Storage) -> anyhow::Result<
         let hosts = url.and_then(|url| url.host_str().map(str::to_owned)).into_iter().collect();
         return Ok((Auth::Open { hosts }, None));
     }
-    let (key, shown) = match &config.admin_key_file {
-        Some(path) => (admin_key::from_file(path)?, None),
-        None => admin_key::from_store(&*storage.store).await?,
-    };
-    Ok((Auth::Keys(Arc::new(key)), shown))
+    if let Some(path) = &config.admin_key_file {
+        let key = admin_key::from_file(path)?;
+        admin_key::share(&*storage.store, &key).await?;
+        return Ok((Auth::Keys(Arc::new(key)), None));
+    }
+    let (key, shown) = admin_key::from_store(&*storage.store, role.takes_requests()).await?;
+    let key = Arc::new(key);
+    tokio::spawn(Arc::clone(&key).follow(Arc::clone(&storage.store)));
+    Ok((Auth::Keys(key), shown))
 }
 
 async fn demo(storage: &Storage, listener: &TcpListener) -> anyhow::Result<Demo> {

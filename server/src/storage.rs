@@ -11,6 +11,7 @@ use lovage_store::wrap::Traced;
 use lovage_store::{EmbeddedOptions, EmbeddedStore, Error, RedisOptions, RedisStore, RedisTls, RedisWait, Store};
 
 use crate::config::{Config, Durability};
+use crate::role::Misuse;
 
 /// Tells others who uses a data directory.
 const PID_FILE: &str = "lovage.pid";
@@ -39,6 +40,13 @@ impl Storage {
             (None, Some(dir)) => embedded(config, dir),
             (None, None) => Err(anyhow!("no place for the data is given")),
         }
+    }
+
+    /// Whether there is a store in the Redis at `url`. None is made.
+    pub async fn is_in_redis(config: &Config, url: &str) -> anyhow::Result<bool> {
+        let (shown, options) = (without_credentials(url), redis_options(config, url)?);
+        let found = when_loaded(&shown, async || RedisStore::exists(&options).await).await;
+        found.map_err(|error| explain_redis(&shown, error))
     }
 
     /// Whether other processes may use it at the same time.
@@ -108,8 +116,7 @@ fn explain_embedded(dir: &Path, error: Error) -> anyhow::Error {
     }
 }
 
-async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
-    let shown = without_credentials(url);
+fn redis_options(config: &Config, url: &str) -> anyhow::Result<RedisOptions> {
     let tls = RedisTls {
         ca: config.redis.ca_file.as_deref().map(pem).transpose()?,
         client: match (&config.redis.cert_file, &config.redis.key_file) {
@@ -118,7 +125,7 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         },
     };
     let timeout = config.redis.wait_timeout.get();
-    let options = RedisOptions {
+    Ok(RedisOptions {
         tls,
         wait: (config.redis_wait > 0).then_some(RedisWait { replicas: config.redis_wait, timeout }),
         prefix: config.redis_prefix.clone(),
@@ -127,18 +134,24 @@ async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
         feed_keep: config.redis.feed_keep.get(),
         feed_bytes: config.redis.feed_bytes.bytes(),
         ..RedisOptions::new(url)
-    };
-    let store = open_when_loaded(options, &shown).await.map_err(|error| explain_redis(&shown, error))?;
+    })
+}
+
+async fn redis(config: &Config, url: &str) -> anyhow::Result<Storage> {
+    let (shown, options) = (without_credentials(url), redis_options(config, url)?);
+    let store = when_loaded(&shown, async || RedisStore::open(options.clone()).await)
+        .await
+        .map_err(|error| explain_redis(&shown, error))?;
     let session = store.next_session().context("cannot register with Redis")?;
     Ok(Storage { session, inside: store.clone(), store: Arc::new(Traced::new(store)), place: shown, embedded: None })
 }
 
 /// A Redis that reads its files, and hardly answers meanwhile, is on its way up, unlike one that is away, which may be a slip in
 /// the URL.
-async fn open_when_loaded(options: RedisOptions, shown: &str) -> lovage_store::Result<Arc<RedisStore>> {
+async fn when_loaded<T>(shown: &str, open: impl AsyncFn() -> lovage_store::Result<T>) -> lovage_store::Result<T> {
     let mut told = false;
     loop {
-        match RedisStore::open(options.clone()).await {
+        match open().await {
             Err(Error::Unavailable(why)) if why.contains("loading the dataset") || why.contains("cannot be reached yet") => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(error = why, "Redis at {shown} is there and not ready; waiting for it");
@@ -166,11 +179,15 @@ fn explain_redis(shown: &str, error: Error) -> anyhow::Error {
         Error::Unavailable(why) if why.contains("NOAUTH") || why.contains("WRONGPASS") => {
             anyhow!("{shown} wants a password, or another one: write it into the URL as redis://:PASSWORD@HOST:PORT ({why})")
         }
+        Error::Unavailable(why) if why.contains("NOPERM") || why.contains("replica") => {
+            anyhow!("cannot use Redis at {shown}: {why}")
+        }
         Error::Unavailable(why) | Error::Unknown(why) => {
             anyhow!(
                 "cannot use Redis at {shown}: {why}; check that it runs and that --redis-url is right (`redis-cli -u URL ping`)"
             )
         }
+        Error::Invalid(why) => Misuse::RedisUrl(why).into(),
         other => anyhow::Error::new(other).context(format!("cannot use Redis at {shown}")),
     }
 }

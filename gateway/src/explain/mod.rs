@@ -65,6 +65,8 @@ struct Story {
     causes: Vec<(Cause, Option<Millis>)>,
     lane: Option<LanePlace>,
     worker: Option<WorkerStanding>,
+    /// Its worker fetches it, without a dispatcher.
+    pulled: bool,
 }
 
 impl Story {

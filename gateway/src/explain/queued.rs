@@ -20,6 +20,7 @@ impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns);
         let together = self.callee(&lane, story).await?;
+        self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
@@ -44,6 +45,16 @@ impl Case<'_> {
         Ok(())
     }
 
+    /// Nobody starts it if no dispatcher looks after its partition.
+    async fn dispatcher(&self, story: &mut Story) -> Result<(), Refusal> {
+        let seen = self.app.store.ownership(self.app.lives_in(self.key, self.spec)).await?;
+        if !story.pulled && seen.owner.is_none_or(|(_, until)| until <= seen.now) {
+            let text = "No dispatcher looks after its partition: none runs, or all are drained.";
+            story.cause("no_dispatcher", text, None);
+        }
+        Ok(())
+    }
+
     /// Who would get it, and what keeps it from being sent there. Whether that one takes tasks together.
     async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<bool, Refusal> {
         let mut together = false;
@@ -62,6 +73,7 @@ impl Case<'_> {
                 together = config.batch.is_some();
                 if config.pull {
                     // Nobody calls it, so nothing keeps anybody from doing so.
+                    story.pulled = true;
                     story.say(format!("Worker `{name}` takes its tasks itself and gets it when it asks for tasks."));
                     (name, None)
                 } else {

@@ -60,7 +60,7 @@ pub(crate) struct Explanation {
     pub id: String,
     /// Its state.
     pub state: String,
-    /// Why it is in that state; of a queued task as observed now: `ready`, `held`, `no_worker`, `breaker`, `throttled`,
+    /// Why it is in that state; of a queued task as observed now: `ready`, `held`, `no_worker`, `no_dispatcher`, `breaker`, `throttled`,
     /// `concurrency` or `batching`.
     pub reason: Option<String>,
     /// All of it in plain sentences.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::http::Method;
 use lovage_core::problem::Code;
 use lovage_core::standing::{BreakerState, Standing, Standings};
-use lovage_core::{Event, Millis, Ns, Outcome, Reason, TaskError};
+use lovage_core::{Event, Millis, Ns, Outcome, Partition, Reason, SessionId, TaskError};
+use lovage_store::{OwnRequest, Store, Want};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, options};
@@ -45,7 +46,21 @@ async fn worker(h: &Harness, name: &str, tasks: &str) {
     assert_eq!(reply.status, 201, "{:?}", reply.bytes);
 }
 
+/// As a dispatcher does.
+async fn own(h: &Harness, want: Want) {
+    for p in (0..h.store.caps().partitions).map(Partition) {
+        let lease = Duration::from_secs(3_600);
+        h.store.own(p, OwnRequest { session: SessionId(1), want, lease, drop: Vec::new() }).await.unwrap();
+    }
+}
+
+/// Where a dispatcher is at work.
 async fn explained(h: &Harness, id: &str) -> Value {
+    own(h, Want::Own).await;
+    explained_as_is(h, id).await
+}
+
+async fn explained_as_is(h: &Harness, id: &str) -> Value {
     let reply = h.get(&format!("/v1/tasks/{id}/explain")).await;
     assert_eq!(reply.status, 200, "{:?}", reply.bytes);
     reply.json()
@@ -282,4 +297,17 @@ async fn a_tree_shows_callbacks_and_is_bounded() {
     h.call(Method::DELETE, "/v1/tasks/p", &[], "").await;
     let orphaned = h.get(&format!("/v1/tasks/{member}/tree")).await.json();
     assert_eq!((&orphaned["root"], orphaned["nodes"].as_array().unwrap().len()), (&json!("p"), 1));
+}
+
+#[tokio::test]
+async fn a_task_without_a_dispatcher_says_so() {
+    let h = Harness::new();
+    worker(&h, "fine", "fine.*").await;
+    let id = h.submit(r#"{"task":"fine.x"}"#).await;
+    let said = explained_as_is(&h, &id).await;
+    assert_eq!((codes(&said), &said["reason"]), (vec!["no_dispatcher"], &json!("no_dispatcher")));
+    says(&said, "No dispatcher looks after its partition");
+    assert_eq!(explained(&h, &id).await["reason"], "ready");
+    own(&h, Want::Release).await;
+    assert_eq!(explained_as_is(&h, &id).await["reason"], "no_dispatcher");
 }

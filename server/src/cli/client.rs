@@ -16,6 +16,9 @@ use serde_json::value::RawValue;
 use super::{ClientArgs, Failure, show};
 use crate::style::Style;
 
+/// What is said of refusals that pass.
+pub(super) const LATER: &str = "try again later";
+
 /// The longest `?wait=` that a server keeps.
 const ONE_WAIT: Duration = Duration::from_secs(60);
 /// Time for an answer beyond what was waited for.
@@ -139,7 +142,7 @@ impl Client {
         match text("code") {
             "unauthenticated" => said.push_str("\ngive a key with --key or LOVAGE_KEY"),
             "overloaded" | "store_unavailable" | "store_full" | "draining" | "queue_full" => {
-                said.push_str("\ntry again later; the same --id makes sure that it is not done twice");
+                said.extend(["\n", LATER]);
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use lovage_store::embedded::{Copied, backup, restore};
 use lovage_store::{Error, Result};
 use serde_json::json;
@@ -57,10 +57,14 @@ pub(crate) fn run_restore(args: &RestoreArgs) -> std::result::Result<(), Failure
 
 /// A bar for people who watch; nothing where standard error is no terminal.
 pub(super) fn bar(unit: &str) -> ProgressBar {
-    let template = format!("{{bar:40}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left");
+    let template = format!("{{bar:20}} {{human_pos}}/{{human_len}} {unit}  {{rate}}/s  {{eta}} left");
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template(&template) {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // The terminal's text takes everything.
+            let _ = write!(out, "{:.0}", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }

@@ -10,18 +10,20 @@ use comfy_table::{Table, presets};
 use indicatif::ProgressBar;
 use lovage_core::units::Dur;
 use lovage_core::{NodeInfo, Ns, Partition, SessionId, State};
-use lovage_store::moving::{Move, Report, copy_documents, settle_lost};
+use lovage_store::moving::{Move, Report, are_same, copy_documents, settle_lost};
 use lovage_store::{DocKind, Error, FeedPos, OwnRequest, Store, Want};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::place::{Place, Side};
 use super::{Failure, copies, show};
-use crate::config::{Flags, load_here};
+use crate::config::{Config, Flags, load_here};
 use crate::storage::Storage;
 
 /// How long the source is held without renewal, and how often that is renewed.
 const LEASE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3));
+/// So many tasks that were refused are told one by one.
+const SHOWN: usize = 20;
 /// Between two looks whether its servers have gone.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often a store that is away for a while is tried again, and after how long.
@@ -67,6 +69,7 @@ pub(crate) async fn run(args: &MigrateArgs) -> Result<(), Failure> {
     }
     let flags = Flags::new(args.config.clone(), &args.set);
     let config = flags.and_then(|flags| load_here(&flags)).map_err(|error| Failure::Usage(format!("{error:#}")))?.config;
+    check_apart(args, &config).await?;
     let start = Instant::now();
     if args.documents {
         let documents = args.from.documents(&config).await?;
@@ -97,8 +100,27 @@ pub(crate) async fn run(args: &MigrateArgs) -> Result<(), Failure> {
     summary(args, &report, lost, start.elapsed())
 }
 
+/// Refuses a store as its own destination, by whatever other name that goes.
+async fn check_apart(args: &MigrateArgs, config: &Config) -> Result<(), Failure> {
+    // A data directory has been compared already, and has no room for two.
+    let (Place::Redis { .. }, Place::Redis { .. }) = (&args.from, &args.to) else { return Ok(()) };
+    let from = args.from.open(config, Side::From).await?;
+    if !args.to.is_there(config).await? {
+        return Ok(());
+    }
+    let to = args.to.open(config, Side::To).await?;
+    match are_same(&*from.store, &*to.store, random()).await.map_err(failed)? {
+        true => Err(Failure::Usage("--from and --to are the same store".to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
 fn moving<'a>(from: &'a Storage, to: &'a Storage, told: &'a (dyn Fn(&Report) + Send + Sync)) -> Move<'a> {
-    Move { from: &*from.store, inside: &*from.inside, to: &*to.store, told }
+    Move { from: &*from.store, inside: &*from.inside, to: &*to.store, nonce: random(), told }
 }
 
 fn failed(error: Error) -> Failure {
@@ -183,7 +205,6 @@ impl Hold {
             if reply.token.is_none() {
                 return Err(Failure::Refused(format!("a server has just started on the old store and owns partition {}", p.0)));
             }
-            let random = || getrandom::u64().unwrap_or_default();
             lost += settle_lost(&**store, p, random).await.map_err(failed)?;
             if store.outbox(p, FeedPos::default(), 1).await.map_err(failed)?.waiting > 0 {
                 return Err(Failure::Refused(format!(
@@ -236,6 +257,9 @@ fn summary(args: &MigrateArgs, report: &Report, lost: u64, taken: Duration) -> R
     } else if args.documents {
         show::line(&format!("{} documents copied, {} were there", report.documents.moved, report.documents.there));
     } else {
+        if args.dry_run {
+            show::line("a dry run: nothing was moved");
+        }
         show::line(&table(report).to_string());
         let Report { documents, keys, .. } = report;
         show::line(&format!("documents: {} copied, {} there already", documents.moved, documents.there));
@@ -254,8 +278,12 @@ fn summary(args: &MigrateArgs, report: &Report, lost: u64, taken: Duration) -> R
                  the old servers; those are repeated when their leases have run out"
             );
         }
-        for refused in &report.refusals {
+        for refused in report.refusals.iter().take(SHOWN) {
             eprintln!("{} stays in the old store: {}", name(&refused.key), refused.why);
+        }
+        let more = report.refused.iter().sum::<u64>().saturating_sub(SHOWN as u64);
+        if more > 0 {
+            eprintln!("and {more} more");
         }
     }
     if report.refused.iter().any(|count| *count > 0) { Err(Failure::Task) } else { Ok(()) }

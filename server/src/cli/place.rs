@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use lovage_core::id::SLOTS;
 use lovage_store::embedded::documents_of;
 use lovage_store::{DocKind, Document};
 
 use super::Failure;
 use crate::config::Config;
+use crate::role::Misuse;
 use crate::storage::Storage;
 
 /// A data directory, or `redis://…?prefix=TEXT&partitions=P`.
@@ -48,12 +50,14 @@ impl FromStr for Place {
             match &*name {
                 "prefix" => prefix = value.into_owned(),
                 "partitions" => {
-                    partitions = value.parse().map_err(|_| format!("partitions={value}: it must be a number from 1 to 4096"))?;
+                    let count = value.parse().ok().filter(|count| (1..=SLOTS).contains(count));
+                    partitions = count.ok_or_else(|| format!("partitions={value}: it must be a number from 1 to {SLOTS}"))?;
                 }
-                _ => {
+                "protocol" => {
                     url.push(if url.contains('?') { '&' } else { '?' });
                     url.extend([&*name, "=", &*value]);
                 }
+                _ => return Err(format!("there is no parameter `{name}`; there are prefix, partitions and protocol")),
             }
         }
         Ok(Self::Redis { url, prefix, partitions })
@@ -85,7 +89,7 @@ impl Place {
     /// All documents, also of a store that a server uses.
     pub async fn documents(&self, config: &Config) -> Result<Vec<Document>, Failure> {
         if let Self::Folder(folder) = self {
-            self.check_there()?;
+            self.check_there(config).await?;
             return documents_of(folder).map_err(|error| Failure::Refused(error.to_string()));
         }
         let storage = self.open(config, Side::From).await?;
@@ -106,41 +110,60 @@ impl Place {
         Ok(all)
     }
 
-    fn check_there(&self) -> Result<(), Failure> {
+    /// Whether there is a store. None is made.
+    pub async fn is_there(&self, config: &Config) -> Result<bool, Failure> {
         match self {
-            Self::Folder(folder) if !folder.join("lovage.db").is_file() => {
-                Err(Failure::Refused(format!("there is no store in {}", folder.display())))
+            Self::Folder(folder) => Ok(folder.join("lovage.db").is_file()),
+            Self::Redis { url, .. } => {
+                let found = Storage::is_in_redis(&self.configured(config), url).await;
+                found.map_err(|error| unreachable(&error))
             }
-            _ => Ok(()),
+        }
+    }
+
+    async fn check_there(&self, config: &Config) -> Result<(), Failure> {
+        if self.is_there(config).await? {
+            return Ok(());
+        }
+        Err(Failure::Refused(match self {
+            Self::Folder(folder) => format!("there is no store in {}", folder.display()),
+            Self::Redis { url, prefix, .. } => {
+                let place = crate::storage::without_credentials(url);
+                format!("there is no store with the prefix `{prefix}` in {place}; name another one with ?prefix=TEXT")
+            }
+        }))
+    }
+
+    /// The configuration, whatever it says about places, with this one.
+    fn configured(&self, config: &Config) -> Config {
+        let config = Config { data_dir: None, redis_url: None, ..config.clone() };
+        match self {
+            Self::Folder(folder) => Config { data_dir: Some(folder.clone()), ..config },
+            Self::Redis { url, prefix, partitions } => {
+                Config { redis_url: Some(url.clone()), redis_prefix: prefix.clone(), partitions: *partitions, ..config }
+            }
         }
     }
 
     /// Opens the store as the configuration says, whatever that says about places.
     pub async fn open(&self, config: &Config, side: Side) -> Result<Storage, Failure> {
-        let mut config = Config { data_dir: None, redis_url: None, ..config.clone() };
+        let mut config = self.configured(config);
         if side == Side::From {
+            self.check_there(&config).await?;
             // What is left of a task in the old store is found by the next run: no need of replicas there.
             config.redis_wait = 0;
-        }
-        match self {
-            Self::Folder(folder) => {
-                if side == Side::From {
-                    self.check_there()?;
-                }
-                config.data_dir = Some(folder.clone());
-            }
-            Self::Redis { url, prefix, partitions } => {
-                config.redis_url = Some(url.clone());
-                config.redis_prefix.clone_from(prefix);
-                config.partitions = *partitions;
-            }
         }
         let opened = Storage::open(&config, config.data_dir.as_deref()).await;
         opened.map_err(|error| match self {
             Self::Folder(_) => Failure::Refused(format!("{error:#}")),
-            Self::Redis { .. } => Failure::Unreachable(format!("{error:#}")),
+            Self::Redis { .. } => unreachable(&error),
         })
     }
+}
+
+fn unreachable(error: &anyhow::Error) -> Failure {
+    let text = format!("{error:#}");
+    if error.is::<Misuse>() { Failure::Usage(text) } else { Failure::Unreachable(text) }
 }
 
 #[cfg(test)]
@@ -160,6 +183,10 @@ mod tests {
         );
         assert!(!place("redis://:secret@host").unwrap().to_string().contains("secret"));
         assert_eq!(place("redis+cluster://a:1,b:2?prefix=shop").unwrap(), redis("redis+cluster://a:1,b:2", "shop", 16));
-        assert!(place("http://host").is_err() && place("redis://host?partitions=many").is_err());
+        for bad in ["http://host", "redis://h?partitions=many", "redis://h?partitions=0", "redis://h?partitions=4097"] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+        let unknown = place("redis://host?partition=4").unwrap_err();
+        assert!(unknown.contains("`partition`") && unknown.contains("partitions"), "{unknown}");
     }
 }

@@ -77,7 +77,7 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs) -> Result<(), Fai
     } else {
         request.header("content-type", "application/json").body(signature(args)?)
     };
-    let answer = client.send(request).await?;
+    let answer = client.send(request).await.map_err(once_only)?;
     let record = answer.json()?;
     let Some(wait) = args.wait else {
         show::submitted(client, &answer, &record);
@@ -91,6 +91,16 @@ pub(crate) async fn submit(client: &Client, args: &SubmitArgs) -> Result<(), Fai
     let (answer, is_final) = client.wait_final(id, Some(left)).await?;
     let record = answer.json()?;
     if is_final { show::ended(client, &answer, &record) } else { show::timed_out(client, &answer, &record) }
+}
+
+/// A refusal that passes, with what makes it safe to repeat.
+fn once_only(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused(said) if said.ends_with(super::client::LATER) => {
+            Failure::Refused(format!("{said}; the same --id makes sure that it is not done twice"))
+        }
+        other => other,
+    }
 }
 
 /// The payload as the body, and everything else as headers.

@@ -1,11 +1,15 @@
 //! What must hold between settings, and what a value must be beyond its type.
 
 use anyhow::{Context, bail, ensure};
+use lovage_core::id::SLOTS;
 use lovage_dispatcher::egress::{AddressPolicy, Cidr};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::{Config, Loaded};
+
+/// More threads than any machine has use for.
+const MAX_THREADS: usize = 256;
 
 /// Refuses settings that contradict each other or cannot work.
 pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
@@ -23,7 +27,25 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
     if EnvFilter::try_new(&config.log).is_err() {
         bail!("log (from {}): `{}` is not a level or filter", loaded.source("log"), config.log);
     }
-    ensure!(config.partitions > 0, "partitions: at least 1 is needed");
+    ensure!((1..=SLOTS).contains(&config.partitions), "partitions (from {}): from 1 to {SLOTS}", loaded.source("partitions"));
+    ensure!(
+        !config.redis_prefix.is_empty() && !config.redis_prefix.contains(|c: char| matches!(c, '{' | '}') || c.is_control()),
+        "redis_prefix (from {}): at least one character, and no braces or control characters",
+        loaded.source("redis_prefix")
+    );
+    if let Some(name) = &config.node_name {
+        let fits = (1..=64).contains(&name.chars().count()) && !name.contains(char::is_control) && !name.trim().is_empty();
+        ensure!(fits, "node_name (from {}): 1 to 64 printable characters", loaded.source("node_name"));
+    }
+    for (name, value) in [("redis.timeout", config.redis.timeout), ("redis.wait_timeout", config.redis.wait_timeout)] {
+        ensure!(!value.get().is_zero(), "{name} (from {}): it must be longer than nothing", loaded.source(name));
+    }
+    for (name, threads) in [
+        ("runtime.gateway_threads", config.runtime.gateway_threads),
+        ("runtime.dispatcher_threads", config.runtime.dispatcher_threads),
+    ] {
+        ensure!((1..=MAX_THREADS).contains(&threads), "{name} (from {}): from 1 to {MAX_THREADS}", loaded.source(name));
+    }
     networks(config)?;
     ensure!(
         config.redis.cert_file.is_some() == config.redis.key_file.is_some(),
@@ -40,8 +62,6 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
         dispatcher.lease
     );
     for (name, value) in [
-        ("runtime.gateway_threads", config.runtime.gateway_threads),
-        ("runtime.dispatcher_threads", config.runtime.dispatcher_threads),
         ("dispatcher.max_in_flight", dispatcher.max_in_flight),
         ("dispatcher.claim_batch", dispatcher.claim_batch),
         ("dispatcher.settle_batch", dispatcher.settle_batch),

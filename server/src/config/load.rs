@@ -61,7 +61,8 @@ impl Loaded {
     }
 }
 
-const DEFAULT: &str = "default";
+/// The source of what nobody has set.
+pub(crate) const DEFAULT: &str = "default";
 const ENVIRONMENT: &str = "environment";
 const FLAG: &str = "flag";
 

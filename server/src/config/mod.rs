@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use load::load;
-pub(crate) use load::{Flags, Loaded, load_here};
+pub(crate) use load::{DEFAULT, Flags, Loaded, load_here};
 pub(crate) use sections::{
     DispatcherSection, EgressSection, EmbeddedSection, LimitsSection, RedisSection, RuntimeSection, TimesSection,
 };

@@ -186,3 +186,24 @@ fn the_sample_file_shows_the_defaults() {
         assert!(!line.ends_with("default"), "docs/lovage.toml has no value for {line}");
     }
 }
+
+#[test]
+fn values_beyond_reason_are_refused_by_name() {
+    let long = "x".repeat(65);
+    for (key, value) in [
+        ("node_name", ""),
+        ("node_name", "a\nb"),
+        ("node_name", &long),
+        ("redis_prefix", ""),
+        ("redis_prefix", "a{b}"),
+        ("partitions", "0"),
+        ("partitions", "4097"),
+        ("runtime.gateway_threads", "0"),
+        ("runtime.dispatcher_threads", "100000"),
+        ("redis.timeout", "0s"),
+        ("redis.wait_timeout", "0s"),
+    ] {
+        let said = refusal("", &[], &[(key, value)]);
+        assert!(said.starts_with(key), "{key}={value:?}: {said}");
+    }
+}

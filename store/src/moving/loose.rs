@@ -32,7 +32,7 @@ pub async fn copy_documents(mut documents: Vec<Document>, to: &dyn Store, report
     documents.retain(|document| match document.kind {
         // Processes, which are not those of the destination.
         DocKind::Node => false,
-        DocKind::Meta => document.name != journal::NAME,
+        DocKind::Meta => !document.name.starts_with(journal::NAME),
         _ => true,
     });
     let put = |document: &Document| DocPut {

@@ -23,6 +23,7 @@ mod journal;
 mod loose;
 mod lost;
 mod report;
+mod same;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -34,8 +35,9 @@ pub use belongings::{Barrier, Belongings, Inside, KeyPage};
 pub use loose::copy_documents;
 pub use lost::settle_lost;
 pub use report::{Refused, Report, Tally};
+pub use same::are_same;
 
-use crate::{Result, Store};
+use crate::{Error, Result, Store};
 
 /// Later than any time of a task.
 const END_OF_TIME: Millis = Millis((1 << 48) - 1);
@@ -48,6 +50,8 @@ pub struct Move<'a> {
     pub inside: &'a dyn Inside,
     /// The destination.
     pub to: &'a dyn Store,
+    /// A random number, by which a store that is its own destination is known.
+    pub nonce: u64,
     /// Told after every batch.
     pub told: &'a (dyn Fn(&Report) + Send + Sync),
 }
@@ -68,6 +72,10 @@ impl Move<'_> {
 
     /// Moves everything. After a failure, a second call goes on where this one ended.
     pub async fn run(&self) -> Result<Report> {
+        // What is there already is deleted in the source: in the same store that would be everything.
+        if are_same(self.from, self.to, self.nonce).await? {
+            return Err(Error::Invalid("a store cannot be moved to itself".into()));
+        }
         journal::end(self).await?;
         let mut report = self.count().await?;
         loose::documents(self, &mut report).await?;

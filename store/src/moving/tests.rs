@@ -84,7 +84,7 @@ fn memory(partitions: u16, now: Millis) -> MemoryStore {
 }
 
 async fn run(from: &dyn Store, inside: &dyn Inside, to: &dyn Store) -> Result<Report> {
-    Move { from, inside, to, told: &|_| {} }.run().await
+    Move { from, inside, to, nonce: 1, told: &|_| {} }.run().await
 }
 
 /// Moves everything and checks that it is there as it was, and that nothing is left.
@@ -348,4 +348,37 @@ async fn attempts_of_the_dead_are_lost_and_accepted_ones_live_on() {
     let states: Vec<_> = heads.into_iter().map(|head| head.unwrap().state).collect();
     assert!(states[0] != State::Running && states[1] == State::Running && states[2] != State::Running, "{states:?}");
     assert_eq!(settle_lost(&store, Partition(0), || 0).await.unwrap(), 0);
+}
+
+/// Whoever moves a store to itself keeps it as it is, though all of it "is there already".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_not_moved_to_itself() {
+    let past = crate::model::past(Arc::new(Memory::new()), 7, 60).await;
+    let before = contents(&past, &past).await;
+    assert!(!before.records.is_empty());
+    assert!(matches!(run(&past, &past, &past).await, Err(Error::Invalid(_))));
+    assert_eq!(contents(&past, &past).await, before);
+
+    // By two names.
+    let server = Redis::start_with(ServerOptions::default().fsync(Fsync::Never));
+    let open = async |url: String| RedisStore::open(RedisOptions::new(url)).await.unwrap();
+    let one = open(server.url()).await;
+    let other = open(server.url().replace("127.0.0.1", "localhost")).await;
+    let real = memory(1, one.clock().now());
+    run(&past, &past, &real).await.unwrap();
+    run(&real, &real, &*one).await.unwrap();
+    let before = contents(&*one, &*one).await;
+    assert!(!before.records.is_empty());
+    assert!(matches!(run(&*one, &*one, &*other).await, Err(Error::Invalid(_))));
+    assert_eq!(contents(&*one, &*one).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looking_for_a_store_makes_none() {
+    let server = Redis::start_with(ServerOptions::default().fsync(Fsync::Never));
+    let options = RedisOptions { prefix: "not".into(), ..RedisOptions::new(server.url()) };
+    assert!(!RedisStore::exists(&options).await.unwrap());
+    assert!(!RedisStore::exists(&options).await.unwrap(), "the look has made one");
+    RedisStore::open(options.clone()).await.unwrap();
+    assert!(RedisStore::exists(&options).await.unwrap());
 }

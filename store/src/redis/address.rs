@@ -56,6 +56,10 @@ pub(super) enum Scheme {
     Sentinel(String),
 }
 
+/// What is said of a URL that the client's parser does not understand: that one says no more.
+const FORM: &str =
+    "it cannot be read; write redis://USER:PASSWORD@HOST:PORT/DB, and special characters of a password as %40 and the like";
+
 /// A URL, taken apart.
 #[derive(Debug)]
 pub(super) struct Address {
@@ -76,7 +80,7 @@ impl Address {
             if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
                 return Err(bad("several addresses are written redis+cluster://… or redis+sentinel://…/MASTER"));
             }
-            let template = url.into_connection_info().map_err(|error| bad(&error.to_string()))?;
+            let template = url.into_connection_info().map_err(|_| bad(FORM))?;
             return Ok(Self { scheme: Scheme::Plain, seeds: vec![endpoint(template.addr())], template });
         }
         if !matches!(base, "redis" | "rediss") {
@@ -102,7 +106,7 @@ impl Address {
         let mut first = None;
         for host in hosts.split(',') {
             // The parser of the client knows all forms of hosts.
-            let one = format!("{base}://{at}{host}/{path}").into_connection_info().map_err(|error| bad(&error.to_string()))?;
+            let one = format!("{base}://{at}{host}/{path}").into_connection_info().map_err(|_| bad(FORM))?;
             let mut seed = endpoint(one.addr());
             if !has_port(host) {
                 seed.port = default;

@@ -159,6 +159,14 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
+    /// Whether there is a store of this prefix. Nothing is written.
+    pub async fn exists(options: &RedisOptions) -> Result<bool> {
+        let meta = DocKeys::new(&options.prefix).meta();
+        let link = Link::new(Nodes::open(options).await?, slot_of(meta.as_bytes()));
+        let [format] = value::exactly(link.send(Kind::Read, redis::cmd("HMGET").arg(meta).arg("format")).await?)?;
+        Ok(value::bytes(format)?.is_some())
+    }
+
     /// Connects and checks that the servers are fit: reachable, 7.0 or newer, `maxmemory-policy noeviction`, replicas enough
     /// for `wait`, data of a known format, no key that something else has written.
     /// The tasks of the store run on the runtime of this call.

@@ -64,7 +64,7 @@ impl Shared {
             let serves = view.ranges.iter().any(|range| range.master == *endpoint);
             let stays = serves || followed.is_some_and(|followed| followed.elapsed() < FOLLOWED);
             if !stays {
-                tracing::info!(%endpoint, "redis is served by another server now");
+                tracing::info!(left = %endpoint, "redis is served by another server now");
                 peer.leave();
             }
             stays

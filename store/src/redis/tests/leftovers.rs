@@ -83,7 +83,7 @@ async fn nothing_is_left_of_tasks_that_are_gone() {
     let mut moved = 0;
     for seed in 0..45 {
         let past = crate::model::past(Arc::new(Memory::new()), 5_000 + seed, 50).await;
-        let report = Move { from: &past, inside: &past, to: &*store, told: &|_| {} }.run().await.unwrap();
+        let report = Move { from: &past, inside: &past, to: &*store, nonce: 1, told: &|_| {} }.run().await.unwrap();
         moved += report.moved.iter().sum::<u64>();
     }
     assert!(moved > 300, "{moved} tasks are too few to say anything");

@@ -135,3 +135,13 @@ async fn what_a_fenced_node_had_is_made_again_at_once_and_the_node_ends() {
     assert_eq!(worker.count(), 2);
     heir.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fenced_gateway_ends_as_a_fenced_dispatcher_does() {
+    let redis = Redis::start();
+    let mut fleet = Fleet::of(2, 1).start(&redis).await;
+    let node = node_of(fleet.client(), &fleet.gateways[1]).await.unwrap()["id"].as_str().unwrap().to_owned();
+    let done = fleet.gateways[0].cli(&["nodes", "fence", &node, "--force"]);
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(fleet.gateways[1].wait_exit().await.code(), Some(1));
+}

@@ -258,3 +258,38 @@ async fn a_store_is_migrated_from_a_cluster_to_a_cluster() {
     }
     assert!(worker.overlaps().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_not_migrated_onto_itself_nor_from_nowhere() {
+    let (redis, folder) = (Redis::start(), tempfile::tempdir().unwrap());
+    let mut server = Lovage::dev().redis(&redis).option("--redis-prefix", "s1").start().await;
+    for n in 0..20 {
+        server.client().submit(&json!({"id": format!("kept-{n}"), "task": "later.kept"})).await;
+    }
+    let before = server.client().task("kept-7").await;
+    server.stop().await;
+    let from = format!("{}?prefix=s1", redis.url());
+    let local = redis.url().replace("127.0.0.1", "localhost");
+    for to in [from.clone(), format!("{}/0?prefix=s1", redis.url().trim_end_matches('/')), format!("{local}?prefix=s1")] {
+        for more in [&[][..], &["--dry-run"], &["--documents"]] {
+            let refused = run(folder.path(), &[&["migrate", "--from", &from, "--to", &to], more].concat());
+            assert_eq!(refused.status.code(), Some(2), "{to} {more:?} {} {}", stdout(&refused), stderr(&refused));
+            assert!(stderr(&refused).contains("the same store"), "{}", stderr(&refused));
+        }
+    }
+    for more in [&[][..], &["--dry-run"], &["--documents"]] {
+        let nowhere = format!("{}?prefix=nowhere", redis.url());
+        let to = format!("{}?prefix=new", redis.url());
+        let refused = run(folder.path(), &[&["migrate", "--from", &nowhere, "--to", &to], more].concat());
+        assert_eq!(refused.status.code(), Some(1), "{more:?} {} {}", stdout(&refused), stderr(&refused));
+        assert!(stderr(&refused).contains("there is no store with the prefix `nowhere`"), "{}", stderr(&refused));
+        let other_way = run(folder.path(), &["migrate", "--dry-run", "--from", &to, "--to", &nowhere]);
+        assert_eq!(other_way.status.code(), Some(1), "a store was made: {}", stderr(&other_way));
+    }
+    for wrong in ["partition=4", "partitions=0"] {
+        let refused = run(folder.path(), &["migrate", "--from", &from, "--to", &format!("{}?{wrong}", redis.url())]);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    }
+    let server = Lovage::dev().redis(&redis).option("--redis-prefix", "s1").start().await;
+    assert_eq!(server.client().task("kept-7").await["created_at"], before["created_at"]);
+}

@@ -102,6 +102,11 @@ async fn a_place_for_the_data_must_be_named() {
     assert!(stderr(&output).contains("--data-dir DIR") && stderr(&output).contains("--redis-url URL"), "{}", stderr(&output));
     let output = super::run(folder.path(), &["serve", "--data-dir", "d", "--redis-url", "redis://127.0.0.1"]);
     assert_eq!(output.status.code(), Some(2));
+    for url in ["", "http://127.0.0.1", "redis://127.0.0.1:99999", "redis+cluster://127.0.0.1/3"] {
+        let output = super::run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--redis-url", url]);
+        assert_eq!(output.status.code(), Some(2), "{url}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("invalid call"), "{url}: {}", stderr(&output));
+    }
 }
 
 #[tokio::test]
