@@ -148,8 +148,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use tokio::sync::Notify;
-
     use super::*;
     use crate::redis::RedisTls;
     use crate::redis::address::Address;
@@ -159,8 +157,7 @@ mod tests {
         let Address { seeds, template, .. } = Address::read("redis://127.0.0.1:1").unwrap();
         let dialer = Dialer::new(template, &RedisTls::default()).unwrap();
         let limit = Duration::from_secs(1);
-        let node =
-            Node::start(&Handle::current(), dialer, seeds[0].clone(), limit, Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let node = Node::start(&Handle::current(), dialer, seeds[0].clone(), limit, Arc::default(), Arc::default());
         let wait = RedisWait { replicas: 1, timeout: limit };
         let rounds = Rounds::new(Arc::new(node), wait, Handle::current());
         for (commands, bytes) in sizes {
