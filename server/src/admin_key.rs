@@ -126,7 +126,8 @@ fn write_new(path: &Path, key: &str) -> std::io::Result<bool> {
 
 /// Puts the key into the store in the place of any other, so that processes without a file take it.
 pub(crate) async fn share(store: &dyn Store, key: &AdminKey) -> anyhow::Result<()> {
-    let (Some(own), there) = (*key.0.read(), stored(store).await?) else { return Ok(()) };
+    let Some(own) = *key.0.read() else { return Ok(()) };
+    let there = stored(store).await?;
     if there == Some(own) {
         return Ok(());
     }

@@ -109,10 +109,10 @@ async fn check_apart(args: &MigrateArgs, config: &Config) -> Result<(), Failure>
         return Ok(());
     }
     let to = args.to.open(config, Side::To).await?;
-    match are_same(&*from.store, &*to.store, random()).await.map_err(failed)? {
-        true => Err(Failure::Usage("--from and --to are the same store".to_owned())),
-        false => Ok(()),
+    if are_same(&*from.store, &*to.store, random()).await.map_err(failed)? {
+        return Err(Failure::Usage("--from and --to are the same store".to_owned()));
     }
+    Ok(())
 }
 
 fn random() -> u64 {

@@ -61,10 +61,13 @@ async fn none_in(client: &Client, states: &[&str], timeout: Duration) {
         let request = client.request(Method::GET, &format!("/v1/tasks?limit=5&state={}{cursor}", states[passed]));
         match client.try_send(request).await {
             // A page may be empty and have a next one: only the last page is an end.
-            Ok(page) if page.status == 200 && page.items().is_empty() => match page.json["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => (passed, cursor) = (passed + 1, String::new()),
-            },
+            Ok(page) if page.status == 200 && page.items().is_empty() => {
+                if let Some(next) = page.json["next_cursor"].as_str() {
+                    cursor = format!("&cursor={next}");
+                } else {
+                    (passed, cursor) = (passed + 1, String::new());
+                }
+            }
             answer => {
                 left = answer.map_or_else(|error| error.to_string(), |page| page.json.to_string());
                 (passed, cursor) = (0, String::new());

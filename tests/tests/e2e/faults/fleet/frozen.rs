@@ -39,7 +39,7 @@ async fn a_dispatcher_frozen_past_its_lease_is_refused() {
     // The one that has more of them.
     let open = async || {
         let open = [super::metric(&fleet.dispatchers[0], OPEN).await, super::metric(&fleet.dispatchers[1], OPEN).await];
-        (open[0] + open[1] == TASKS as f64).then_some(open)
+        ((open[0] + open[1]) as usize == TASKS).then_some(open)
     };
     let open = eventually("all tasks to run", PATIENCE, open).await;
     let number = usize::from(open[1] > open[0]);
