@@ -61,7 +61,8 @@ pub struct KeyPut {
     pub value: Bytes,
     /// The key is free again at this time; `None`: it has no end of its own.
     pub until: Option<Millis>,
-    /// Taken also from this task, if its record still has exactly this version or is gone.
+    /// Taken also from this task, if its record still has exactly this version or is gone. In a commit that also arrives at
+    /// the barrier of that task it is open which version counts.
     pub steal: Option<(TaskKey, Version)>,
 }
 

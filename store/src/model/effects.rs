@@ -31,6 +31,7 @@ impl Pair {
         while effects.len() < 6 && self.source.chance(if plain { 20 } else { 60 }) {
             effects.push(if plain { self.plain_spawn(&key, now) } else { self.effect(&key, &mut head, now).await? });
         }
+        leave_open(&mut effects);
         Ok(Commit {
             was,
             head,
@@ -180,5 +181,22 @@ impl Pair {
         same(&format!("the answer to {take:?}"), &found, &expected)?;
         self.unsettled &= expected.is_some();
         Ok(())
+    }
+}
+
+/// A key is not stolen from a task at whose barrier the same commit arrives: whether the version before or after that counts
+/// is left open.
+fn leave_open(effects: &mut [Effect]) {
+    let barrier = |effect: &Effect| if let Effect::Arrive { barrier, .. } = effect { Some(barrier.clone()) } else { None };
+    let arrived: Vec<TaskKey> = effects.iter().filter_map(barrier).collect();
+    for effect in effects {
+        let keys = match effect {
+            Effect::Spawn(child) => &mut child.keys[..],
+            Effect::TakeKey(put) => std::slice::from_mut(put),
+            _ => continue,
+        };
+        for put in keys {
+            put.steal = put.steal.take().filter(|(from, _)| !arrived.contains(from));
+        }
     }
 }

@@ -67,15 +67,26 @@ async fn a_dispatcher_lets_its_attempts_end_when_it_stops() {
 #[tokio::test]
 async fn a_gateway_says_what_only_dispatchers_know() {
     let redis = Redis::start();
-    let fleet = Fleet::of(1, 0).start(&redis).await;
-    let client = fleet.client();
-    client.register_worker("w", "http://127.0.0.1:9/", &["t"]).await;
+    let worker = Worker::start();
+    let gate = worker.hold("t", Reply::json(&json!(null)));
+    let mut fleet = Fleet::of(1, 1).start(&redis).await;
+    let client = fleet.client().clone();
+    client.register_worker_with("w", &json!({"url": worker.url(), "tasks": ["t"], "concurrency": 1})).await;
+    client.submit(&json!({"task": "t"})).await;
+    worker.wait_for(1).await;
     let id = client.submit(&json!({"task": "t"})).await;
     let said = client.get(&format!("/v1/tasks/{id}/explain")).await.json;
     let standing = json!({"name": "w", "instances": null, "open": null, "slots": null, "breaker": null, "paused_until": null});
     assert_eq!((&said["reason"], &said["worker"]), (&json!("ready"), &standing));
     let text = said["text"].as_str().unwrap();
     assert!(text.contains("known to the dispatchers") && !text.contains("It may start now"), "{text}");
+    // Without a dispatcher there is more to say.
+    gate.open();
+    client.wait_final(&id).await;
+    fleet.dispatchers[0].stop().await;
+    let id = client.submit(&json!({"task": "t"})).await;
+    let said = client.get(&format!("/v1/tasks/{id}/explain")).await.json;
+    assert_eq!(said["reason"], "no_dispatcher", "{said}");
 }
 
 #[tokio::test]
