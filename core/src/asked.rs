@@ -199,7 +199,13 @@ mod tests {
         let signature = read(text, &mut errors).unwrap();
         let draft = RULES.check(signature, errors).unwrap();
         let spec = Spec::decode(&draft.spec.encode()).unwrap();
-        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), draft.priority(), None, draft.expires(Millis(1)), Millis(1));
+        let head = NewTask::first_head(
+            &spec.lane(Ns::DEFAULT, draft.priority()),
+            draft.priority(),
+            None,
+            draft.expires(Millis(1)),
+            Millis(1),
+        );
         let record = Record::new(&TaskId::parse("t").unwrap(), &head, &spec);
         let record = record.with_payload(&spec, &draft.content_type, &draft.payload);
         let mut record = serde_json::to_value(record).unwrap();

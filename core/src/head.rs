@@ -4,6 +4,8 @@
 //! the guard of every change. What a store writes by itself has a named place: `seq` at insert, and version and deadline
 //! when the last member has arrived at a barrier.
 
+use crate::lane::Score;
+use crate::spec::DEFAULT_PRIORITY;
 use crate::state::{Reason, State};
 use crate::time::Millis;
 
@@ -47,7 +49,7 @@ impl Flags {
     pub const CANCEL: Self = Self(1 << 1);
     /// … and without grace.
     pub const HARD: Self = Self(1 << 2);
-    /// Keeps its place in its lane until it is final (order key or FIFO queue).
+    /// Keeps its place in its lane until it is final (order key).
     pub const ORDERED: Self = Self(1 << 3);
     /// A result or an error is stored.
     pub const HAS_RESULT: Self = Self(1 << 4);
@@ -65,6 +67,8 @@ impl Flags {
     const CANCEL_REASON: Self = Self(0b111 << 10);
     /// It was final before and was started anew: whoever waited for its end has been told.
     pub const TOLD: Self = Self(1 << 13);
+    /// Starts in order of acceptance, whatever its priority (FIFO queue).
+    pub const FIFO: Self = Self(1 << 14);
 
     /// The reason of the cancel that was asked for while it ran.
     pub fn cancel_reason(self) -> Reason {
@@ -150,6 +154,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Its place in its lane.
+    pub fn score(&self) -> Score {
+        let in_order = self.flags.has(Flags::ORDERED) || self.flags.has(Flags::FIFO);
+        Score::new(if in_order { DEFAULT_PRIORITY } else { self.priority }, self.seq)
+    }
+
     /// Whether this is the same state of the same task as `was`. A version is given once in the life of a task, an order of
     /// acceptance to one task of a partition, so nothing else need be compared: a task that was forgotten and made anew
     /// under its id is another one, whatever its version.

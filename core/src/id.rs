@@ -49,6 +49,12 @@ pub enum SlotKind {
     Debounce = b'd',
     /// The key of `batch`.
     Batch = b'b',
+    /// An `order_key`.
+    Order = b'o',
+    /// A queue whose tasks start in order of acceptance.
+    Queue = b'q',
+    /// A limit: where its state is kept.
+    Limit = b'l',
 }
 
 const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);

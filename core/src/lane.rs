@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::head::LaneId;
+use crate::head::{Flags, LaneId};
 use crate::id::Ns;
 use crate::keys::Batching;
+use crate::limit::TaskLimit;
+use crate::spec::DEFAULT_PRIORITY;
 
 /// Where the tasks of a lane are pushed to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,6 +16,29 @@ pub enum Route {
     Task(String),
     /// Straight to URLs of this origin (`https://host:port`).
     Origin(String),
+    /// Each of its tasks says for itself: they share the lane for the sake of their order.
+    Mixed,
+}
+
+/// In which order the tasks of a queue start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaneOrder {
+    /// Higher priority first; keys of `fair_key` share what is equal.
+    #[default]
+    Priority,
+    /// Round robin by `fair_key`, priority within a key.
+    Fair,
+    /// In order of acceptance, whatever their priority: all tasks of the queue have one lane.
+    Fifo,
+}
+
+impl LaneOrder {
+    // serde's `skip_serializing_if` passes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(crate) fn is_priority(&self) -> bool {
+        *self == Self::Priority
+    }
 }
 
 /// What all tasks of a lane share: the keys of every gate they have to pass.
@@ -28,15 +53,56 @@ pub struct LaneDef {
     /// Its tasks may be delivered together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batching>,
+    /// One at a time, in order of acceptance: the `order_key`. Lanes of several queues that have it share the order; all of
+    /// them are in one partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<String>,
+    /// The tasks of this key share the queue with those of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fair_key: Option<String>,
+    /// How the queue orders its tasks.
+    #[serde(default, skip_serializing_if = "LaneOrder::is_priority")]
+    pub order: LaneOrder,
+    /// The limits of its tasks' own, in order of their keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<TaskLimit>,
+    /// The priority of all its tasks; none: they differ, as in lanes that are kept in order or delivered together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
 }
 
 impl LaneDef {
+    /// A lane with nothing but these.
+    pub fn of(ns: Ns, queue: impl Into<String>, route: Route) -> Self {
+        Self {
+            ns,
+            queue: queue.into(),
+            route,
+            batch: None,
+            order_key: None,
+            fair_key: None,
+            order: LaneOrder::default(),
+            limits: Vec::new(),
+            priority: None,
+        }
+    }
+
+    /// What the heads of its tasks say of it.
+    pub fn flags(&self) -> Flags {
+        match self.order {
+            _ if self.order_key.is_some() => Flags::ORDERED,
+            LaneOrder::Fifo => Flags::FIFO,
+            LaneOrder::Priority | LaneOrder::Fair => Flags::default(),
+        }
+    }
+
     /// The lane's id: a hash of its definition that never changes between releases (64-bit FNV-1a, finished by
     /// an avalanche step). Never 0.
     pub fn id(&self) -> LaneId {
         let (tag, name) = match &self.route {
-            Route::Task(name) => (b't', name),
-            Route::Origin(origin) => (b'o', origin),
+            Route::Task(name) => (b't', name.as_str()),
+            Route::Origin(origin) => (b'o', origin.as_str()),
+            Route::Mixed => (b'm', ""),
         };
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         let mut feed = |bytes: &[u8]| {
@@ -50,6 +116,29 @@ impl LaneDef {
         feed(&[tag]);
         feed(name.as_bytes());
         // Only when present: the ids of all other lanes stay what they were. A zero byte is in no name.
+        let keys = [(b'k', &self.order_key), (b'f', &self.fair_key)];
+        let keys = keys.into_iter().filter_map(|(tag, key)| Some((tag, key.as_deref()?, None)));
+        for (tag, key, limit) in keys.chain(self.limits.iter().map(|limit| (b'l', &*limit.key, Some(limit)))) {
+            feed(&[0, tag]);
+            feed(&(key.len() as u32).to_be_bytes());
+            feed(key.as_bytes());
+            let Some(limit) = limit else { continue };
+            let rate = limit.rate.map(|rate| (u64::from(rate.count()) << 16) | rate.per().secs());
+            for part in [rate, limit.burst.map(Into::into), limit.concurrency.map(Into::into), Some(limit.cost.into())] {
+                feed(&[u8::from(part.is_some())]);
+                feed(&part.unwrap_or_default().to_be_bytes());
+            }
+        }
+        match self.order {
+            _ if self.order_key.is_some() => {}
+            LaneOrder::Priority => {}
+            LaneOrder::Fair => feed(&[0, b'r']),
+            LaneOrder::Fifo => feed(&[0, b'i']),
+        }
+        // The lane of the usual priority is the one that all priorities shared before they had lanes of their own.
+        if let Some(priority) = self.priority.filter(|priority| *priority != DEFAULT_PRIORITY) {
+            feed(&[0, b'p', priority]);
+        }
         if let Some(Batching { key, max, max_wait }) = &self.batch {
             feed(&[0, b'b']);
             feed(&max.to_be_bytes());
@@ -96,7 +185,7 @@ mod tests {
 
     #[test]
     fn lane_ids_never_change() {
-        let lane = |queue: &str, route| LaneDef { ns: Ns(0), queue: queue.into(), route, batch: None }.id();
+        let lane = |queue: &str, route| LaneDef::of(Ns(0), queue, route).id();
         assert_eq!(lane("default", Route::Task("demo.add".into())), LaneId(GOLDEN));
         assert_ne!(lane("a", Route::Task("b".into())), lane("a", Route::Origin("b".into())));
         assert_ne!(lane("ab", Route::Task("c".into())), lane("a", Route::Task("bc".into())));
@@ -104,10 +193,35 @@ mod tests {
 
     #[test]
     fn tasks_that_are_batched_differently_have_lanes_of_their_own() {
-        let lane = |batch| LaneDef { ns: Ns(0), queue: "q".into(), route: Route::Task("t".into()), batch }.id();
+        let lane = |batch| LaneDef { batch, ..LaneDef::of(Ns(0), "q", Route::Task("t".into())) }.id();
         let batch = |key: &str, max, ms| Some(Batching { key: key.into(), max, max_wait: crate::units::Dur::from_millis(ms) });
         let ids = [lane(None), lane(batch("a", 5, 1)), lane(batch("b", 5, 1)), lane(batch("a", 6, 1)), lane(batch("a", 5, 2))];
         assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), ids.len());
+    }
+
+    #[test]
+    fn whatever_tells_lanes_apart_is_in_their_ids() {
+        use crate::units::{Period, Rate};
+        let plain = LaneDef::of(Ns(0), "q", Route::Task("t".into()));
+        let limit = |key: &str| TaskLimit { key: key.into(), rate: None, burst: None, concurrency: Some(1), cost: 1 };
+        let mixed = LaneDef::of(Ns(0), "q", Route::Mixed);
+        let defs = [
+            plain.clone(),
+            LaneDef { priority: Some(9), ..plain.clone() },
+            LaneDef { fair_key: Some("a".into()), ..plain.clone() },
+            LaneDef { fair_key: Some("b".into()), ..plain.clone() },
+            LaneDef { order: LaneOrder::Fair, fair_key: Some("b".into()), ..plain.clone() },
+            LaneDef { limits: vec![limit("a")], ..plain.clone() },
+            LaneDef { limits: vec![limit("a"), limit("b")], ..plain.clone() },
+            LaneDef { limits: vec![TaskLimit { cost: 2, burst: Some(2), ..limit("a") }], ..plain.clone() },
+            LaneDef { limits: vec![TaskLimit { rate: Rate::new(1, Period::Hour), ..limit("a") }], ..plain.clone() },
+            LaneDef { order: LaneOrder::Fifo, ..mixed.clone() },
+            LaneDef { order_key: Some("a".into()), ..mixed.clone() },
+            LaneDef { order_key: Some("b".into()), ..mixed.clone() },
+        ];
+        let ids: std::collections::HashSet<_> = defs.iter().map(LaneDef::id).collect();
+        assert_eq!(ids.len(), defs.len());
+        assert_eq!(LaneDef { priority: Some(DEFAULT_PRIORITY), ..plain.clone() }.id(), plain.id());
     }
 
     const GOLDEN: u64 = 8_545_594_306_078_772_303;

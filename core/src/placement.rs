@@ -25,7 +25,7 @@ pub fn placement(head: &Head) -> Placement {
     let ordered = head.flags.has(Flags::ORDERED) && !head.state.is_final() && head.state != State::Blocked;
     let mut place = Placement::default();
     if head.state == State::Queued || ordered {
-        place.lane = Some((head.lane, Score::new(head.priority, head.seq)));
+        place.lane = Some((head.lane, head.score()));
     }
     match head.state {
         State::Blocked => place.timer = set(head.deadline).min_some(set(head.expires)),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::callback::{CallbackKind, Callbacks};
 use crate::id::{Ns, Slot, SlotKind, TaskId, TaskKey};
 use crate::keys::{Batching, Debounce, Unique};
-use crate::lane::{LaneDef, Route};
+use crate::lane::{LaneDef, LaneOrder, Route};
+use crate::limit::TaskLimit;
 use crate::retry::RetryPolicy;
 use crate::signature::Draft;
 use crate::time::Millis;
@@ -116,6 +117,18 @@ pub struct Spec {
     /// May be delivered together with others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batching>,
+    /// Its limits beside those of its queue, task type and worker, in order of their keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<TaskLimit>,
+    /// One task at a time has this key, in order of acceptance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<String>,
+    /// Tasks of this key share the queue with those of other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fair_key: Option<String>,
+    /// How its queue ordered its tasks when it was accepted.
+    #[serde(skip_serializing_if = "LaneOrder::is_priority")]
+    pub order: LaneOrder,
     /// Tasks started after success.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub link: Vec<Draft>,
@@ -200,20 +213,46 @@ impl Spec {
         self.retention.unwrap_or(if failed { DEFAULT_DEAD_RETENTION } else { DEFAULT_RETENTION }).get()
     }
 
-    /// The lane of a task with this signature.
-    pub fn lane(&self, ns: Ns) -> LaneDef {
+    /// The lane of a task with this signature and priority.
+    pub fn lane(&self, ns: Ns, priority: u8) -> LaneDef {
+        let mixed = LaneDef::of(ns, self.queue(), Route::Mixed);
+        if self.order_key.is_some() {
+            return LaneDef { order_key: self.order_key.clone(), ..mixed };
+        }
+        if self.order == LaneOrder::Fifo {
+            return LaneDef { order: self.order, ..mixed };
+        }
+        let priority = self.batch.is_none().then_some(priority.min(9));
+        LaneDef { priority, order: self.order, ..self.gates(ns) }
+    }
+
+    /// What a task with this signature has to pass, wherever it waits: the lane that it would have if its order did not matter.
+    pub fn gates(&self, ns: Ns) -> LaneDef {
         let route = match (&self.url, &self.task) {
             (Some(url), _) => Route::Origin(origin(url)),
             (None, task) => Route::Task(task.clone().unwrap_or_default()),
         };
-        LaneDef { ns, queue: self.queue().to_owned(), route, batch: self.batch.clone() }
+        LaneDef {
+            batch: self.batch.clone(),
+            fair_key: self.fair_key.clone(),
+            limits: self.limits.clone(),
+            ..LaneDef::of(ns, self.queue(), route)
+        }
     }
 
-    /// The slot in which all tasks with its unique or debounce key live; `None`: it has neither.
+    /// The slot in which all tasks with its order, unique or debounce key live; `None`: it has none of them, and its queue is
+    /// not kept in order either.
     pub fn bound(&self, ns: Ns) -> Option<Slot> {
+        if let Some(key) = &self.order_key {
+            return Some(Slot::of(ns, SlotKind::Order, key.as_bytes()));
+        }
         let unique = self.unique.as_ref().map(|it| (SlotKind::Unique, &it.key));
         let debounce = self.debounce.as_ref().map(|it| (SlotKind::Debounce, &it.key));
-        let (kind, key) = unique.or(debounce)?;
+        let (kind, key) = match unique.or(debounce) {
+            Some((kind, key)) => (kind, key.as_str()),
+            None if self.order == LaneOrder::Fifo => (SlotKind::Queue, self.queue()),
+            None => return None,
+        };
         Some(Slot::of(ns, kind, key.as_bytes()))
     }
 
@@ -315,8 +354,8 @@ mod tests {
         let by_url =
             Spec { task: Some("x".into()), url: Some("https://a.example/p?q=1".into()), queue: "mail".into(), ..Spec::default() };
         assert_eq!(
-            by_url.lane(Ns(3)),
-            LaneDef { ns: Ns(3), queue: "mail".into(), route: Route::Origin("https://a.example".into()), batch: None }
+            by_url.lane(Ns(3), 5),
+            LaneDef { priority: Some(5), ..LaneDef::of(Ns(3), "mail", Route::Origin("https://a.example".into())) }
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::head::{Flags, Head, SessionId};
+use crate::head::{Head, SessionId};
 use crate::id::TaskKey;
 use crate::lane::LaneDef;
 use crate::state::{Reason, State};
@@ -32,7 +32,7 @@ impl NewTask {
             state: if later.is_some() { State::Scheduled } else { State::Queued },
             reason: Reason::None,
             priority: priority.min(9),
-            flags: Flags::default(),
+            flags: lane.flags(),
             attempt: 0,
             budget: 0,
             lost: 0,

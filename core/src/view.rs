@@ -301,7 +301,7 @@ mod tests {
             redact: redact.map(str::to_owned).into(),
             ..Spec::default()
         };
-        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), 4, None, None, Millis(1));
+        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT, 4), 4, None, None, Millis(1));
         let payload = Bytes::from_static(br#"{"args":[1.50],"kwargs":{"password":"secret"}}"#);
         let results = [
             ResultValue::Value { content_type: String::new(), bytes: Bytes::from_static(br#"{"token":"secret","n":1}"#) },
@@ -319,7 +319,7 @@ mod tests {
     fn a_result_that_is_not_shown_is_left_out() {
         let shown = |content_type: &str, text: String| {
             let spec = Spec::default();
-            let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), 4, None, None, Millis(1));
+            let head = NewTask::first_head(&spec.lane(Ns::DEFAULT, 4), 4, None, None, Millis(1));
             let record = Record::new(&TaskId::parse("t").unwrap(), &head, &spec);
             let result = ResultValue::Value { content_type: content_type.into(), bytes: text.into() };
             serde_json::to_value(record.with_result(Some(&result))).unwrap().get("result").cloned()

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn item(id: &str, spec: Spec, payload: &'static str) -> Item {
-        let head = NewTask::first_head(&spec.lane(Ns(0)), 4, None, None, Millis(5));
+        let head = NewTask::first_head(&spec.lane(Ns(0), 4), 4, None, None, Millis(5));
         let body = Body { spec: Bytes::new(), content_type: Bytes::new(), payload: Bytes::from_static(payload.as_bytes()) };
         Item {
             key: TaskKey::new(Ns(0), TaskId::parse(id).unwrap()),

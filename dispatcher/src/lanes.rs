@@ -136,7 +136,7 @@ impl Lanes {
     pub fn remove(&mut self, id: LaneId, score: Score) {
         let Some(lane) = self.known.get_mut(&id) else { return };
         if let Some(aside) = &mut lane.aside {
-            aside.retain(|task| Score::new(task.head.priority, task.head.seq) != score);
+            aside.retain(|task| task.head.score() != score);
         }
         if lane.window.remove(&score).is_some() {
             self.place(id);
@@ -281,7 +281,7 @@ impl Lanes {
         if let Some((tasks, more)) = page {
             lane.more = more;
             for task in tasks {
-                lane.put(Score::new(task.head.priority, task.head.seq), task);
+                lane.put(task.head.score(), task);
             }
         }
         for task in aside {
@@ -340,7 +340,7 @@ impl Lanes {
 impl Lane {
     /// Holds a task if it belongs into the window; otherwise the store keeps it until its turn.
     fn hold(&mut self, task: Waiting, window: usize) {
-        let score = Score::new(task.head.priority, task.head.seq);
+        let score = task.head.score();
         let inside = !self.more || self.window.last_key_value().is_some_and(|(last, _)| score <= *last);
         if !inside {
             return;

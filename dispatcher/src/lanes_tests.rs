@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn lane(name: &str) -> Arc<LaneDef> {
-    Arc::new(LaneDef { ns: Ns(0), queue: "q".into(), route: Route::Task(name.into()), batch: None })
+    Arc::new(LaneDef::of(Ns(0), "q", Route::Task(name.into())))
 }
 
 fn task(def: &LaneDef, priority: u8, seq: u64) -> Waiting {

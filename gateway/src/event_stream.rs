@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn running() -> Stored {
-        let head = NewTask::first_head(&Spec::default().lane(Ns::DEFAULT), 4, None, None, Millis(1));
+        let head = NewTask::first_head(&Spec::default().lane(Ns::DEFAULT, 4), 4, None, None, Millis(1));
         let head = Head { state: State::Running, reason: Reason::Accepted, attempt: 1, deadline: Millis(5), ..head };
         Stored { head, body: None, result: None, attempts: Vec::new() }
     }

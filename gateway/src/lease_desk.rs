@@ -174,7 +174,7 @@ mod tests {
 
     fn row(task: &str) -> FeedRow {
         let spec = Spec { task: Some(task.into()), ..Spec::default() };
-        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT), 4, None, None, Millis(1));
+        let head = NewTask::first_head(&spec.lane(Ns::DEFAULT, 4), 4, None, None, Millis(1));
         FeedRow { key: TaskKey::new(Ns::DEFAULT, TaskId::parse("t").unwrap()), head: Some(head) }
     }
 

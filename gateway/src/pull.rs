@@ -177,7 +177,7 @@ impl App {
         let routed: Vec<_> = ours
             .map(|(id, lane)| match &lane.route {
                 Route::Task(task) => (id, self.directory.route(lane.ns, &lane.queue, task)),
-                Route::Origin(_) => (id, None),
+                Route::Origin(_) | Route::Mixed => (id, None),
             })
             .collect();
         let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);

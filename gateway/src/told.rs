@@ -1,6 +1,7 @@
 //! The callbacks of a task, as its record shows them: they are members of its family.
 
 use lovage_core::callback::CALLBACK_QUEUE;
+use lovage_core::spec::DEFAULT_PRIORITY;
 use lovage_core::{CallbackKind, Callbacks, LaneDef, LaneId, Ns, Spec, TaskKey};
 use lovage_store::{Cursor, Index};
 use serde::Serialize;
@@ -56,7 +57,7 @@ fn lanes(ns: Ns, callbacks: &Callbacks) -> Vec<LaneId> {
     let lane = |kind| {
         let callback = callbacks.get(kind)?;
         let spec = Spec { url: Some(callback.url.clone()), queue: CALLBACK_QUEUE.to_owned(), ..Spec::default() };
-        Some(LaneDef::id(&spec.lane(ns)))
+        Some(LaneDef::id(&spec.lane(ns, DEFAULT_PRIORITY)))
     };
     CallbackKind::ALL.into_iter().filter_map(lane).collect()
 }

@@ -70,7 +70,7 @@ fn main() {
 impl Bench {
     async fn open(dir: &Path, batch: usize) -> Self {
         let store = EmbeddedStore::open(EmbeddedOptions::new(dir)).unwrap();
-        let lane = LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("bench".into()), batch: None };
+        let lane = LaneDef::of(Ns::DEFAULT, "default", Route::Task("bench".into()));
         let request =
             OwnRequest { session: store.session(), want: Want::Own, lease: Duration::from_secs(3600), drop: Vec::new() };
         let token = store.own(P, request).await.unwrap().token.unwrap();
@@ -198,7 +198,7 @@ impl Bench {
                 // The oldest of the lane go first, as its owner would read them.
                 let index = Index::Lane { lane: self.lane_id, after };
                 heads = self.store.scan(P, &index, Cursor::default(), self.batch).await.unwrap().items;
-                after = heads.last().map(|(_, head)| Score::new(head.priority, head.seq));
+                after = heads.last().map(|(_, head)| head.score());
             }
             if working.len() >= IN_FLIGHT {
                 working.join_next().await.unwrap().unwrap();

@@ -159,7 +159,7 @@ impl<'a> Bench<'a> {
 }
 
 fn new_tasks(now: Millis, slot: Slot, n: u64, body: usize) -> Vec<Insert> {
-    let lane = Arc::new(LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("demo.add".into()), batch: None });
+    let lane = Arc::new(LaneDef::of(Ns::DEFAULT, "default", Route::Task("demo.add".into())));
     let ids = IdRun::new(now, slot, n << 20);
     let task = |i| Insert {
         key: TaskKey::new(Ns::DEFAULT, ids.nth(i)),

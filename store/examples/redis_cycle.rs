@@ -93,7 +93,7 @@ impl Row {
 }
 
 fn new_tasks(now: Millis, n: u64, count: usize, body: usize) -> Vec<Insert> {
-    let lane = Arc::new(LaneDef { ns: Ns::DEFAULT, queue: "default".into(), route: Route::Task("demo.add".into()), batch: None });
+    let lane = Arc::new(LaneDef::of(Ns::DEFAULT, "default", Route::Task("demo.add".into())));
     let ids = IdRun::new(now, Slot::new(7), n << 20);
     let task = |i| Insert {
         key: TaskKey::new(Ns::DEFAULT, ids.nth(i)),

@@ -16,6 +16,7 @@ mod error;
 mod feed;
 mod footprint;
 mod key;
+mod limit;
 mod lists;
 pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
@@ -38,6 +39,7 @@ pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use footprint::Footprint;
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
+pub use limit::{Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish};
 pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use outbox::{Message, OutboxPage, Sent};

@@ -180,7 +180,7 @@ impl Task<'_> {
         spec.away = self.spec.away;
         spec.callback = self.spec.callback;
         spec.request_hash = self.spec.request_hash;
-        let lane = draft.spec.lane(self.key.ns);
+        let lane = draft.spec.lane(self.key.ns, draft.priority());
         let first = draft.head(&lane, self.now);
         let mut next = self.fresh(first.state);
         next.priority = first.priority;

@@ -139,7 +139,7 @@ impl Task<'_> {
         if let Some(retry) = changes.retry {
             spec.retry = retry;
         }
-        let lane = spec.lane(self.key.ns);
+        let lane = spec.lane(self.key.ns, next.priority);
         next.lane = lane.id();
         if spec == *self.spec && next == self.step(self.head.state, self.head.reason) {
             return Err(Refusal::Unchanged);

@@ -74,7 +74,7 @@ impl Draft {
 
     /// The task that it becomes `now` under `key`.
     pub fn task(&self, key: TaskKey, now: Millis) -> NewTask {
-        let lane = self.spec.lane(key.ns);
+        let lane = self.spec.lane(key.ns, self.priority());
         let root = self.spec.root.clone().map(|id| TaskKey::new(key.ns, id));
         NewTask { head: self.head(&lane, now), body: self.body(now), lane, root, key }
     }

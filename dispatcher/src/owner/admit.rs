@@ -226,6 +226,8 @@ impl Owner {
         match &lane.route {
             Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
             Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin, self.now())),
+            // Of such a lane each task is looked at for itself.
+            Route::Mixed => None,
         }
     }
 

@@ -23,7 +23,7 @@ use ahash::{AHashMap, AHashSet};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use lovage_core::{Event, Flags, Head, Millis, Partition, Score, SessionId, State, TaskKey, placement};
+use lovage_core::{Event, Flags, Head, Millis, Partition, SessionId, State, TaskKey, placement};
 use lovage_store::{FeedBatch, FeedPos, FeedRow, OwnToken, Store};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -483,7 +483,7 @@ impl Owner {
                 self.learn_lanes();
             }
         } else {
-            self.lanes.remove(head.lane, Score::new(head.priority, head.seq));
+            self.lanes.remove(head.lane, head.score());
         }
     }
 

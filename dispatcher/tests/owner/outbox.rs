@@ -51,7 +51,7 @@ impl Post {
     }
 
     fn task_called(&self, id: TaskId, spec: &Spec) -> Insert {
-        let (now, lane): (_, LaneDef) = (self.store().clock().now(), spec.lane(Ns::DEFAULT));
+        let (now, lane): (_, LaneDef) = (self.store().clock().now(), spec.lane(Ns::DEFAULT, 4));
         let head = NewTask::first_head(&lane, 4, None, None, now);
         let body = Body::encode(&spec.encode(), "", b"{\"args\":[],\"kwargs\":{}}");
         Insert::new(NewTask { key: TaskKey::new(Ns::DEFAULT, id), head, body, lane, root: None }, OnExists::Return)

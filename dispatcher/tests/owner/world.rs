@@ -316,7 +316,7 @@ impl World {
         let n = self.next_id.fetch_add(1, Ordering::Relaxed);
         let slot = Slot::new((n * 1_237 % 4096) as u16);
         let key = TaskKey::new(Ns::DEFAULT, IdRun::new(now, slot, n << 20).nth(0));
-        let lane = spec.lane(Ns::DEFAULT);
+        let lane = spec.lane(Ns::DEFAULT, priority);
         let head = NewTask::first_head(&lane, priority, due, expires, now);
         let body = Body::encode(&spec.encode(), "", b"{\"args\":[],\"kwargs\":{}}");
         let task = NewTask { key: key.clone(), head, body, lane, root: None };

@@ -3,7 +3,7 @@
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
 use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Flags, LaneDef, Millis, Route, Score};
+use lovage_core::{Flags, LaneDef, Millis, Route};
 use lovage_store::{Cursor, DocKind, Index};
 
 use super::{Case, LanePlace, Story, WorkerStanding};
@@ -18,7 +18,7 @@ const PAGE: usize = 250;
 
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
-        let lane = self.spec.lane(self.key.ns);
+        let lane = self.spec.lane(self.key.ns, self.head.priority);
         let together = self.callee(&lane, story).await?;
         self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
@@ -58,7 +58,8 @@ impl Case<'_> {
     /// Who would get it, and what keeps it from being sent there. Whether that one takes tasks together.
     async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<bool, Refusal> {
         let mut together = false;
-        let (name, standing) = match &lane.route {
+        let (name, standing) = match &self.spec.gates(self.key.ns).route {
+            Route::Mixed => return Ok(false),
             Route::Origin(origin) => {
                 let shown = self.shown_origin(origin);
                 story.say(format!("It is pushed straight to {shown}."));
@@ -119,9 +120,10 @@ impl Case<'_> {
         let (task, origin) = match lane.route {
             Route::Task(task) => (Some(task), None),
             Route::Origin(origin) => (None, Some(self.shown_origin(&origin))),
+            Route::Mixed => (None, None),
         };
         let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
-        let mine = Score::new(self.head.priority, self.head.seq);
+        let mine = self.head.score();
         let index = Index::Lane { lane: self.head.lane, after: None };
         let p = self.app.lives_in(self.key, self.spec);
         let mut from = Cursor::default();
@@ -129,7 +131,7 @@ impl Case<'_> {
         loop {
             let page = self.app.store.scan(p, &index, from, PAGE).await?;
             for (_, head) in page.items {
-                if Score::new(head.priority, head.seq) >= mine {
+                if head.score() >= mine {
                     return Ok(place);
                 }
                 if looked == COUNTED {

@@ -123,7 +123,7 @@ pub fn key_put(kit: &Kit<'_>, kind: KeyKind, key: &'static str, lasts: Option<Du
 
 /// The lane of tasks called `name` in `queue`.
 pub fn lane(ns: Ns, queue: &str, name: &str) -> Arc<LaneDef> {
-    Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(name.into()), batch: None })
+    Arc::new(LaneDef::of(ns, queue, Route::Task(name.into())))
 }
 
 /// The first head of a task in this lane.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lovage_core::{Flags, Millis, Ns, Reason, Score, State, TaskKey};
+use lovage_core::{Flags, Millis, Ns, Reason, State, TaskKey};
 
 use super::Fixture;
 use super::audit::{Known, audit};
@@ -29,7 +29,7 @@ pub async fn lanes_by_priority_then_age(fixture: &dyn Fixture) {
     });
     let mut tasks = kit.put_all(items.collect()).await;
     let other = kit.put(kit.task_in(lane(Ns::DEFAULT, "default", "other"))).await;
-    tasks.sort_by_key(|task| Score::new(task.head.priority, task.head.seq));
+    tasks.sort_by_key(|task| task.head.score());
     let index = Index::Lane { lane: tasks[0].head.lane, after: None };
     for limit in [1, 5, 100] {
         let found = kit.scan(&index, limit).await;
@@ -47,9 +47,9 @@ pub async fn a_lane_is_read_from_a_score(fixture: &dyn Fixture) {
         item
     });
     let mut tasks = kit.put_all(items.collect()).await;
-    tasks.sort_by_key(|task| Score::new(task.head.priority, task.head.seq));
+    tasks.sort_by_key(|task| task.head.score());
     for (n, task) in tasks.iter().enumerate() {
-        let after = Some(Score::new(task.head.priority, task.head.seq));
+        let after = Some(task.head.score());
         let index = Index::Lane { lane: task.head.lane, after };
         assert_eq!(kit.scan_keys(&index, 2).await, keys(&tasks[n + 1..]));
     }

@@ -80,11 +80,11 @@ impl Books {
                 books.queues[at].states[state] = row.get(state + 2)?;
             }
         }
-        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, batch, stored, live FROM lane")?;
+        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, batch, more, stored, live FROM lane")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id = LaneId(row.get::<_, i64>(0)? as u64);
-            let row = LaneRow { def: lane_def(row)?, stored: row.get(6)?, live: row.get(7)?, changed: false };
+            let row = LaneRow { def: lane_def(row)?, stored: row.get(7)?, live: row.get(8)?, changed: false };
             if row.stored <= 0 {
                 books.empty_lanes.push(id);
             }
@@ -187,8 +187,8 @@ impl Books {
         }
         if !self.changed_lanes.is_empty() {
             let mut statement = conn.prepare_cached(
-                "INSERT INTO lane (id, ns, queue, task, origin, batch, stored, live) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
-                 ON CONFLICT (id) DO UPDATE SET stored = ?7, live = ?8",
+                "INSERT INTO lane (id, ns, queue, task, origin, batch, more, stored, live) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+                 ON CONFLICT (id) DO UPDATE SET stored = ?8, live = ?9",
             )?;
             for id in self.changed_lanes.drain(..) {
                 let Some(row) = self.lanes.get_mut(&id) else { continue };
@@ -199,11 +199,14 @@ impl Books {
                 let (task, origin) = match &row.def.route {
                     Route::Task(name) => (Some(name), None),
                     Route::Origin(origin) => (None, Some(origin)),
+                    Route::Mixed => (None, None),
                 };
                 let def = &row.def;
-                let batch = def.batch.as_ref().map(rmp_serde::to_vec_named).transpose();
-                let batch = batch.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                statement.execute(params![id.0 as i64, def.ns.0, def.queue, task, origin, batch, row.stored, row.live])?;
+                let failed = |error: rmp_serde::encode::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+                let batch = def.batch.as_ref().map(rmp_serde::to_vec_named).transpose().map_err(failed)?;
+                let plain = LaneDef { batch: def.batch.clone(), ..LaneDef::of(def.ns, &*def.queue, def.route.clone()) };
+                let more = (plain != *def).then(|| rmp_serde::to_vec_named(def)).transpose().map_err(failed)?;
+                statement.execute(params![id.0 as i64, def.ns.0, def.queue, task, origin, batch, more, row.stored, row.live])?;
             }
         }
         Ok(())
@@ -237,13 +240,18 @@ fn write_seq(conn: &Connection, mark: u64) -> rusqlite::Result<()> {
     conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'seq'")?.execute([mark as i64]).map(drop)
 }
 
-/// Reads a lane's definition from columns `ns, queue, task, origin, batch` at 1.
+/// Reads a lane's definition from columns `ns, queue, task, origin, batch, more` at 1. The last holds all of one that has more
+/// than the others can say.
 pub(super) fn lane_def(row: &rusqlite::Row<'_>) -> rusqlite::Result<LaneDef> {
+    let failed =
+        |at| move |error: rmp_serde::decode::Error| rusqlite::Error::FromSqlConversionFailure(at, Type::Blob, error.into());
+    if let Some(whole) = row.get_ref(6)?.as_blob_or_null()? {
+        return rmp_serde::from_slice(whole).map_err(failed(6));
+    }
     let route = match row.get::<_, Option<String>>(3)? {
         Some(name) => Route::Task(name),
         None => Route::Origin(row.get(4)?),
     };
-    let batch = row.get_ref(5)?.as_blob_or_null()?.map(rmp_serde::from_slice).transpose();
-    let batch = batch.map_err(|error| rusqlite::Error::FromSqlConversionFailure(5, Type::Blob, error.into()))?;
-    Ok(LaneDef { ns: Ns(row.get(1)?), queue: row.get(2)?, route, batch })
+    let batch = row.get_ref(5)?.as_blob_or_null()?.map(rmp_serde::from_slice).transpose().map_err(failed(5))?;
+    Ok(LaneDef { batch, ..LaneDef::of(Ns(row.get(1)?), row.get::<_, String>(2)?, route) })
 }

@@ -35,7 +35,7 @@ fn belongings(conn: &Connection, key: &TaskKey) -> rusqlite::Result<Option<Belon
     });
     let Some((seq, lane, root)) = found.optional()? else { return Ok(None) };
     let lane = conn
-        .prepare_cached("SELECT id, ns, queue, task, origin, batch FROM lane WHERE id = ?1")?
+        .prepare_cached("SELECT id, ns, queue, task, origin, batch, more FROM lane WHERE id = ?1")?
         .query_row([lane], books::lane_def)?;
     let mut held = conn.prepare_cached(
         "SELECT task, value, until, kind, key FROM key INDEXED BY key_task WHERE task = ?1 AND kind IN (98, 117)",

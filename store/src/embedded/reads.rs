@@ -222,7 +222,7 @@ fn place_of(cursor: &Cursor) -> Option<(i64, i64)> {
 
 /// The lanes with tasks that are not final.
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, LaneDef)>> {
-    let mut statement = conn.prepare_cached("SELECT id, ns, queue, task, origin, batch FROM lane WHERE live > 0")?;
+    let mut statement = conn.prepare_cached("SELECT id, ns, queue, task, origin, batch, more FROM lane WHERE live > 0")?;
     let rows = statement.query_map([], |row| Ok((LaneId(row.get::<_, i64>(0)? as u64), books::lane_def(row)?)))?;
     rows.collect()
 }

@@ -70,6 +70,7 @@ CREATE TABLE lane (
     task TEXT,
     origin TEXT,
     batch BLOB,
+    more BLOB,
     stored INTEGER NOT NULL,
     live INTEGER NOT NULL
 ) STRICT;
@@ -200,10 +201,15 @@ pub(super) fn prepare(conn: &Connection) -> Result<()> {
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (format, application) = (pragma("user_version")?, pragma("application_id")?);
     if format == i64::from(FORMAT) && application == i64::from(APPLICATION_ID) {
-        let known = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = 'batch'";
-        let known: i64 = conn.query_row(known, [], |row| row.get(0)).map_err(failed)?;
-        let batch = if known == 0 { "ALTER TABLE lane ADD COLUMN batch BLOB;" } else { "" };
-        return conn.execute_batch(&format!("BEGIN IMMEDIATE; {batch} {ADDED} COMMIT;")).map_err(failed);
+        let mut added = String::new();
+        for column in ["batch", "more"] {
+            let known = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = ?1";
+            let known: i64 = conn.query_row(known, [column], |row| row.get(0)).map_err(failed)?;
+            if known == 0 {
+                added.push_str(&format!("ALTER TABLE lane ADD COLUMN {column} BLOB;"));
+            }
+        }
+        return conn.execute_batch(&format!("BEGIN IMMEDIATE; {added} {ADDED} COMMIT;")).map_err(failed);
     }
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if format == 0 && tables == 0 {

@@ -46,7 +46,7 @@ impl Source {
     pub(super) fn new(seed: u64, p: Partition, partitions: u16) -> Self {
         let rng = Rng::with_seed(seed);
         let lane = |ns, queue: &str, route: &str, batch| {
-            Arc::new(LaneDef { ns, queue: queue.into(), route: Route::Task(route.into()), batch })
+            Arc::new(LaneDef { batch, ..LaneDef::of(ns, queue, Route::Task(route.into())) })
         };
         let batch = Batching { key: "k\u{e9}y".into(), max: 7, max_wait: Dur::from_millis(50) };
         let lanes = NAMESPACES.into_iter().flat_map(|ns| {

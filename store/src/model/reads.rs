@@ -68,7 +68,7 @@ impl Pair {
     async fn compare_lane_tail(&mut self, lane: lovage_core::LaneId) -> Result<(), String> {
         let Some(key) = self.some_key() else { return Ok(()) };
         let Some(head) = self.model_head(&key).await? else { return Ok(()) };
-        let after = |head: &Head| Some(lovage_core::Score::new(head.priority, head.seq));
+        let after = |head: &Head| Some(head.score());
         let theirs = Index::Lane { lane, after: after(&self.theirs(&head)) };
         self.compare_scan(&theirs, &Index::Lane { lane, after: after(&head) }).await
     }

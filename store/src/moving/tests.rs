@@ -153,7 +153,7 @@ fn assert_same_tasks(before: &Contents, after: &Contents) {
 const T0: Millis = Millis(1_767_225_600_000);
 
 fn lane() -> Arc<LaneDef> {
-    Arc::new(LaneDef { ns: Ns(3), queue: "mail".into(), route: Route::Task("mail.send".into()), batch: None })
+    Arc::new(LaneDef::of(Ns(3), "mail", Route::Task("mail.send".into())))
 }
 
 fn task(n: u32, state: State) -> Insert {

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use lovage_core::head::SEQ_OFFSET;
-use lovage_core::{Head, Millis, Placement, Score, SessionId, State, placement};
+use lovage_core::{Head, Millis, Placement, SessionId, State, placement};
 use redis::Value;
 
 use super::MAX_BATCH;
@@ -154,7 +154,7 @@ impl General<'_> {
         let mut plan = Plan::behind(self.names, self.keys.len());
         match placement(&child.head) {
             Placement { lane: Some((lane, _)), .. } => {
-                out.number(plan.lane(lane) as u64).number(Score::new(child.head.priority, 0).0);
+                out.number(plan.lane(lane) as u64).number(Head { seq: 0, ..child.head.clone() }.score().0);
             }
             _ => drop(out.number(0).number(0)),
         }

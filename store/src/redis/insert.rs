@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lovage_core::head::{HEAD_BYTES, SEQ_OFFSET};
-use lovage_core::{LaneDef, LaneId, Millis, Placement, Score, SessionId, TaskKey, placement};
+use lovage_core::{Head, LaneDef, LaneId, Millis, Placement, SessionId, TaskKey, placement};
 use redis::Value;
 
 use super::keys::{KeyPlace, PartitionKeys};
@@ -96,7 +96,7 @@ pub(super) fn store(plan: &mut Plan<'_>, out: &mut Packer, args: &mut Vec<Bytes>
         plan.moved(i, 0, None, Some(head));
         plan.counted(i, item.key.ns, (&item.lane.queue, &item.lane.queue), None, Some(head));
         if let Placement { lane: Some((lane, _)), .. } = placement(head) {
-            let base = Score::new(head.priority, 0).0;
+            let base = Head { seq: 0, ..head.clone() }.score().0;
             match waiting.iter_mut().find(|(id, score, _)| (*id, *score) == (lane, base)) {
                 Some((_, _, list)) => list.push(i),
                 None => waiting.push((lane, base, vec![i])),

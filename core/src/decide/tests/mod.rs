@@ -245,7 +245,7 @@ proptest! {
     #[test]
     fn failing_for_ever_ends(max in 1u16..15, random: u64) {
         let spec = spec_with(max, false);
-        let lane = spec.lane(crate::Ns(0));
+        let lane = spec.lane(crate::Ns(0), 4);
         let mut head = crate::submit::NewTask::first_head(&lane, 4, None, None, NOW);
         let mut now = NOW;
         for _ in 0..u32::from(max) * 3 {
@@ -261,7 +261,7 @@ proptest! {
 }
 
 fn fresh(spec: &Spec) -> Head {
-    crate::submit::NewTask::first_head(&spec.lane(crate::Ns(0)), 4, None, None, NOW)
+    crate::submit::NewTask::first_head(&spec.lane(crate::Ns(0), 4), 4, None, None, NOW)
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn throttling_and_endpoint_faults_never_burn_the_budget() {
 fn nothing_starts_at_or_after_its_expiry() {
     let spec = spec_with(1, false);
     let head =
-        crate::submit::NewTask::first_head(&spec.lane(crate::Ns(0)), 4, None, Some(NOW.after(Duration::from_secs(1))), NOW);
+        crate::submit::NewTask::first_head(&spec.lane(crate::Ns(0), 4), 4, None, Some(NOW.after(Duration::from_secs(1))), NOW);
     let at = head.expires;
     assert!(claim(&head, SessionId(1), 1, Millis(at.0 - 1)).is_ok());
     assert!(claim(&head, SessionId(1), 1, at).is_err());

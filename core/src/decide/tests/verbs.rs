@@ -77,7 +77,7 @@ fn a_patch_changes_signature_head_and_lane_together() {
     let new = Spec::decode(&body.spec).unwrap();
     assert_eq!((new.queue(), new.eta, new.retry.clone(), &new.labels["a"][..]), ("mail", Some(at), None, "b"));
     assert_eq!((&body.payload[..], &body.content_type[..]), (&b"p"[..], &b"text/plain"[..]));
-    assert_eq!((changed.lane.clone(), next.lane), (Some(new.lane(Ns(0))), new.lane(Ns(0)).id()));
+    assert_eq!((changed.lane.clone(), next.lane), (Some(new.lane(Ns(0), next.priority)), new.lane(Ns(0), next.priority).id()));
     let now = ask(&next, &new, patch(Patch { due: Some(When::Never), ..Patch::default() }), NOW).unwrap();
     assert_eq!((now.head.unwrap().state, now.lane), (State::Queued, None));
     for state in State::ALL {
