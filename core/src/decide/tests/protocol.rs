@@ -229,7 +229,7 @@ fn a_replacement_keeps_id_and_family_and_starts_anew() {
     let body = crate::Body::decode(next.body.as_ref().unwrap()).unwrap();
     let new = Spec::decode(&body.spec).unwrap();
     assert_eq!((new.task.as_deref(), new.request_hash, &new.arrives), (Some("other"), Some(5), &spec.arrives));
-    assert_eq!(next.lane, Some(new.lane(Ns(0), next.priority)));
+    assert_eq!(next.lane, Some(new.lane(Ns(0), 8)));
     assert_eq!(next.attempt.unwrap().outcome, "replaced");
     let head = next.head.unwrap();
     assert_eq!((head.state, head.priority, head.due), (State::Scheduled, 8, NOW.after(secs(60))));
