@@ -16,6 +16,7 @@ mod options;
 mod owner;
 mod pulse;
 mod push;
+mod recent;
 mod registry;
 mod service;
 pub mod signing;

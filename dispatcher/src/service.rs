@@ -17,6 +17,7 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
+use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -59,6 +60,7 @@ impl Dispatcher {
                 uptime,
                 pulse,
                 given_up: Mutex::default(),
+                queues: Queues::default(),
             }),
         }
     }
