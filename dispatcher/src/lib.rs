@@ -6,6 +6,7 @@
 
 mod balance;
 mod batch;
+mod board;
 mod breaker;
 mod control;
 pub mod egress;

@@ -111,6 +111,11 @@ impl Worker {
         self.live(now).fold((0, 0), |(open, slots), i| (open + i.slots.open(), slots.saturating_add(i.capacity)))
     }
 
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
+    }
+
     /// Slots that are free now.
     pub fn free(&self, now: Millis) -> u32 {
         self.live(now).map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
@@ -240,6 +245,14 @@ impl Registry {
     /// The worker with this name.
     pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
+    }
+
+    /// All workers, and the origins that something is or was sent to lately.
+    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
+        let origins = self.origins.lock();
+        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
     }
 
     /// The stand-in for a worker of an origin, if something is or was sent there lately.

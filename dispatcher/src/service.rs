@@ -10,7 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::notice::Notices;
@@ -94,6 +96,8 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        // A process that dies shows nothing more.
+        let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -104,6 +108,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices);
+        let _ = tokio::join!(watch, notices, showing);
     }
 }

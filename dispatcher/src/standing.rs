@@ -16,7 +16,7 @@ impl Standings for Registry {
 }
 
 /// How a worker is doing here.
-fn board(ns: Ns, worker: &Worker, now: Millis) -> WorkerBoard {
+pub(crate) fn board(ns: Ns, worker: &Worker, now: Millis) -> WorkerBoard {
     let instances = worker.board(now);
     let slots = instances.iter().map(|instance| instance.slots).fold(0, u32::saturating_add);
     let Sight { breaker, paused_until, effective_rate, allowed, out_rate } = worker.gate.sight(now, slots);
