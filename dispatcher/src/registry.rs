@@ -11,7 +11,7 @@ use http::HeaderMap;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{Millis, Ns, TaskTypes, worker_mark};
+use lovage_core::{Millis, Ns, QueueConfig, QueueLibrary, Queues, TaskTypes, worker_mark};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -130,6 +130,7 @@ struct Snapshot {
     workers: AHashMap<Ns, Vec<Arc<Worker>>>,
     signers: AHashMap<Ns, Signer>,
     types: Library,
+    queues: QueueLibrary,
 }
 
 #[derive(Default)]
@@ -202,6 +203,16 @@ impl Registry {
     /// The task types of a namespace, for the signatures that its workers answer.
     pub fn types(&self, ns: Ns) -> Option<Arc<TaskTypes>> {
         self.snapshot.load().types.of(ns).cloned()
+    }
+
+    /// What a queue says, if it says anything.
+    pub fn queue(&self, ns: Ns, name: &str) -> Option<Arc<QueueConfig>> {
+        self.snapshot.load().queues.get(ns, name).cloned()
+    }
+
+    /// The queues of a namespace that say anything.
+    pub fn queues(&self, ns: Ns) -> Option<Arc<Queues>> {
+        self.snapshot.load().queues.of(ns).cloned()
     }
 
     /// The worker with this mark.
@@ -303,7 +314,12 @@ impl Registry {
         let types = self.snapshot.load().types.next(stored, |doc, problem| {
             tracing::error!(namespace = doc.ns.0, pattern = doc.pattern, %problem, "a stored task type cannot be used");
         });
-        let mut snapshot = Snapshot { types, ..Snapshot::default() };
+        let queues = all(store, DocKind::Queue).await?;
+        let stored = queues.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let queues = QueueLibrary::read(stored, |ns, queue, error| {
+            tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
+        });
+        let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
         let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };

@@ -35,6 +35,7 @@ pub use json::read;
 pub use keys::{debounce, unique};
 pub(crate) use links::refused;
 pub use links::{MAX_CHILDREN, MAX_LINK_DEPTH, MAX_LINKS, read_children};
+pub(crate) use retry::read as read_retry;
 
 /// The fields that this version knows (API: Tasks).
 pub const FIELDS: [&str; 31] = [
