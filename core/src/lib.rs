@@ -55,7 +55,7 @@ pub use head::{Attempt, Flags, Head, LaneId, SessionId, Version, worker_mark};
 pub use id::{IdRun, Ns, Partition, Slot, SlotKind, TaskId, TaskKey};
 pub use keys::{Batching, Debounce, HeldKey, OnConflict, Unique, UniqueScope, is_debouncing, unique_holds};
 pub use lane::{LaneDef, LaneOrder, Route, Score};
-pub use limit::{LimitRule, TaskLimit};
+pub use limit::{LimitRule, StoredLimit, TaskLimit};
 pub use node::NodeInfo;
 pub use outcome::{Outcome, RawOutcome, Then};
 pub use placement::{Placement, count_delta, placement};

@@ -11,7 +11,9 @@ use http::HeaderMap;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{Millis, Ns, QueueConfig, QueueLibrary, Queues, TaskTypes, worker_mark};
+use lovage_core::{
+    LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark,
+};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -131,6 +133,7 @@ struct Snapshot {
     signers: AHashMap<Ns, Signer>,
     types: Library,
     queues: QueueLibrary,
+    limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
 }
 
 #[derive(Default)]
@@ -197,6 +200,9 @@ impl Registry {
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
+        if let Some(name) = snapshot.types.of(ns).and_then(|types| types.worker_of(task)) {
+            return workers.iter().find(|worker| &*worker.name == name).cloned();
+        }
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
     }
 
@@ -213,6 +219,16 @@ impl Registry {
     /// The queues of a namespace that say anything.
     pub fn queues(&self, ns: Ns) -> Option<Arc<Queues>> {
         self.snapshot.load().queues.of(ns).cloned()
+    }
+
+    /// What is stored under a key of `limits`; in force until the next snapshot.
+    pub fn limit(&self, ns: Ns, key: &str) -> Option<StoredLimit> {
+        self.snapshot.load().limits.get(&ns)?.get(key).copied()
+    }
+
+    /// The rule of the key `task:NAME`, if the type of this task limits it.
+    pub fn task_rule(&self, ns: Ns, task: &str) -> Option<LimitRule> {
+        self.snapshot.load().types.of(ns)?.of(task).map(TaskType::rule).filter(|rule| !rule.is_free())
     }
 
     /// The worker with this mark.
@@ -320,6 +336,10 @@ impl Registry {
             tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
         });
         let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
+        for doc in all(store, DocKind::Limit).await? {
+            let Some(limit) = read::<StoredLimit>(&doc) else { continue };
+            snapshot.limits.entry(doc.ns).or_default().insert(doc.name.into(), limit);
+        }
         let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };
