@@ -8,6 +8,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
+use lovage_core::board::InstanceBoard;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
@@ -118,12 +119,16 @@ impl Worker {
         live.map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
     }
 
-    /// Live instances, their open pushes, and how many they may have.
-    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
+    /// Live instances.
+    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
         let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        live.fold((0, 0, 0), |(instances, open, slots), i| {
-            (instances + 1, open + i.slots.open(), slots.saturating_add(i.capacity))
-        })
+        let shown = |i: &Instance| InstanceBoard {
+            url: i.url.to_string(),
+            open: i.slots.open(),
+            slots: i.capacity,
+            ..InstanceBoard::default()
+        };
+        live.map(shown).collect()
     }
 }
 
