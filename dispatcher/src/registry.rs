@@ -12,9 +12,7 @@ use lovage_core::board::InstanceBoard;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{
-    LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark,
-};
+use lovage_core::{LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
