@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::limits::Limits;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
@@ -41,6 +42,7 @@ impl Dispatcher {
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         let pulse = Pulse::new(store.caps().partitions);
+        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease, options.limits);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -58,6 +60,7 @@ impl Dispatcher {
                 fenced: CancellationToken::new(),
                 uptime,
                 pulse,
+                limits,
                 given_up: Mutex::default(),
             }),
         }
@@ -85,6 +88,7 @@ impl Dispatcher {
         let shared = self.shared;
         let watching = CancellationToken::new();
         let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
+        let limits = tokio::spawn(Arc::clone(&shared.limits).run(watching.clone()));
         let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
         let notices = tokio::spawn(async move {
             tokio::join!(
@@ -102,6 +106,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices);
+        let _ = tokio::join!(watch, notices, limits);
     }
 }
