@@ -12,6 +12,7 @@ mod control;
 pub mod egress;
 mod gate;
 mod lanes;
+mod limits;
 mod notice;
 mod options;
 mod owner;
