@@ -47,6 +47,7 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
 use crate::push::Common;
+use crate::recent::Queues;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     pub pulse: Pulse,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
+    /// What started and ended lately.
+    pub queues: Queues,
 }
 
 impl Shared {
@@ -350,7 +353,7 @@ impl Owner {
             }
             // Only while a claim lingers: what else keeps tasks from starting ends with an event.
             let linger = self.last_claim + self.shared.options.claim_linger;
-            if self.claim_calls == 0 && linger > now && self.lanes.next().is_some() {
+            if self.claim_calls == 0 && linger > now && self.lanes.is_any_open() {
                 wake = wake.min(linger);
             }
         }
@@ -478,7 +481,7 @@ impl Owner {
             self.timers.add(at, &row.key);
         }
         if head.state == State::Queued {
-            let task = Waiting { key: row.key.clone(), head: head.clone() };
+            let task = Waiting::new(row.key.clone(), head.clone());
             if self.lanes.offer(task).is_some() {
                 self.learn_lanes();
             }
