@@ -10,7 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::limits::Limits;
@@ -18,6 +20,7 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
+use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -62,6 +65,7 @@ impl Dispatcher {
                 pulse,
                 limits,
                 given_up: Mutex::default(),
+                queues: Queues::default(),
             }),
         }
     }
@@ -96,6 +100,8 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        // A process that dies shows nothing more.
+        let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -106,6 +112,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, limits);
+        let _ = tokio::join!(watch, notices, showing, limits);
     }
 }
