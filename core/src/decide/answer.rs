@@ -6,6 +6,7 @@ use super::{ENDPOINT_PAUSE, SNOOZE_PAUSE, THROTTLE_PAUSE, Task, Transition, erro
 use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
+use crate::lane::LaneOrder;
 use crate::outcome::{DEFAULT_LEASE, MAX_LEASE, Outcome, Then};
 use crate::retry::{MAX_RETRY_AFTER, Verdict};
 use crate::signature::Draft;
@@ -187,6 +188,7 @@ impl Task<'_> {
         let mut next = self.fresh(first.state);
         next.priority = first.priority;
         next.lane = first.lane;
+        next.flags = next.flags.without(Flags::FIFO).with(lane.flags());
         next.due = first.due;
         next.expires = first.expires;
         let mut transition = plain(next);
