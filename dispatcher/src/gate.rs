@@ -145,7 +145,7 @@ impl Slots {
     pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         let grow = |open: u32| (open < limit).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
-        Some(Slot { slots: Arc::clone(self), trial: false })
+        Some(Slot { slots: Arc::clone(self), trial: false, others: Vec::new() })
     }
 }
 
@@ -155,9 +155,18 @@ pub struct Slot {
     slots: Arc<Slots>,
     /// Of the attempt that the breaker tries.
     trial: bool,
+    /// Those of the other instances that get the same task.
+    others: Vec<Slot>,
 }
 
 impl Slot {
+    /// Together with those of other instances: they are free again when this one is.
+    #[must_use]
+    pub fn with(mut self, others: Vec<Slot>) -> Self {
+        self.others = others;
+        self
+    }
+
     /// The slot of a trial: it ends when the slot is free.
     #[must_use]
     pub fn of_trial(mut self) -> Self {

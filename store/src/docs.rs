@@ -23,12 +23,26 @@ pub enum DocKind {
     Node = b'p',
     /// Facts about the store itself.
     Meta = b'm',
+    /// Which instance of a worker is being started anew; its name is the worker's.
+    Recycling = b'r',
+    /// A request to call the instances of a worker, and the answer to it.
+    Errand = b'e',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 8] =
-        [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Node, Self::Meta];
+    pub const ALL: [Self; 10] = [
+        Self::Queue,
+        Self::Worker,
+        Self::Instance,
+        Self::SigningKey,
+        Self::TaskType,
+        Self::AttemptKey,
+        Self::Node,
+        Self::Meta,
+        Self::Recycling,
+        Self::Errand,
+    ];
 }
 
 /// A document as stored.

@@ -22,7 +22,7 @@ fn slot(registry: &Registry, origin: &str) -> Slot {
 }
 
 fn sizes(registry: &Registry) -> (usize, usize, usize) {
-    (registry.origins.lock().workers.len(), registry.slots.lock().len(), registry.gates.lock().len())
+    (registry.origins.lock().workers.len(), registry.states.lock().len(), registry.gates.lock().len())
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn origins_that_nobody_calls_any_more_are_forgotten() {
     assert!(origins <= PRUNE_FROM && gates <= PRUNE_FROM + 1, "{origins} origins, {gates} gates");
     // What is open stays counted, and who wants to be left alone is.
     let Admission::Slot(second, instance) = registry.origin(Ns::DEFAULT, "http://open", NOW).admit(NOW) else { panic!("free") };
-    assert_eq!(instance.slots.open(), 2);
+    assert_eq!(instance.state.slots.open(), 2);
     drop((open, second));
     assert!(matches!(registry.origin(Ns::DEFAULT, "http://slow", NOW).admit(NOW), Admission::Paused(_)));
     // A lane that waited for a gate of before does not wait for ever.

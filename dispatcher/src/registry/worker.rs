@@ -1,0 +1,183 @@
+//! A worker, its instances, and which of them a task goes to now.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use lovage_core::Millis;
+use lovage_core::classify::StatusMap;
+use lovage_core::instance::Balance;
+use lovage_core::worker::WorkerConfig;
+
+use crate::breaker::Way;
+use crate::egress::Target;
+use crate::gate::{Gate, Slot};
+use crate::instances::InstanceState;
+use crate::signing::Signer;
+
+/// Where a task can be pushed to.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its name; for a bare URL the origin.
+    pub name: Arc<str>,
+    /// `worker_mark` of the name; 0 for a bare URL.
+    pub mark: u32,
+    /// What it was registered with.
+    pub config: WorkerConfig,
+    /// What its statuses mean.
+    pub status_map: StatusMap,
+    /// Signs deliveries; `None` if there is no usable secret.
+    pub signer: Option<Signer>,
+    /// Headers added to every delivery.
+    pub headers: HeaderMap,
+    /// Its gate.
+    pub gate: Arc<Gate>,
+    pub(super) instances: Vec<Instance>,
+}
+
+/// One place where a worker is called.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name among those of its worker: the one that it registered with, or its URL.
+    pub name: Arc<str>,
+    /// Its URL as registered.
+    pub url: Arc<str>,
+    /// The parsed URL, judged by the address policy; `None`: it may not be called.
+    pub target: Option<Arc<Target>>,
+    /// What is known of it beside its document.
+    pub state: Arc<InstanceState>,
+    /// The others that get the same task at once.
+    pub others: Vec<Instance>,
+    pub(super) capacity: u32,
+    pub(super) until: Option<Millis>,
+}
+
+/// What the admission of a task found.
+pub enum Admission {
+    /// This slot of this instance.
+    Slot(Slot, Instance),
+    /// All instances are busy.
+    Busy,
+    /// It wants to be left alone until then.
+    Paused(Millis),
+    /// There is no live instance.
+    NoInstance,
+}
+
+impl Instance {
+    pub(super) fn is_live(&self, now: Millis) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
+    /// Whether a task may go there if a slot is free.
+    fn is_usable(&self, now: Millis) -> bool {
+        self.is_live(now) && self.state.is_well() && !self.state.is_drained()
+    }
+
+    fn free(&self) -> u32 {
+        self.capacity.saturating_sub(self.state.slots.open())
+    }
+
+    /// A slot, unless all are taken or it was drained this very moment: the slot is taken first and the drain looked at
+    /// afterwards, and whoever drains does it the other way round, so one of the two sees the other.
+    fn take(&self) -> Option<Slot> {
+        let slot = self.state.slots.take(self.capacity)?;
+        (!self.state.is_drained()).then_some(slot)
+    }
+}
+
+impl Worker {
+    /// Its instances, live or not.
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// The instance with this URL.
+    pub fn instance(&self, url: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| &*instance.url == url)
+    }
+
+    /// A slot of the instance whose turn it is.
+    pub fn admit(&self, now: Millis) -> Admission {
+        if let Some(until) = self.gate.paused(now) {
+            return Admission::Paused(until);
+        }
+        if !self.instances.iter().any(|instance| instance.is_usable(now)) {
+            return Admission::NoInstance;
+        }
+        for asked in [false, true] {
+            let trial = match self.gate.way(now) {
+                Way::Free => false,
+                Way::Trial => true,
+                Way::Until(until) => return Admission::Paused(until),
+                Way::TrialOut => {
+                    self.gate.want();
+                    continue;
+                }
+            };
+            if let Some((slot, instance)) = self.choose(now) {
+                return Admission::Slot(if trial { slot.of_trial() } else { slot }, instance);
+            }
+            if trial {
+                self.gate.trial_ended();
+            }
+            // A slot that is freed between looking and asking would be missed: ask, then look once more.
+            if !asked {
+                self.gate.want();
+            }
+        }
+        Admission::Busy
+    }
+
+    fn choose(&self, now: Millis) -> Option<(Slot, Instance)> {
+        if self.config.balance == Balance::Broadcast {
+            return self.take_all(now);
+        }
+        let mut free: Vec<&Instance> = self.instances.iter().filter(|i| i.is_usable(now) && i.free() > 0).collect();
+        match self.config.balance {
+            // The one that had its turn longest ago: so it stays even however the instances come and go.
+            Balance::RoundRobin => free.sort_by_key(|instance| instance.state.last_turn()),
+            Balance::LeastLoaded | Balance::Broadcast => free.sort_by_key(|instance| instance.state.slots.open()),
+        }
+        let (slot, instance) = free.into_iter().find_map(|instance| Some((instance.take()?, instance.clone())))?;
+        instance.state.take_turn();
+        Some((slot, instance))
+    }
+
+    /// A slot of each instance that is well, if all have one. One that is being drained is waited for.
+    fn take_all(&self, now: Millis) -> Option<(Slot, Instance)> {
+        let all: Vec<&Instance> = self.called_at_once(now).collect();
+        // Looked at before any is taken: what is given back wakes whoever waits, who would look in vain again and again.
+        if all.iter().any(|instance| instance.free() == 0 || instance.state.is_drained()) {
+            return None;
+        }
+        let mut slots = Vec::with_capacity(all.len());
+        for instance in &all {
+            slots.push(instance.take()?);
+        }
+        let mut instances = all.into_iter().cloned();
+        let first = instances.next()?;
+        let slot = slots.remove(0).with(slots);
+        Some((slot, Instance { others: instances.collect(), ..first }))
+    }
+
+    fn called_at_once(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.is_live(now) && instance.state.is_well())
+    }
+
+    /// How many tasks may start now.
+    pub fn free(&self, now: Millis) -> u32 {
+        if self.config.balance == Balance::Broadcast {
+            let free = |instance: &Instance| if instance.state.is_drained() { 0 } else { instance.free() };
+            return self.called_at_once(now).map(free).min().unwrap_or_default();
+        }
+        self.instances.iter().filter(|instance| instance.is_usable(now)).map(Instance::free).sum()
+    }
+
+    /// Instances that can be called, their open pushes, and how many they may have.
+    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
+        let live = self.instances.iter().filter(|instance| instance.is_usable(now));
+        live.fold((0, 0, 0), |(instances, open, slots), i| {
+            (instances + 1, open + i.state.slots.open(), slots.saturating_add(i.capacity))
+        })
+    }
+}
