@@ -103,8 +103,6 @@ pub struct Counters {
     pub errors: u64,
     /// The memory that it said it has last, in bytes; 0: it never said.
     pub memory: u64,
-    /// When it said so.
-    pub memory_at: Millis,
 }
 
 impl Counters {
@@ -115,8 +113,8 @@ impl Counters {
             (0, known) | (known, 0) => Millis(known),
             (a, b) => Millis(a.min(b)),
         };
-        let (memory_at, memory) = (self.memory_at, self.memory).max((other.memory_at, other.memory));
-        Self { since, tasks: self.tasks + other.tasks, errors: self.errors + other.errors, memory, memory_at }
+        let memory = self.memory.max(other.memory);
+        Self { since, tasks: self.tasks + other.tasks, errors: self.errors + other.errors, memory }
     }
 }
 
@@ -242,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_first_bound_that_is_reached_is_told() {
-        let counters = Counters { since: NOW, tasks: 10, errors: 3, memory: 4096, memory_at: NOW };
+        let counters = Counters { since: NOW, tasks: 10, errors: 3, memory: 4096 };
         let later = NOW.after(Duration::from_secs(60));
         for (bounds, reason) in [
             (Recycle::default(), None),
@@ -263,9 +261,9 @@ mod tests {
 
     #[test]
     fn counters_of_several_dispatchers_are_added() {
-        let one = Counters { since: Millis(50), tasks: 1, errors: 1, memory: 900, memory_at: Millis(60) };
-        let two = Counters { since: Millis(40), tasks: 2, errors: 0, memory: 100, memory_at: Millis(70) };
-        let both = Counters { since: Millis(40), tasks: 3, errors: 1, memory: 100, memory_at: Millis(70) };
+        let one = Counters { since: Millis(50), tasks: 1, errors: 1, memory: 900 };
+        let two = Counters { since: Millis(40), tasks: 2, errors: 0, memory: 100 };
+        let both = Counters { since: Millis(40), tasks: 3, errors: 1, memory: 900 };
         assert_eq!((one.with(two), two.with(one)), (both, both));
         assert_eq!(one.with(Counters::default()), one);
     }

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod asked;
 pub mod attempt;
+pub mod board;
 pub mod body;
 pub mod broadcast;
 pub mod callback;

@@ -2,7 +2,7 @@
 
 mod state;
 
-use lovage_core::{Millis, Outcome};
+use lovage_core::Outcome;
 
 pub use state::InstanceState;
 
@@ -24,7 +24,6 @@ pub(crate) fn count<'a, S: 'a>(
     instance: &str,
     outcomes: impl IntoIterator<Item = &'a Outcome<S>>,
     memory: Option<u64>,
-    now: Millis,
 ) {
     if worker.config.recycle.is_none() {
         return;
@@ -35,7 +34,7 @@ pub(crate) fn count<'a, S: 'a>(
         tasks += 1;
         errors += u64::from(is_error(outcome));
     }
-    instance.state.count(tasks, errors, memory, now);
+    instance.state.count(tasks, errors, memory);
 }
 
 /// Whether an attempt failed; "not now" and "later" are no failures.

@@ -117,13 +117,11 @@ impl InstanceState {
     }
 
     /// It answered so many tasks, of which so many attempts failed, and said what memory it has.
-    pub fn count(&self, tasks: u64, errors: u64, memory: Option<u64>, now: Millis) {
+    pub fn count(&self, tasks: u64, errors: u64, memory: Option<u64>) {
         let counters = &mut self.counted.lock().counters;
         counters.tasks += tasks;
         counters.errors += errors;
-        if let Some(memory) = memory {
-            (counters.memory, counters.memory_at) = (memory, now);
-        }
+        counters.memory = memory.unwrap_or(counters.memory);
     }
 
     /// What it has done for this dispatcher, and when all dispatchers began to count.
@@ -164,9 +162,9 @@ mod tests {
     #[test]
     fn counters_begin_anew_when_the_instance_does() {
         let state = state();
-        state.count(2, 1, Some(100), Millis(9));
-        state.count(1, 0, None, Millis(10));
-        let counters = Counters { since: Millis(5), tasks: 3, errors: 1, memory: 100, memory_at: Millis(9) };
+        state.count(2, 1, Some(100));
+        state.count(1, 0, None);
+        let counters = Counters { since: Millis(5), tasks: 3, errors: 1, memory: 100 };
         assert_eq!(state.counted(), (Millis(0), counters));
         state.begin(Millis(0));
         assert_eq!(state.counted().1, counters);

@@ -147,7 +147,7 @@ impl Owner {
                 }
             }
         }
-        instances::count(worker, &rest.instance, judged.items.iter().map(|item| &item.outcome), memory, now);
+        instances::count(worker, &rest.instance, judged.items.iter().map(|item| &item.outcome), memory);
         for (Sent { key, attempt, waited_for }, item) in sent.into_iter().zip(judged.items) {
             let open = self.running.get(&key).filter(|r| r.head.open_attempt() == attempt && !r.ending);
             let Some(running) = open else { continue };

@@ -99,7 +99,7 @@ impl Owner {
             let answer = push::answer(pushed, each);
             // Nobody can accept it for the others.
             let outcome = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, false, now.0));
-            instances::count(&worker, &instance, [&outcome], memory, now);
+            instances::count(&worker, &instance, [&outcome], memory);
             let status = if let Answer::Response { status, .. } = &answer { Some(*status) } else { None };
             excerpts.push((Arc::clone(&instance), push::excerpt(&answer)));
             judged.push(Part { instance: instance.to_string(), status, outcome });

@@ -108,7 +108,7 @@ impl Owner {
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
         tell_gate(worker, &mut outcome, now);
-        instances::count(worker, &end.instance, [&outcome], memory, now);
+        instances::count(worker, &end.instance, [&outcome], memory);
         drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         let (status, excerpt) = match &answer {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use lovage_core::Millis;
+use lovage_core::board::{InstanceBoard, InstanceCounts};
 use lovage_core::classify::StatusMap;
 use lovage_core::instance::Balance;
 use lovage_core::worker::WorkerConfig;
@@ -71,6 +72,26 @@ impl Instance {
     /// Whether a task may go there if a slot is free.
     fn is_usable(&self, now: Millis) -> bool {
         self.is_live(now) && self.state.is_well() && !self.state.is_drained()
+    }
+
+    /// How it is doing here.
+    pub fn board(&self) -> InstanceBoard {
+        let (born, counters) = self.state.counted();
+        let probes = self.state.probes();
+        InstanceBoard {
+            url: self.url.to_string(),
+            name: if self.name == self.url { String::new() } else { self.name.to_string() },
+            // Before the open ones: what starts after the drain is seen is none of those that were counted.
+            drained: self.state.drained(),
+            open: self.state.slots.open(),
+            slots: self.capacity,
+            healthy: self.state.is_well(),
+            failures: probes.failures,
+            probed: probes.last,
+            born,
+            since: counters.since,
+            counts: InstanceCounts { tasks: counters.tasks, errors: counters.errors, memory: counters.memory },
+        }
     }
 
     fn free(&self) -> u32 {
@@ -173,11 +194,8 @@ impl Worker {
         self.instances.iter().filter(|instance| instance.is_usable(now)).map(Instance::free).sum()
     }
 
-    /// Instances that can be called, their open pushes, and how many they may have.
-    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
-        let live = self.instances.iter().filter(|instance| instance.is_usable(now));
-        live.fold((0, 0, 0), |(instances, open, slots), i| {
-            (instances + 1, open + i.state.slots.open(), slots.saturating_add(i.capacity))
-        })
+    /// Live instances, whether they can be called or not.
+    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
+        self.instances.iter().filter(|instance| instance.is_live(now)).map(Instance::board).collect()
     }
 }
