@@ -13,6 +13,7 @@ pub mod callback;
 pub mod classify;
 pub mod decide;
 pub mod destinations;
+pub mod errand;
 pub mod event;
 pub mod fields;
 pub mod gcra;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::instances;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
@@ -92,6 +93,7 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -102,6 +104,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices);
+        let _ = tokio::join!(watch, notices, upkeep);
     }
 }

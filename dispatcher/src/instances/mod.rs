@@ -1,13 +1,29 @@
 //! What a dispatcher knows and does about the instances of workers beside calling them.
 
+mod errands;
+mod health;
+mod recycle;
 mod state;
 
+use std::sync::Arc;
+
 use lovage_core::Outcome;
+use tokio_util::sync::CancellationToken;
 
 pub use state::InstanceState;
 
 use crate::egress::Pushed;
+use crate::owner::Shared;
 use crate::registry::Worker;
+
+/// Looks after instances until `stop`.
+pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
+    tokio::join!(
+        health::watch(Arc::clone(&shared), stop.clone()),
+        recycle::watch(Arc::clone(&shared), stop.clone()),
+        errands::watch(shared, stop)
+    );
+}
 
 /// The header in which an instance says how much memory it has.
 const MEMORY: &str = "lovage-memory-rss";

@@ -79,6 +79,7 @@ pub struct Registry {
     next_gate: AtomicU64,
     freed: watch::Sender<u64>,
     changed: watch::Sender<u64>,
+    errands: watch::Sender<Arc<Vec<Document>>>,
 }
 
 impl Registry {
@@ -94,6 +95,7 @@ impl Registry {
             next_gate: AtomicU64::new(1),
             freed: watch::Sender::default(),
             changed: watch::channel(0).0,
+            errands: watch::Sender::default(),
         })
     }
 
@@ -110,6 +112,11 @@ impl Registry {
     /// Changes with every new snapshot.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// What users want of workers now.
+    pub fn errands(&self) -> watch::Receiver<Arc<Vec<Document>>> {
+        self.errands.subscribe()
     }
 
     /// The worker that serves this task.
@@ -161,7 +168,17 @@ impl Registry {
             signer: self.snapshot.load().signers.get(&ns).cloned(),
             headers: HeaderMap::new(),
             gate,
-            instances: vec![Instance { name, url, target: None, state, others: Vec::new(), capacity, until: None }],
+            instances: vec![Instance {
+                name,
+                url,
+                target: None,
+                state,
+                others: Vec::new(),
+                since: Millis(0),
+                capacity,
+                until: None,
+            }],
+            recycling: Recycling::default(),
         });
         origins.workers.insert((ns, origin.to_owned()), Arc::clone(&worker));
         gauge!("lovage_registry_entries", "kind" => "origins").set(origins.workers.len() as f64);
@@ -241,13 +258,15 @@ impl Registry {
                 snapshot.signers.insert(doc.ns, signer);
             }
         }
+        // After the workers that they are about.
+        let errands = all(store, DocKind::Errand, &mut Print::default()).await?;
         for doc in workers {
             let Some(config) = read::<WorkerConfig>(&doc) else { continue };
             ends.extend(config.signing.iter().filter_map(|secret| secret.until));
             let key = (doc.ns, doc.name.clone());
             let registered = instances.remove(&key).unwrap_or_default();
             let recycling = recycling.remove(&key).unwrap_or_default();
-            snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, &recycling, now)));
+            snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, recycling, now)));
         }
         let mut origins = self.origins.lock();
         origins.prune();
@@ -261,6 +280,13 @@ impl Registry {
         let before = self.snapshot.swap(Arc::new(snapshot));
         // One that lapsed and came back is new to whoever found nobody meanwhile.
         let lapsed = before.workers.values().flatten().any(|worker| worker.instances.iter().any(|i| !i.is_live(now)));
+        self.errands.send_if_modified(|shown| {
+            let other = **shown != errands;
+            if other {
+                *shown = Arc::new(errands);
+            }
+            other
+        });
         self.forget_unused(now);
         if lapsed || before.print != self.snapshot.load().print {
             self.tell_changed();
@@ -297,7 +323,7 @@ impl Registry {
         doc: &Document,
         config: WorkerConfig,
         registered: Vec<(String, InstanceConfig)>,
-        recycling: &Recycling,
+        recycling: Recycling,
         now: Millis,
     ) -> Worker {
         let gate = self.gate(doc.ns, &doc.name);
@@ -310,7 +336,7 @@ impl Registry {
                 state.forget_probes();
             }
             let capacity = capacity.unwrap_or_else(|| config.concurrency());
-            Instance { name: name.into(), target: self.target(&url), url, state, others: Vec::new(), capacity, until }
+            Instance { name: name.into(), target: self.target(&url), url, state, others: Vec::new(), since, capacity, until }
         };
         let mut instances: Vec<Instance> = config.urls.iter().map(|url| place(url, url, (None, None, Millis(0)))).collect();
         // Whoever pulls is never called, whatever instances it had before.
@@ -334,6 +360,7 @@ impl Registry {
             headers: sendable(&config.headers),
             name: doc.name.as_str().into(),
             gate,
+            recycling,
             instances,
             config,
         }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use lovage_core::Millis;
 use lovage_core::board::{InstanceBoard, InstanceCounts};
 use lovage_core::classify::StatusMap;
-use lovage_core::instance::Balance;
+use lovage_core::instance::{Balance, Recycling};
 use lovage_core::worker::WorkerConfig;
 
 use crate::breaker::Way;
@@ -32,6 +32,8 @@ pub struct Worker {
     pub headers: HeaderMap,
     /// Its gate.
     pub gate: Arc<Gate>,
+    /// Which of its instances is being started anew.
+    pub recycling: Recycling,
     pub(super) instances: Vec<Instance>,
 }
 
@@ -48,6 +50,8 @@ pub struct Instance {
     pub state: Arc<InstanceState>,
     /// The others that get the same task at once.
     pub others: Vec<Instance>,
+    /// When it registered, if it did so itself.
+    pub since: Millis,
     pub(super) capacity: u32,
     pub(super) until: Option<Millis>,
 }
@@ -107,9 +111,9 @@ impl Instance {
 }
 
 impl Worker {
-    /// Its instances, live or not.
-    pub fn instances(&self) -> &[Instance] {
-        &self.instances
+    /// Its live instances, whether they can be called or not.
+    pub fn live_instances(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.is_live(now))
     }
 
     /// The instance with this URL.
@@ -196,6 +200,6 @@ impl Worker {
 
     /// Live instances, whether they can be called or not.
     pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
-        self.instances.iter().filter(|instance| instance.is_live(now)).map(Instance::board).collect()
+        self.live_instances(now).map(Instance::board).collect()
     }
 }
