@@ -19,7 +19,7 @@ use super::settle::{PushEnd, Told};
 use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
-use crate::lanes::{Closed, Waiting};
+use crate::lanes::{Closed, Turn, Waiting};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -86,7 +86,7 @@ impl Owner {
             return;
         }
         self.open_gates();
-        let nothing = self.lanes.next().is_none() || !self.may_claim();
+        let nothing = !self.lanes.is_any_open() || !self.may_claim();
         let Some(token) = self.token.as_ref().filter(|_| !nothing).cloned() else {
             // Others may have the room that was waited for.
             self.room = None;
@@ -143,11 +143,10 @@ impl Owner {
         let now = self.now();
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
         let mut plans: Vec<Box<Plan>> = Vec::new();
-        // The lanes of a batch are few: the route of the last one is kept.
+        // The gates of a batch are few: the route of the last ones is kept.
         let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
         while plans.len() < most {
-            let Some(id) = self.lanes.next() else { break };
-            let Some(lane) = self.lanes.def(id).cloned() else { break };
+            let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
             let (queue, worker) = match &last {
                 Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
                 _ => (lane.queue.as_str().into(), self.route(&lane)),
@@ -229,7 +228,7 @@ impl Owner {
         match &lane.route {
             Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
             Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin, self.now())),
-            // Of such a lane each task is looked at for itself.
+            // No task leaves this to others.
             Route::Mixed => None,
         }
     }
@@ -325,7 +324,7 @@ impl Owner {
                     Claimed::Ok(body)
                 }
                 Some(Stored { head, .. }) if head.state == State::Queued => {
-                    self.lanes.offer(Waiting { key: plan.task.key.clone(), head });
+                    self.lanes.offer(Waiting::new(plan.task.key.clone(), head));
                     Claimed::Stale
                 }
                 _ => Claimed::Stale,

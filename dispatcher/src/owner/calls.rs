@@ -195,7 +195,7 @@ impl Owner {
             self.calls.push(Box::pin(async move {
                 match background::first(&shared, p, &Index::Lane { lane, after }, window).await {
                     Ok((found, more)) => {
-                        let tasks = found.into_iter().map(|(key, head)| Waiting { key, head }).collect();
+                        let tasks = found.into_iter().map(|(key, head)| Waiting::new(key, head)).collect();
                         Done::Window(life, lane, Some((tasks, more)))
                     }
                     Err(error) => {

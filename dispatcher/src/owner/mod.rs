@@ -351,7 +351,7 @@ impl Owner {
             }
             // Only while a claim lingers: what else keeps tasks from starting ends with an event.
             let linger = self.last_claim + self.shared.options.claim_linger;
-            if self.claim_calls == 0 && linger > now && self.lanes.next().is_some() {
+            if self.claim_calls == 0 && linger > now && self.lanes.is_any_open() {
                 wake = wake.min(linger);
             }
         }
@@ -479,7 +479,7 @@ impl Owner {
             self.timers.add(at, &row.key);
         }
         if head.state == State::Queued {
-            let task = Waiting { key: row.key.clone(), head: head.clone() };
+            let task = Waiting::new(row.key.clone(), head.clone());
             if self.lanes.offer(task).is_some() {
                 self.learn_lanes();
             }

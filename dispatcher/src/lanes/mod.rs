@@ -18,15 +18,38 @@ pub struct Waiting {
     pub key: TaskKey,
     /// Its head as last seen.
     pub head: Head,
+    /// What it has to pass, if its lane does not say: the tasks of such a lane differ.
+    pub gates: Option<Arc<LaneDef>>,
+}
+
+impl Waiting {
+    /// As a store shows it.
+    pub fn new(key: TaskKey, head: Head) -> Self {
+        Self { key, head, gates: None }
+    }
+}
+
+/// Whose turn it is.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The lane that it waits in.
+    pub lane: LaneId,
+    /// What its task has to pass. The lane's own definition is no substitute: it may leave that to each of its tasks.
+    pub gates: Arc<LaneDef>,
 }
 
 /// Why no task of a lane may start now.
+#[allow(dead_code)] // Limits close lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closed {
     /// No worker serves it.
     NoWorker,
+    /// It is paused until somebody says otherwise: [`Lanes::open_all`].
+    Paused,
     /// The gate with this number has no free slot.
     Busy(u64),
+    /// The limit with this number has nothing left.
+    Limit(u64),
     /// The worker or the store wants to be left alone until then.
     Until(Millis),
     /// Its tasks wait for company until then.
@@ -66,7 +89,10 @@ pub struct Lanes {
     ready: BTreeSet<(u8, u64, LaneId)>,
     /// Lanes whose windows run low although the store may hold more.
     hungry: BTreeSet<LaneId>,
+    /// Lanes that wait for a gate.
     busy: AHashMap<u64, VecDeque<LaneId>>,
+    /// Lanes that wait for a limit.
+    limited: AHashMap<u64, VecDeque<LaneId>>,
     until: BTreeSet<(Millis, LaneId)>,
     turn: u64,
     /// Rises when everything is forgotten: a page that was asked for before is of no use afterwards.
@@ -82,6 +108,7 @@ impl Lanes {
             ready: BTreeSet::new(),
             hungry: BTreeSet::new(),
             busy: AHashMap::new(),
+            limited: AHashMap::new(),
             until: BTreeSet::new(),
             turn: 0,
             life: 0,
@@ -112,11 +139,6 @@ impl Lanes {
         self.known.len()
     }
 
-    /// What the lane's tasks share.
-    pub fn def(&self, id: LaneId) -> Option<&Arc<LaneDef>> {
-        self.known.get(&id).map(|lane| &lane.def)
-    }
-
     /// A task waits in a lane that is known; otherwise it is given back.
     pub fn offer(&mut self, task: Waiting) -> Option<Waiting> {
         let window = self.window;
@@ -143,9 +165,16 @@ impl Lanes {
         }
     }
 
-    /// The open lane whose turn it is.
-    pub fn next(&self) -> Option<LaneId> {
-        self.ready.first().map(|(_, _, id)| *id)
+    /// The open lane whose turn it is, and what its first task has to pass.
+    pub fn next(&self) -> Option<Turn> {
+        let (_, _, lane) = *self.ready.first()?;
+        let gates = Arc::clone(&self.known.get(&lane)?.def);
+        Some(Turn { lane, gates })
+    }
+
+    /// Whether any lane may start a task.
+    pub fn is_any_open(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Takes the first task of a lane; the lane goes to the end of the turn.
@@ -165,10 +194,11 @@ impl Lanes {
         let Some(lane) = self.known.get_mut(&id) else { return };
         match why {
             Closed::Busy(gate) => self.busy.entry(gate).or_default().push_back(id),
+            Closed::Limit(limit) => self.limited.entry(limit).or_default().push_back(id),
             Closed::Until(at) | Closed::Gathering(at) => {
                 self.until.insert((at, id));
             }
-            Closed::NoWorker => {}
+            Closed::NoWorker | Closed::Paused => {}
         }
         lane.closed = Some(why);
         self.place(id);
@@ -227,6 +257,27 @@ impl Lanes {
         }
     }
 
+    /// How many lanes wait for this limit.
+    #[allow(dead_code)] // Limits ask.
+    pub fn waiting_for(&self, limit: u64) -> usize {
+        self.limited.get(&limit).map_or(0, VecDeque::len)
+    }
+
+    /// Opens up to `most` lanes that wait for this limit.
+    #[allow(dead_code)] // Limits open.
+    pub fn open_limit(&mut self, limit: u64, most: usize) {
+        let mut left = most;
+        while left > 0 {
+            let Some(queue) = self.limited.get_mut(&limit) else { return };
+            match queue.pop_front() {
+                Some(id) => left -= usize::from(self.open(id, Closed::Limit(limit))),
+                None => {
+                    self.limited.remove(&limit);
+                }
+            }
+        }
+    }
+
     /// Opens lanes whose time has come.
     pub fn open_until(&mut self, now: Millis) {
         while let Some((at, id)) = self.until.first().copied().filter(|(at, _)| *at <= now) {
@@ -244,6 +295,7 @@ impl Lanes {
     /// Opens every lane: the workers changed.
     pub fn open_all(&mut self) {
         self.busy.clear();
+        self.limited.clear();
         self.until.clear();
         let ids: Vec<LaneId> = self.known.keys().copied().collect();
         for id in ids {
@@ -361,5 +413,4 @@ impl Lane {
 }
 
 #[cfg(test)]
-#[path = "lanes_tests.rs"]
 mod tests;
