@@ -19,9 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::Way;
 use crate::egress::{AddressPolicy, Target, sendable};
-use crate::gate::{Gate, Slot, Slots};
+use crate::gate::{Gate, Held, Slot, Slots};
 use crate::signing::Signer;
 
 const PAGE: usize = 500;
@@ -76,57 +75,61 @@ pub enum Admission {
 }
 
 impl Worker {
-    /// A slot of the instance with the fewest open pushes.
-    pub fn admit(&self, now: Millis) -> Admission {
-        if let Some(until) = self.gate.paused(now) {
-            return Admission::Paused(until);
+    /// A slot of the instance with the fewest open pushes. Askers that wait for the worker's pace take turns.
+    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+        if let Some(pause) = self.config.paused(now) {
+            // The end of one without an end is a change of the document, which opens all lanes.
+            return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
         }
-        let live = || self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        if live().next().is_none() {
+        if self.live(now).next().is_none() {
             return Admission::NoInstance;
         }
         for asked in [false, true] {
-            let trial = match self.gate.way(now) {
-                Way::Free => false,
-                Way::Trial => true,
-                Way::Until(until) => return Admission::Paused(until),
-                Way::TrialOut => {
-                    self.gate.want();
-                    continue;
-                }
-            };
-            let mut free: Vec<&Instance> = live().filter(|i| i.slots.open() < i.capacity).collect();
-            free.sort_by_key(|i| i.slots.open());
-            if let Some((slot, instance)) = free.iter().find_map(|i| Some((i.slots.take(i.capacity)?, (*i).clone()))) {
-                return Admission::Slot(if trial { slot.of_trial() } else { slot }, instance);
-            }
-            if trial {
-                self.gate.trial_ended();
-            }
-            // A slot that is freed between looking and asking would be missed: ask, then look once more.
-            if !asked {
-                self.gate.want();
+            match self.gate.admit(now, asker, || self.load(now), || self.place(now)) {
+                Ok((slot, instance)) => return Admission::Slot(slot, instance),
+                Err(Held::Until(until)) => return Admission::Paused(until),
+                // A slot that is freed between looking and asking would be missed: ask, then look once more.
+                Err(Held::Busy) if !asked => self.gate.want(),
+                Err(Held::Busy) => {}
             }
         }
         Admission::Busy
     }
 
+    fn live(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |i| i.until.is_none_or(|until| until > now))
+    }
+
+    fn place(&self, now: Millis) -> Option<(Slot, Instance)> {
+        let mut free: Vec<&Instance> = self.live(now).filter(|i| i.slots.open() < i.capacity).collect();
+        free.sort_by_key(|i| i.slots.open());
+        free.into_iter().find_map(|i| Some((i.slots.take(i.capacity)?, i.clone())))
+    }
+
+    /// Open pushes, and how many there may be.
+    fn load(&self, now: Millis) -> (u32, u32) {
+        self.live(now).fold((0, 0), |(open, slots), i| (open + i.slots.open(), slots.saturating_add(i.capacity)))
+    }
+
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
+    }
+
     /// Slots that are free now.
     pub fn free(&self, now: Millis) -> u32 {
-        let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        live.map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
+        self.live(now).map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
     }
 
     /// Live instances.
     pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
-        let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
         let shown = |i: &Instance| InstanceBoard {
             url: i.url.to_string(),
             open: i.slots.open(),
             slots: i.capacity,
             ..InstanceBoard::default()
         };
-        live.map(shown).collect()
+        self.live(now).map(shown).collect()
     }
 }
 
@@ -242,6 +245,14 @@ impl Registry {
     /// The worker with this name.
     pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
+    }
+
+    /// All workers, and the origins that something is or was sent to lately.
+    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
+        let origins = self.origins.lock();
+        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
     }
 
     /// The stand-in for a worker of an origin, if something is or was sent there lately.

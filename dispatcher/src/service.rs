@@ -10,13 +10,16 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
+use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -59,6 +62,7 @@ impl Dispatcher {
                 uptime,
                 pulse,
                 given_up: Mutex::default(),
+                queues: Queues::default(),
             }),
         }
     }
@@ -92,6 +96,8 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        // A process that dies shows nothing more.
+        let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -102,6 +108,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices);
+        let _ = tokio::join!(watch, notices, showing);
     }
 }

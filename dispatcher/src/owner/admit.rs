@@ -163,7 +163,7 @@ impl Owner {
                     continue;
                 }
             }
-            match worker.admit(now) {
+            match worker.admit(now, self.partition.0.into()) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
                     let place = Place { queue, worker, instance, slot, together: together.is_some() };
@@ -347,6 +347,7 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
+        self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
             head,
             spec,
