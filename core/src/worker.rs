@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::StatusMap;
+use crate::limit::LimitRule;
 use crate::time::Millis;
-use crate::units::Dur;
+use crate::units::{Dur, Rate};
 
 /// Open requests per instance, when nothing is said; also for the origin of bare URLs.
 pub const DEFAULT_CONCURRENCY: u32 = 100;
@@ -29,6 +30,12 @@ pub struct WorkerConfig {
     /// Open requests per instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Starts of its tasks and how many of them may come at once: the limit `worker:NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// See `rate`; none: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
     /// How long a running attempt may go on after a soft cancel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_grace: Option<Dur>,
@@ -121,6 +128,11 @@ impl WorkerConfig {
     /// How long a running attempt may go on after a soft cancel.
     pub fn cancel_grace(&self) -> Duration {
         self.cancel_grace.map_or(DEFAULT_CANCEL_GRACE, Into::into)
+    }
+
+    /// The limit of its tasks together, `worker:NAME`. What its instances take at once is no part of it.
+    pub fn rule(&self) -> LimitRule {
+        LimitRule { rate: self.rate, burst: self.burst, concurrency: None }
     }
 
     /// When it is left alone because its endpoint fails.

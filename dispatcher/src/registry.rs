@@ -8,10 +8,11 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
+use lovage_core::board::InstanceBoard;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{Millis, Ns, TaskTypes, worker_mark};
+use lovage_core::{LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -116,12 +117,16 @@ impl Worker {
         live.map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
     }
 
-    /// Live instances, their open pushes, and how many they may have.
-    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
+    /// Live instances.
+    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
         let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        live.fold((0, 0, 0), |(instances, open, slots), i| {
-            (instances + 1, open + i.slots.open(), slots.saturating_add(i.capacity))
-        })
+        let shown = |i: &Instance| InstanceBoard {
+            url: i.url.to_string(),
+            open: i.slots.open(),
+            slots: i.capacity,
+            ..InstanceBoard::default()
+        };
+        live.map(shown).collect()
     }
 }
 
@@ -130,6 +135,8 @@ struct Snapshot {
     workers: AHashMap<Ns, Vec<Arc<Worker>>>,
     signers: AHashMap<Ns, Signer>,
     types: Library,
+    queues: QueueLibrary,
+    limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
 }
 
 #[derive(Default)]
@@ -196,12 +203,35 @@ impl Registry {
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
+        if let Some(name) = snapshot.types.of(ns).and_then(|types| types.worker_of(task)) {
+            return workers.iter().find(|worker| &*worker.name == name).cloned();
+        }
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
     }
 
     /// The task types of a namespace, for the signatures that its workers answer.
     pub fn types(&self, ns: Ns) -> Option<Arc<TaskTypes>> {
         self.snapshot.load().types.of(ns).cloned()
+    }
+
+    /// What a queue says, if it says anything.
+    pub fn queue(&self, ns: Ns, name: &str) -> Option<Arc<QueueConfig>> {
+        self.snapshot.load().queues.get(ns, name).cloned()
+    }
+
+    /// The queues of a namespace that say anything.
+    pub fn queues(&self, ns: Ns) -> Option<Arc<Queues>> {
+        self.snapshot.load().queues.of(ns).cloned()
+    }
+
+    /// What is stored under a key of `limits`; in force until the next snapshot.
+    pub fn limit(&self, ns: Ns, key: &str) -> Option<StoredLimit> {
+        self.snapshot.load().limits.get(&ns)?.get(key).copied()
+    }
+
+    /// The rule of the key `task:NAME`, if the type of this task limits it.
+    pub fn task_rule(&self, ns: Ns, task: &str) -> Option<LimitRule> {
+        self.snapshot.load().types.of(ns)?.of(task).map(TaskType::rule).filter(|rule| !rule.is_free())
     }
 
     /// The worker with this mark.
@@ -303,7 +333,16 @@ impl Registry {
         let types = self.snapshot.load().types.next(stored, |doc, problem| {
             tracing::error!(namespace = doc.ns.0, pattern = doc.pattern, %problem, "a stored task type cannot be used");
         });
-        let mut snapshot = Snapshot { types, ..Snapshot::default() };
+        let queues = all(store, DocKind::Queue).await?;
+        let stored = queues.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let queues = QueueLibrary::read(stored, |ns, queue, error| {
+            tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
+        });
+        let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
+        for doc in all(store, DocKind::Limit).await? {
+            let Some(limit) = read::<StoredLimit>(&doc) else { continue };
+            snapshot.limits.entry(doc.ns).or_default().insert(doc.name.into(), limit);
+        }
         let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };

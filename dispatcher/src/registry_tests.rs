@@ -69,3 +69,32 @@ async fn workers_that_are_gone_are_forgotten_when_nothing_is_open() {
     registry.load(&*store).await.unwrap();
     assert_eq!(sizes(&registry), (0, 0, 0));
 }
+
+#[tokio::test]
+async fn limits_and_routes_come_from_their_documents() {
+    let store = Arc::new(MemoryStore::new(MemoryOptions::new(MemoryClock::manual(NOW))));
+    let registry = Registry::new(AddressPolicy::development());
+    let put = async |kind, name: &str, text: Option<&str>| {
+        let bytes = text.map(|text| text.to_owned().into());
+        let put = DocPut { kind, ns: Ns::DEFAULT, name: name.into(), guard: DocGuard::Any, bytes };
+        store.put_docs(vec![put]).await.unwrap();
+        registry.load(&*store).await.unwrap();
+    };
+    put(DocKind::Limit, "customer:42", Some(r#"{"rate":"10/s","paused_until":1900000000000}"#)).await;
+    let limit = registry.limit(Ns::DEFAULT, "customer:42").unwrap();
+    assert_eq!((limit.rule.rate.unwrap().to_string(), limit.paused(NOW)), ("10/s".into(), Some(Millis(1_900_000_000_000))));
+    assert_eq!((registry.limit(Ns::DEFAULT, "customer:43"), registry.limit(Ns(7), "customer:42")), (None, None));
+    put(DocKind::Limit, "customer:42", None).await;
+    assert_eq!(registry.limit(Ns::DEFAULT, "customer:42"), None);
+    let worker = |tasks: &str| format!(r#"{{"urls":["http://127.0.0.1:9/"],"tasks":["{tasks}"]}}"#);
+    put(DocKind::Worker, "general", Some(&worker("*"))).await;
+    put(DocKind::Worker, "special", Some(&worker("other"))).await;
+    let name = || registry.worker(Ns::DEFAULT, "default", "images.resize").map(|worker| worker.name.to_string());
+    assert_eq!((name().as_deref(), registry.task_rule(Ns::DEFAULT, "images.resize")), (Some("general"), None));
+    put(DocKind::TaskType, "images.*", Some(r#"{"rate":"5/m","worker":"special"}"#)).await;
+    assert_eq!(name().as_deref(), Some("special"));
+    let rule = registry.task_rule(Ns::DEFAULT, "images.resize").unwrap();
+    assert_eq!((rule.rate.unwrap().to_string(), rule.concurrency), ("5/m".into(), None));
+    put(DocKind::TaskType, "images.*", Some(r#"{"worker":"nobody"}"#)).await;
+    assert_eq!((name(), registry.task_rule(Ns::DEFAULT, "images.resize")), (None, None), "whatever patterns say");
+}

@@ -8,6 +8,7 @@ mod attempt_key;
 mod auth;
 mod awaited;
 mod batch;
+mod boards;
 mod body;
 mod bulk;
 mod cascade;

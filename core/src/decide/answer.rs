@@ -177,6 +177,8 @@ impl Task<'_> {
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);
         spec.unique.clone_from(&self.spec.unique);
+        // It keeps its place in the order, in which others wait behind it.
+        spec.order_key.clone_from(&self.spec.order_key);
         spec.away = self.spec.away;
         spec.callback = self.spec.callback;
         spec.request_hash = self.spec.request_hash;

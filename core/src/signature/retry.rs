@@ -8,7 +8,7 @@ use crate::fields::{self, Errors};
 const FIELDS: [&str; 8] = ["max_attempts", "backoff", "delays", "min", "max", "factor", "jitter", "max_age"];
 
 /// Reads and checks a policy; `None` if anything in it was refused.
-pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<RetryPolicy> {
+pub(crate) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<RetryPolicy> {
     let mut policy = RetryPolicy::DEFAULT;
     let mut mine = Errors::default();
     for (name, raw) in fields::object(raw, at, errors)? {

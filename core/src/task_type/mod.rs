@@ -17,10 +17,12 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::fields::Errors;
+use crate::limit::LimitRule;
 use crate::problem::Problem;
 use crate::signature::{self, Rules, Signature};
 use crate::worker::closeness;
 
+use document::Parts;
 pub use document::{FIELDS, merge};
 pub use library::{Library, StoredType};
 pub use schema::{MAX_SCHEMA_BYTES, Schema};
@@ -35,12 +37,14 @@ pub struct TaskType {
     /// A signature as JSON; empty if there are no defaults.
     defaults: Box<str>,
     schema: Option<Schema>,
+    rule: LimitRule,
+    worker: Option<Box<str>>,
 }
 
 /// Which of the missing fields a type may fill.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Missing {
-    /// `unique` and `debounce`, which only submitted tasks have.
+    /// `order_key`, `unique` and `debounce`, which only submitted tasks have.
     pub keys: bool,
     /// `link` and `link_error`.
     pub links: bool,
@@ -49,8 +53,8 @@ pub(crate) struct Missing {
 impl TaskType {
     /// Reads a stored document, as [`merge`] makes it, and compiles its schema.
     pub fn read(pattern: &str, text: &str) -> Result<Self, Problem> {
-        let (defaults, schema) = document::split(text)?;
         let mut errors = Errors::default();
+        let Parts { defaults, schema, rule, worker } = document::split(text, &mut errors)?;
         if defaults.len() > MAX_DEFAULT_BYTES {
             errors.invalid("", format!("may have {MAX_DEFAULT_BYTES} bytes beside args_schema"));
         }
@@ -60,7 +64,7 @@ impl TaskType {
         }
         match errors.problem() {
             Some(problem) => Err(problem),
-            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema }),
+            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker: worker.map(Into::into) }),
         }
     }
 
@@ -81,6 +85,16 @@ impl TaskType {
     /// What the arguments of its tasks must look like.
     pub fn schema(&self) -> Option<&Schema> {
         self.schema.as_ref()
+    }
+
+    /// The limit of each of its task names by itself, `task:NAME`.
+    pub fn rule(&self) -> LimitRule {
+        self.rule
+    }
+
+    /// The worker that gets its tasks, whatever patterns say.
+    pub fn worker(&self) -> Option<&str> {
+        self.worker.as_deref()
     }
 
     /// How much it can add to a signature.
@@ -134,6 +148,11 @@ impl TaskTypes {
     pub fn of(&self, task: &str) -> Option<&TaskType> {
         let exact = self.exact.get(task);
         exact.or_else(|| self.patterns.iter().find(|one| closeness(&one.pattern, task).is_some())).map(|one| &**one)
+    }
+
+    /// The worker that a type names for this task, whatever patterns say.
+    pub fn worker_of(&self, task: &str) -> Option<&str> {
+        self.of(task)?.worker()
     }
 
     /// How many there are.

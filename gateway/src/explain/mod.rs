@@ -131,7 +131,7 @@ impl Case<'_> {
                 self.queued(&mut story).await?;
                 reason = Some(story.causes.first().map_or("ready", |(cause, _)| cause.code));
             }
-            State::Running => self.running(&mut story),
+            State::Running => self.running(&mut story).await,
             State::Retrying => self.retrying(&mut story),
             State::Succeeded | State::Failed | State::Canceled | State::Expired => self.ended(&mut story),
         }
@@ -171,7 +171,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    fn running(&self, story: &mut Story) {
+    async fn running(&self, story: &mut Story) {
         let head = self.head;
         let at = self.worker_name().map(|name| format!(" at worker `{name}`")).unwrap_or_default();
         let since = format!("Attempt {} has been running{at} since {}", head.attempt, head.started.rfc3339());
@@ -188,7 +188,9 @@ impl Case<'_> {
             let how = if head.flags.has(Flags::HARD) { "hard" } else { "soft" };
             story.say(format!("A {how} cancel was asked for; it ends with the attempt."));
         }
-        story.worker = self.worker_name().map(|name| self.standing(&name));
+        if let Some(name) = self.worker_name() {
+            story.worker = Some(self.standing(&name).await);
+        }
     }
 
     fn retrying(&self, story: &mut Story) {

@@ -63,7 +63,7 @@ impl Case<'_> {
             Route::Origin(origin) => {
                 let shown = self.shown_origin(origin);
                 story.say(format!("It is pushed straight to {shown}."));
-                (shown, self.known(|all, now| all.origin(self.key.ns, origin, now)))
+                (shown, self.known(origin, true).await)
             }
             Route::Task(task) => {
                 let Some((name, config)) = self.serving(&lane.queue, task).await? else {
@@ -79,7 +79,7 @@ impl Case<'_> {
                     (name, None)
                 } else {
                     story.say(format!("Worker `{name}` serves it."));
-                    let standing = self.known(|all, now| all.worker(self.key.ns, &name, now));
+                    let standing = self.known(&name, false).await;
                     (name, standing)
                 }
             }
@@ -96,12 +96,12 @@ impl Case<'_> {
     }
 
     /// How the worker with this name is doing.
-    pub(super) fn standing(&self, name: &str) -> WorkerStanding {
-        shown(name.to_owned(), self.known(|all, now| all.worker(self.key.ns, name, now)))
+    pub(super) async fn standing(&self, name: &str) -> WorkerStanding {
+        shown(name.to_owned(), self.known(name, false).await)
     }
 
-    fn known(&self, ask: impl FnOnce(&dyn lovage_core::standing::Standings, Millis) -> Option<Standing>) -> Option<Standing> {
-        self.app.options.standings.as_deref().and_then(|all| ask(all, self.app.now()))
+    async fn known(&self, name: &str, origin: bool) -> Option<Standing> {
+        self.app.seen_worker(self.key.ns, name, origin).await.map(|worker| worker.standing())
     }
 
     /// The worker that serves this task name.

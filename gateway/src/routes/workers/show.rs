@@ -56,7 +56,7 @@ struct WorkerView<'a> {
 impl<'a> WorkerView<'a> {
     fn new(app: &App, ns: Ns, (name, config): (&'a str, &'a WorkerConfig), version: Version, secret: &'a Secret) -> Self {
         let now = app.now();
-        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, now));
+        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, false, now)).map(|it| it.standing());
         let (until, because) = standing.and_then(|it| it.pause()).unzip();
         Self {
             name,
