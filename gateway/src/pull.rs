@@ -172,7 +172,7 @@ impl App {
     /// The lanes whose tasks go to this worker.
     async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
         let edition = self.hub.desk.edition();
-        let lanes = self.store.lanes(p).await?;
+        let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
         let routed: Vec<_> = ours
             .map(|(id, lane)| match &lane.route {
