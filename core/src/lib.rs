@@ -27,6 +27,7 @@ pub mod names;
 pub mod ndjson;
 mod node;
 pub mod outcome;
+pub mod pace;
 pub mod placement;
 pub mod problem;
 pub mod queue;

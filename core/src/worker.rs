@@ -70,6 +70,9 @@ pub struct WorkerConfig {
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,
+    /// Somebody asked that nothing new be sent to it; also of one that pulls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<WorkerPause>,
     /// Its signing secrets, newest first.
     pub signing: Vec<SigningSecret>,
 }
@@ -95,6 +98,18 @@ impl Default for Breaker {
 pub struct WorkerBatch {
     /// The most in one delivery.
     pub max: u16,
+}
+
+/// Nothing new is sent to a worker; what is open goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerPause {
+    /// Over by itself at this time; none: until somebody ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+    /// It is to be emptied: shown as `draining` while something is open.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// A secret with which deliveries are signed.
@@ -157,6 +172,11 @@ impl WorkerConfig {
     /// When it is left alone because its endpoint fails.
     pub fn breaker(&self) -> Breaker {
         self.breaker.unwrap_or_default()
+    }
+
+    /// The pause that somebody asked for, if it is not over.
+    pub fn paused(&self, now: Millis) -> Option<WorkerPause> {
+        self.paused.filter(|pause| pause.until.is_none_or(|until| until > now))
     }
 
     /// How closely it names this task; `None`: it does not serve it.

@@ -6,6 +6,7 @@
 
 mod balance;
 mod batch;
+mod board;
 mod breaker;
 mod control;
 pub mod egress;
@@ -17,6 +18,7 @@ mod options;
 mod owner;
 mod pulse;
 mod push;
+mod recent;
 mod registry;
 mod service;
 pub mod signing;

@@ -10,7 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::instances;
@@ -18,6 +20,7 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
+use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -60,6 +63,7 @@ impl Dispatcher {
                 uptime,
                 pulse,
                 given_up: Mutex::default(),
+                queues: Queues::default(),
             }),
         }
     }
@@ -94,6 +98,8 @@ impl Dispatcher {
             )
         });
         let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
+        // A process that dies shows nothing more.
+        let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -104,6 +110,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, upkeep);
+        let _ = tokio::join!(watch, notices, upkeep, showing);
     }
 }

@@ -1,9 +1,10 @@
 //! What the registry tells those who explain why a task waits.
 
 use lovage_core::board::WorkerBoard;
-use lovage_core::standing::{BreakerState, Standings};
+use lovage_core::standing::Standings;
 use lovage_core::{Millis, Ns};
 
+use crate::gate::Sight;
 use crate::registry::{Registry, Worker};
 
 impl Standings for Registry {
@@ -15,22 +16,12 @@ impl Standings for Registry {
 }
 
 /// How a worker is doing here.
-fn board(ns: Ns, worker: &Worker, now: Millis) -> WorkerBoard {
-    let left_alone = worker.gate.breaker_until();
-    let breaker = match left_alone {
-        Millis(0) => BreakerState::Closed,
-        until if until > now => BreakerState::Open,
-        _ => BreakerState::HalfOpen,
-    };
-    WorkerBoard {
-        ns,
-        name: worker.name.to_string(),
-        origin: worker.mark == 0,
-        instances: worker.board(now),
-        breaker,
-        paused_until: worker.gate.paused(now).into_iter().chain(Some(left_alone).filter(|until| *until > now)).max(),
-        ..WorkerBoard::default()
-    }
+pub(crate) fn board(ns: Ns, worker: &Worker, now: Millis) -> WorkerBoard {
+    let instances = worker.board(now);
+    let slots = instances.iter().map(|instance| instance.slots).fold(0, u32::saturating_add);
+    let Sight { breaker, paused_until, effective_rate, allowed, out_rate } = worker.gate.sight(now, slots);
+    let (name, origin) = (worker.name.to_string(), worker.mark == 0);
+    WorkerBoard { ns, name, origin, instances, breaker, paused_until, effective_rate, allowed, out_rate }
 }
 
 #[cfg(test)]
@@ -38,7 +29,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use lovage_core::standing::Standing;
+    use lovage_core::standing::{BreakerState, Standing};
     use lovage_core::worker::Breaker;
 
     use super::*;
@@ -62,16 +53,17 @@ mod tests {
             effective_rate: None,
         };
         assert_eq!(seen(now), free);
-        let Admission::Slot(slot, _) = worker.admit(now) else { panic!("no slot") };
+        let Admission::Slot(slot, _) = worker.admit(now, 0) else { panic!("no slot") };
         assert_eq!(seen(now), Standing { open: 1, ..free });
         drop(slot);
-        worker.gate.throttle(now, Some(Duration::from_secs(3)));
-        assert_eq!(seen(now), Standing { paused_until: Some(Millis(13_000)), ..free });
+        let slowed = Standing { effective_rate: Some(1.0), ..free };
+        worker.gate.throttle(now, now, Some(Duration::from_secs(3)));
+        assert_eq!(seen(now), Standing { paused_until: Some(Millis(13_000)), ..slowed });
         let settings = Breaker { failures: 1, open_for: lovage_core::units::Dur::from_secs(10) };
         worker.gate.fault(now, settings);
-        let open = Standing { breaker: BreakerState::Open, paused_until: Some(Millis(20_000)), ..free };
+        let open = Standing { breaker: BreakerState::Open, paused_until: Some(Millis(20_000)), ..slowed };
         assert_eq!(seen(now), open);
-        assert_eq!(seen(Millis(20_000)), Standing { breaker: BreakerState::HalfOpen, paused_until: None, ..free });
+        assert_eq!(seen(Millis(20_000)), Standing { breaker: BreakerState::HalfOpen, slots: 25, ..slowed });
         assert_eq!(Standings::worker(&*registry, Ns::DEFAULT, "w", false, now), None);
     }
 }

@@ -172,11 +172,11 @@ impl App {
     /// The lanes whose tasks go to this worker.
     async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
         let edition = self.hub.desk.edition();
-        let lanes = self.store.lanes(p).await?;
+        let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
         let routed: Vec<_> = ours
             .map(|(id, lane)| match &lane.route {
-                Route::Task(task) => (id, self.directory.route(lane.ns, &lane.queue, task)),
+                Route::Task(task) => (id, self.route(lane.ns, &lane.queue, task)),
                 Route::Origin(_) | Route::Mixed => (id, None),
             })
             .collect();

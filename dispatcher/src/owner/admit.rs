@@ -166,7 +166,7 @@ impl Owner {
                     continue;
                 }
             }
-            match worker.admit(now) {
+            match worker.admit(now, self.partition.0.into()) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
                     let place = Place { queue, worker, instance, slot, together: together.is_some() };
@@ -347,6 +347,7 @@ impl Owner {
         let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
         let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
+        self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
             head,
             spec,

@@ -151,7 +151,7 @@ impl Owner {
                     Some(tail) => tail,
                     None => shared.store.tail(p).await?,
                 };
-                Ok((tail, shared.store.lanes(p).await?.into_iter().map(|(_, def)| def).collect()))
+                Ok((tail, lovage_store::all_lanes(&*shared.store, p).await?.into_iter().map(|(_, def)| def).collect()))
             };
             Done::Loaded(read.await)
         }));
@@ -168,7 +168,7 @@ impl Owner {
         let delay = self.pause_until;
         self.calls.push(Box::pin(async move {
             tokio::time::sleep_until(delay).await;
-            let lanes = shared.store.lanes(p).await;
+            let lanes = lovage_store::all_lanes(&*shared.store, p).await;
             Done::Lanes(lanes.map(|lanes| lanes.into_iter().map(|(_, def)| def).collect()))
         }));
     }

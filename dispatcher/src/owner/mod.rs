@@ -48,6 +48,7 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
 use crate::push::Common;
+use crate::recent::Queues;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub pulse: Pulse,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
+    /// What started and ended lately.
+    pub queues: Queues,
 }
 
 impl Shared {

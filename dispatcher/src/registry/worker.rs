@@ -9,9 +9,8 @@ use lovage_core::classify::StatusMap;
 use lovage_core::instance::{Balance, Recycling};
 use lovage_core::worker::WorkerConfig;
 
-use crate::breaker::Way;
 use crate::egress::Target;
-use crate::gate::{Gate, Slot};
+use crate::gate::{Gate, Held, Slot};
 use crate::instances::InstanceState;
 use crate::signing::Signer;
 
@@ -121,36 +120,36 @@ impl Worker {
         self.instances.iter().find(|instance| &*instance.url == url)
     }
 
-    /// A slot of the instance whose turn it is.
-    pub fn admit(&self, now: Millis) -> Admission {
-        if let Some(until) = self.gate.paused(now) {
-            return Admission::Paused(until);
+    /// A slot of the instance whose turn it is. Askers that wait for the worker's pace take turns.
+    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+        if let Some(pause) = self.config.paused(now) {
+            // The end of one without an end is a change of the document, which opens all lanes.
+            return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
         }
         if !self.instances.iter().any(|instance| instance.is_usable(now)) {
             return Admission::NoInstance;
         }
         for asked in [false, true] {
-            let trial = match self.gate.way(now) {
-                Way::Free => false,
-                Way::Trial => true,
-                Way::Until(until) => return Admission::Paused(until),
-                Way::TrialOut => {
-                    self.gate.want();
-                    continue;
-                }
-            };
-            if let Some((slot, instance)) = self.choose(now) {
-                return Admission::Slot(if trial { slot.of_trial() } else { slot }, instance);
-            }
-            if trial {
-                self.gate.trial_ended();
-            }
-            // A slot that is freed between looking and asking would be missed: ask, then look once more.
-            if !asked {
-                self.gate.want();
+            match self.gate.admit(now, asker, || self.load(now), || self.choose(now)) {
+                Ok((slot, instance)) => return Admission::Slot(slot, instance),
+                Err(Held::Until(until)) => return Admission::Paused(until),
+                // A slot that is freed between looking and asking would be missed: ask, then look once more.
+                Err(Held::Busy) if !asked => self.gate.want(),
+                Err(Held::Busy) => {}
             }
         }
         Admission::Busy
+    }
+
+    /// Open pushes, and how many there may be.
+    fn load(&self, now: Millis) -> (u32, u32) {
+        let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
+        usable.fold((0, 0), |(open, slots), i| (open + i.state.slots.open(), slots.saturating_add(i.capacity)))
+    }
+
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
     }
 
     fn choose(&self, now: Millis) -> Option<(Slot, Instance)> {

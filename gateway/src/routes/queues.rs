@@ -137,7 +137,7 @@ fn created(document: &Document) -> Option<String> {
 async fn oldest(app: &App, ns: Ns, queue: &str) -> Result<Option<Millis>, Refusal> {
     let mut oldest: Option<Millis> = None;
     for p in app.all_partitions() {
-        let lanes = app.store.lanes(p).await?;
+        let lanes = lovage_store::all_lanes(&*app.store, p).await?;
         let mine = lanes.into_iter().filter(|(_, lane)| lane.ns == ns && lane.queue == queue);
         for (lane, _) in mine.take(MOST_LANES) {
             let index = Index::Lane { lane, after: None };

@@ -59,6 +59,7 @@ pub(crate) struct LimitsSection {
     pub cascade_tasks: usize,
     pub cascades: usize,
     pub task_types: usize,
+    pub stored_limits: usize,
 }
 
 impl Default for LimitsSection {
@@ -88,6 +89,7 @@ impl Default for LimitsSection {
             cascade_tasks: it.cascade_tasks,
             cascades: it.cascades,
             task_types: it.task_types,
+            stored_limits: it.stored_limits,
         }
     }
 }
@@ -119,6 +121,7 @@ impl LimitsSection {
             cascade_tasks: self.cascade_tasks,
             cascades: self.cascades,
             task_types: self.task_types,
+            stored_limits: self.stored_limits,
         }
     }
 }

@@ -235,7 +235,7 @@ async fn lanes_and_keys_are_tidied_away() {
         || reader.query_row("SELECT (SELECT count(*) FROM lane) + (SELECT count(*) FROM key)", [], |row| row.get::<_, i64>(0));
     eventually("the lane and the key are removed", async || rows().unwrap() == 0).await;
     let again = kit.put(kit.task()).await;
-    assert_eq!(kit.store.lanes(kit.p).await.unwrap().len(), 1);
+    assert_eq!(crate::all_lanes(&*kit.store, kit.p).await.unwrap().len(), 1);
     assert!(again.head.seq > task.head.seq);
 }
 
@@ -245,14 +245,14 @@ async fn a_file_without_batched_lanes_is_read() {
     let fixture = Embedded::new();
     let kit = Kit::new(&fixture).await;
     kit.put(kit.task()).await;
-    let plain = kit.store.lanes(kit.p).await.unwrap();
+    let plain = crate::all_lanes(&*kit.store, kit.p).await.unwrap();
     let Kit { store, .. } = kit;
     drop((store, fixture.store.lock().take()));
     let old = rusqlite::Connection::open(fixture.dir.path().join(schema::FILE)).unwrap();
     old.execute_batch("ALTER TABLE lane DROP COLUMN batch").unwrap();
     drop(old);
     let kit = Kit::over(&fixture, fixture.open());
-    assert_eq!(kit.store.lanes(kit.p).await.unwrap(), plain);
+    assert_eq!(crate::all_lanes(&*kit.store, kit.p).await.unwrap(), plain);
     // The first id is taken.
     kit.task();
     let batch = lovage_core::Batching { key: "k".into(), max: 9, max_wait: lovage_core::units::Dur::from_millis(5) };
@@ -261,7 +261,7 @@ async fn a_file_without_batched_lanes_is_read() {
     let Kit { store, .. } = kit;
     drop((store, fixture.store.lock().take()));
     let kit = Kit::over(&fixture, fixture.open());
-    assert!(kit.store.lanes(kit.p).await.unwrap().contains(&(lane.id(), (*lane).clone())));
+    assert!(crate::all_lanes(&*kit.store, kit.p).await.unwrap().contains(&(lane.id(), (*lane).clone())));
 }
 
 /// The log starts anew while writes go on, instead of growing with everything that was ever written.
