@@ -329,8 +329,11 @@ impl Registry {
             }
             other
         });
+        let is_other = lapsed || before.print != self.snapshot.load().print;
+        // What only that one held is of no use any more.
+        drop(before);
         self.forget_unused(now);
-        if lapsed || before.print != self.snapshot.load().print {
+        if is_other {
             self.tell_changed();
         }
         Ok(ends.into_iter().filter(|end| *end > now).min())
