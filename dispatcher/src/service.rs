@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::instances;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
@@ -98,6 +99,7 @@ impl Dispatcher {
         });
         // A process that dies shows nothing more.
         let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
+        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -108,6 +110,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, showing);
+        let _ = tokio::join!(watch, notices, showing, upkeep);
     }
 }

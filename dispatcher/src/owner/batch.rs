@@ -15,6 +15,7 @@ use super::{Owner, Running, Shared, background};
 use crate::batch::{Array, Item};
 use crate::egress::{PushRequest, Pushed, Target};
 use crate::gate::Slot;
+use crate::instances;
 use crate::push;
 use crate::registry::Worker;
 
@@ -127,6 +128,7 @@ impl Owner {
         self.meters.attempt_seconds.record(pushed.elapsed.as_secs_f64());
         self.freed += sent.len();
         let allowance = push::allowance(&pushed, now);
+        let memory = instances::memory(&pushed);
         let answer = push::answer(pushed, shared.options.max_batch);
         let (whole_status, whole_excerpt) = push::excerpt(&answer);
         let ids: Vec<String> = sent.iter().map(|sent| sent.key.id.to_string()).collect();
@@ -146,6 +148,7 @@ impl Owner {
                 }
             }
         }
+        instances::count(worker, &rest.instance, judged.items.iter().map(|item| &item.outcome), memory);
         for (Sent { key, attempt, waited_for }, item) in sent.into_iter().zip(judged.items) {
             let open = self.running.get(&key).filter(|r| r.head.open_attempt() == attempt && !r.ending);
             let Some(running) = open else { continue };

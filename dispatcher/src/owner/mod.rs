@@ -7,6 +7,7 @@
 mod admit;
 mod background;
 mod batch;
+mod broadcast;
 mod calls;
 mod meters;
 mod orders;

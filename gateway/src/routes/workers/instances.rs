@@ -95,7 +95,7 @@ fn read(app: &App, bytes: &Bytes) -> Result<InstanceConfig, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let rules = app.rules();
     let mut errors = Errors::default();
-    let mut config = InstanceConfig { url: String::new(), until: Millis(0), capacity: None, version: None };
+    let mut config = InstanceConfig { url: String::new(), until: Millis(0), since: Millis(0), capacity: None, version: None };
     let mut ttl = DEFAULT_TTL;
     for (name, raw) in fields::document(text)? {
         match &*name {
