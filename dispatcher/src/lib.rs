@@ -13,6 +13,7 @@ pub mod egress;
 mod gate;
 mod instances;
 mod lanes;
+mod limits;
 mod notice;
 mod options;
 mod owner;

@@ -19,6 +19,8 @@ pub struct Options {
     pub claim_linger: Duration,
     /// Tasks of a lane that are held in memory.
     pub lane_window: usize,
+    /// Keys of limits that are held in memory.
+    pub limits: usize,
     /// How often the partition and the session are renewed.
     pub renew_every: Duration,
     /// How long a renewal is good for. Longer than a failover of the store takes.
@@ -56,6 +58,7 @@ impl Default for Options {
             settle_linger: Duration::from_millis(2),
             claim_linger: Duration::from_millis(1),
             lane_window: 1024,
+            limits: 200_000,
             renew_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
             close_after: Duration::from_secs(12),

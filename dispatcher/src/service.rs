@@ -16,6 +16,7 @@ use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
 use crate::instances;
+use crate::limits::Limits;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
@@ -45,6 +46,7 @@ impl Dispatcher {
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         let pulse = Pulse::new(store.caps().partitions);
+        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease, options.limits);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -62,6 +64,7 @@ impl Dispatcher {
                 fenced: CancellationToken::new(),
                 uptime,
                 pulse,
+                limits,
                 given_up: Mutex::default(),
                 queues: Queues::default(),
             }),
@@ -90,6 +93,7 @@ impl Dispatcher {
         let shared = self.shared;
         let watching = CancellationToken::new();
         let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
+        let limits = tokio::spawn(Arc::clone(&shared.limits).run(watching.clone()));
         let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
         let notices = tokio::spawn(async move {
             tokio::join!(
@@ -110,6 +114,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, showing, upkeep);
+        let _ = tokio::join!(watch, notices, showing, upkeep, limits);
     }
 }

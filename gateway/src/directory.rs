@@ -80,11 +80,17 @@ impl Directory {
         self.workers.load().names.get(&(ns, mark)).cloned()
     }
 
-    /// The name of the worker that serves this task.
-    pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
+    /// The name of the worker whose patterns serve this task.
+    fn by_pattern(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
         let workers = self.workers.load();
         let workers = workers.routes.get(&ns)?;
         route(workers.iter().map(|(name, config)| (&**name, config, name)), queue, task).cloned()
+    }
+
+    /// The worker with this name.
+    fn named(&self, ns: Ns, name: &str) -> Option<Arc<str>> {
+        let workers = self.workers.load();
+        workers.routes.get(&ns)?.iter().find(|(own, _)| &**own == name).map(|(own, _)| own.clone())
     }
 
     /// Follows the documents for ever; tells when tasks may have become another worker's.
@@ -94,10 +100,10 @@ impl Directory {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
-                    if self.load(store).await? {
+                    let workers = self.load(store).await?;
+                    if types.load(store).await? || workers {
                         rerouted();
                     }
-                    types.load(store).await?;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
@@ -133,6 +139,17 @@ impl Directory {
         }
         *self.queues.write() = queues;
         Ok(changed)
+    }
+}
+
+impl App {
+    /// The name of the worker that serves this task: the one that its type names, else the one with the closest pattern.
+    pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
+        let types = self.types.known(ns);
+        match types.as_ref().and_then(|types| types.worker_of(task)) {
+            Some(name) => self.directory.named(ns, name),
+            None => self.directory.by_pattern(ns, queue, task),
+        }
     }
 }
 

@@ -176,7 +176,7 @@ impl App {
         let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
         let routed: Vec<_> = ours
             .map(|(id, lane)| match &lane.route {
-                Route::Task(task) => (id, self.directory.route(lane.ns, &lane.queue, task)),
+                Route::Task(task) => (id, self.route(lane.ns, &lane.queue, task)),
                 Route::Origin(_) | Route::Mixed => (id, None),
             })
             .collect();

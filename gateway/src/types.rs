@@ -27,8 +27,8 @@ pub(crate) struct TypeCache {
 }
 
 impl TypeCache {
-    /// Reads them anew.
-    pub(crate) async fn load(&self, store: &dyn Store) -> Result<()> {
+    /// Reads them anew; answers whether other workers may get tasks now.
+    pub(crate) async fn load(&self, store: &dyn Store) -> Result<bool> {
         let _reading = self.reading.lock().await;
         let documents = all_docs(store, DocKind::TaskType, None).await?;
         let stored = documents.iter().map(|document| StoredType {
@@ -46,8 +46,14 @@ impl TypeCache {
                 "a stored task type cannot be used"
             );
         });
+        let rerouted = known.routes() != now.routes();
         self.library.store(Some(Arc::new(now)));
-        Ok(())
+        Ok(rerouted)
+    }
+
+    /// The types of a namespace, as far as they were read.
+    pub(crate) fn known(&self, ns: Ns) -> Types {
+        self.library.load().as_ref().and_then(|library| library.of(ns).cloned())
     }
 }
 
@@ -58,7 +64,7 @@ impl App {
             return Ok(library.of(ns).cloned());
         }
         self.types.load(&*self.store).await?;
-        Ok(self.types.library.load().as_ref().and_then(|library| library.of(ns).cloned()))
+        Ok(self.types.known(ns))
     }
 
     /// These changes for a task with this signature: where they say null, as its type says. `keep`: they will be

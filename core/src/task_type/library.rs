@@ -1,5 +1,6 @@
 //! The task types of all namespaces, compiled once per version of their documents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -55,6 +56,11 @@ impl Library {
         }
         let tables = groups.into_iter().map(|(ns, types)| (ns, Arc::new(TaskTypes::new(types)))).collect();
         Self { tables, compiled }
+    }
+
+    /// Which workers they name, in an order that says nothing.
+    pub fn routes(&self) -> BTreeSet<(Ns, &str, &str)> {
+        self.compiled.iter().filter_map(|((ns, pattern), (_, one))| Some((*ns, &**pattern, one.worker()?))).collect()
     }
 
     /// The types of a namespace; `None`: it has none.

@@ -39,7 +39,7 @@ pub struct Turn {
 }
 
 /// Why no task of a lane may start now.
-#[allow(dead_code)] // Limits close lanes.
+#[allow(dead_code)] // Queues are paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closed {
     /// No worker serves it.
@@ -257,18 +257,22 @@ impl Lanes {
         }
     }
 
+    /// How many of the lane's tasks are at hand.
+    pub fn at_hand(&self, id: LaneId) -> usize {
+        self.known.get(&id).map_or(0, |lane| lane.window.len())
+    }
+
     /// How many lanes wait for this limit.
     #[allow(dead_code)] // Limits ask.
     pub fn waiting_for(&self, limit: u64) -> usize {
         self.limited.get(&limit).map_or(0, VecDeque::len)
     }
 
-    /// Opens up to `most` lanes that wait for this limit.
-    #[allow(dead_code)] // Limits open.
-    pub fn open_limit(&mut self, limit: u64, most: usize) {
+    /// Opens up to `most` lanes that wait for this limit; answers how many.
+    pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
         let mut left = most;
         while left > 0 {
-            let Some(queue) = self.limited.get_mut(&limit) else { return };
+            let Some(queue) = self.limited.get_mut(&limit) else { break };
             match queue.pop_front() {
                 Some(id) => left -= usize::from(self.open(id, Closed::Limit(limit))),
                 None => {
@@ -276,6 +280,7 @@ impl Lanes {
                 }
             }
         }
+        most - left
     }
 
     /// Opens lanes whose time has come.
@@ -295,9 +300,10 @@ impl Lanes {
     /// Opens every lane: the workers changed.
     pub fn open_all(&mut self) {
         self.busy.clear();
-        self.limited.clear();
         self.until.clear();
-        let ids: Vec<LaneId> = self.known.keys().copied().collect();
+        // Those that wait for a limit stand in its line: it tells them, also of a new rule.
+        let waits = |lane: &Lane| matches!(lane.closed, Some(Closed::Limit(_)));
+        let ids: Vec<LaneId> = self.known.iter().filter(|(_, lane)| !waits(lane)).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(lane) = self.known.get_mut(&id) {
                 lane.closed = None;

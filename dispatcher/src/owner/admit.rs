@@ -20,6 +20,7 @@ use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Turn, Waiting};
+use crate::limits::{Gates, Permit, Verdict};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     together: bool,
     /// The attempt that its claim would open is open here already: its lane is out of date, and the store will refuse it.
     open: bool,
+    permit: Permit,
     room: OwnedSemaphorePermit,
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Begun {
 #[derive(Clone)]
 struct Place {
     queue: Arc<str>,
+    limits: Arc<Gates>,
     worker: Arc<Worker>,
     instance: Instance,
     slot: Arc<Slot>,
@@ -65,7 +68,7 @@ enum Taken {
     Task(Box<Plan>),
     /// That one cannot start.
     None,
-    /// The lane is empty.
+    /// The lane is empty, or has to wait for a limit.
     Empty,
     /// This process has no room.
     NoRoom,
@@ -144,15 +147,21 @@ impl Owner {
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
         let mut plans: Vec<Box<Plan>> = Vec::new();
         // The gates of a batch are few: the route of the last ones is kept.
-        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
+        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<(Arc<Worker>, Arc<Gates>)>)> = None;
         while plans.len() < most {
             let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
             let (queue, worker) = match &last {
                 Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
-                _ => (lane.queue.as_str().into(), self.route(&lane)),
+                _ => {
+                    let worker = self.route(&lane).map(|worker| {
+                        let limits = self.shared.limits.gates(&lane, &worker);
+                        (worker, limits)
+                    });
+                    (lane.queue.as_str().into(), worker)
+                }
             };
             last = Some((Arc::clone(&lane), Arc::clone(&queue), worker.clone()));
-            let Some(worker) = worker else {
+            let Some((worker, limits)) = worker else {
                 self.lanes.close(id, Closed::NoWorker);
                 continue;
             };
@@ -169,7 +178,7 @@ impl Owner {
             match worker.admit(now, self.partition.0.into()) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
-                    let place = Place { queue, worker, instance, slot, together: together.is_some() };
+                    let place = Place { queue, limits, worker, instance, slot, together: together.is_some() };
                     for _ in 0..together.unwrap_or(1) {
                         match self.take_task(id, now, &place) {
                             Taken::Task(plan) => plans.push(plan),
@@ -190,6 +199,7 @@ impl Owner {
     /// The first task of a lane, for this place.
     fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
         let Some(room) = self.take_room() else { return Taken::NoRoom };
+        let at_hand = self.lanes.at_hand(id);
         let Some(task) = self.lanes.take(id) else {
             self.room = Some(room);
             return Taken::Empty;
@@ -205,11 +215,26 @@ impl Owner {
             self.timers.add(now, &task.key);
             return Taken::None;
         };
+        let limits = &self.shared.limits;
+        let wait = match limits.try_start(&place.limits, self.partition, task.head.created, at_hand) {
+            Verdict::Go(permit) => Ok(permit),
+            Verdict::Wait(limit) => Err(Closed::Limit(limit)),
+            Verdict::Until(until) => Err(Closed::Until(until)),
+        };
+        let permit = match wait {
+            Ok(permit) => permit,
+            Err(closed) => {
+                self.room = Some(room);
+                self.lanes.offer(task);
+                self.lanes.close(id, closed);
+                return Taken::Empty;
+            }
+        };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);
         let open = self.running.get(&task.key).is_some_and(|running| running.head.open_attempt() == head.open_attempt());
-        let Place { queue, worker, instance, slot, together } = place.clone();
-        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, room }))
+        let Place { queue, limits: _, worker, instance, slot, together } = place.clone();
+        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, permit, room }))
     }
 
     /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
@@ -260,6 +285,7 @@ impl Owner {
             let Claimed::Ok(body) = claimed else {
                 // Somebody else changed it: the feed brings the truth.
                 self.meters.claims_refused.increment(1);
+                plan.permit.unused();
                 continue;
             };
             let (slot, worker, together) = (Arc::clone(&plan.slot), Arc::clone(&plan.worker), plan.together);
@@ -301,6 +327,7 @@ impl Owner {
         }
         for plan in plans {
             self.not_claiming(&plan);
+            plan.permit.unused();
             self.lanes.offer(plan.task);
         }
     }
@@ -335,7 +362,7 @@ impl Owner {
 
     /// Notes a claimed task as running; `None`: it has ended already. If the claim is `void`, the task is given back.
     fn begin(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) -> Option<Begun> {
-        let Plan { task, head, queue, worker, instance, slot, together, open: _, room } = *plan;
+        let Plan { task, head, queue, worker, instance, slot, together, open: _, permit, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -355,6 +382,7 @@ impl Owner {
             worker,
             push: None,
             slot: (!together).then_some(slot),
+            permit: Some(permit),
             _room: room,
             ending: false,
             over: false,

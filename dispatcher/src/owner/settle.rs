@@ -141,6 +141,7 @@ impl Owner {
         }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
+        running.permit = None;
         if running.slot.take().is_some() {
             self.slots_freed = true;
         }

@@ -121,6 +121,11 @@ impl Registry {
         self.errands.subscribe()
     }
 
+    /// Whether the documents have been read: before that nothing is known of any rule.
+    pub fn is_loaded(&self) -> bool {
+        *self.changed.borrow() > 0
+    }
+
     /// The worker that serves this task.
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();

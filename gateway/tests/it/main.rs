@@ -7,6 +7,7 @@ mod codings;
 mod create;
 mod edge;
 mod events;
+mod flow;
 mod formats;
 mod harness;
 mod insight;

@@ -207,7 +207,7 @@ pub(super) fn prepare(conn: &Connection) -> Result<()> {
             let known = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = ?1";
             let known: i64 = conn.query_row(known, [column], |row| row.get(0)).map_err(failed)?;
             if known == 0 {
-                added.push_str(&format!("ALTER TABLE lane ADD COLUMN {column} BLOB;"));
+                added = added + "ALTER TABLE lane ADD COLUMN " + column + " BLOB;";
             }
         }
         return conn.execute_batch(&format!("BEGIN IMMEDIATE; {added} {ADDED} COMMIT;")).map_err(failed);
