@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 
 use crate::app::App;
 use crate::documents::content;
+use crate::problem::Refusal;
 use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
@@ -150,6 +151,28 @@ impl App {
             Some(name) => self.directory.named(ns, name),
             None => self.directory.by_pattern(ns, queue, task),
         }
+    }
+
+    /// The same with its configuration, read anew: the directory may be a moment behind.
+    pub(crate) async fn serving(&self, ns: Ns, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
+        let documents = all_docs(&*self.store, DocKind::Worker, Some(ns)).await?;
+        let mut workers = Vec::with_capacity(documents.len());
+        for document in documents {
+            workers.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let types = self.types(ns).await?;
+        let of_type = types.as_ref().and_then(|types| types.worker_of(task)).map(ToOwned::to_owned);
+        let named = match of_type {
+            Some(name) => Some(name),
+            None => self.queue_config(ns, queue).await?.and_then(|config| config.worker),
+        };
+        Ok(match named {
+            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
+            None => {
+                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
+            }
+        })
     }
 }
 
