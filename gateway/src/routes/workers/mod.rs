@@ -2,6 +2,8 @@
 
 mod edit;
 mod instances;
+mod live;
+mod pause;
 mod register;
 mod show;
 
@@ -22,6 +24,9 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(show::list))
         .routes(routes!(register::put, show::get, register::patch, register::delete))
         .routes(routes!(register::rotate_secret))
+        .routes(routes!(pause::pause))
+        .routes(routes!(pause::resume))
+        .routes(routes!(pause::drain))
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::get, instances::delete))
 }
