@@ -7,6 +7,7 @@ mod instances;
 mod life;
 mod outage;
 mod outbox;
+mod pace;
 mod protocol;
 mod simulation;
 mod streams;

@@ -72,6 +72,11 @@ impl Case<'_> {
                     return Ok(false);
                 };
                 together = config.batch.is_some();
+                if let Some(pause) = config.paused(self.app.now()) {
+                    let how = if pause.drain { "is being drained" } else { "is paused" };
+                    let time = pause.until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+                    story.cause("paused", format!("Worker `{name}` {how}{time}."), pause.until);
+                }
                 if config.pull {
                     // Nobody calls it, so nothing keeps anybody from doing so.
                     story.pulled = true;
