@@ -5,6 +5,7 @@ mod failover;
 mod frozen;
 mod instances;
 mod kills;
+mod limits;
 mod rolling;
 mod store;
 
