@@ -19,6 +19,10 @@ pub struct Options {
     pub claim_linger: Duration,
     /// Tasks of a lane that are held in memory.
     pub lane_window: usize,
+    /// Lanes of a partition that are held in memory; more of them take turns.
+    pub lanes: usize,
+    /// How long a task waits until it counts as of the next higher priority; zero: for ever.
+    pub aging: Duration,
     /// Keys of limits that are held in memory.
     pub limits: usize,
     /// How often the partition and the session are renewed.
@@ -35,6 +39,12 @@ pub struct Options {
     pub max_batch: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
+    /// How long an instance may take to answer whether it is well.
+    pub probe_timeout: Duration,
+    /// Such questions under way at once.
+    pub probes: usize,
+    /// How long an instance that is to be started anew gets no task while it does not answer, and how long it is left alone then.
+    pub recycle_wait: Duration,
     /// Where workers report; none: pushes do not say.
     pub attempt_urls: Option<AttemptUrls>,
     /// What signatures in answers are checked against.
@@ -52,6 +62,8 @@ impl Default for Options {
             settle_linger: Duration::from_millis(2),
             claim_linger: Duration::from_millis(1),
             lane_window: 1024,
+            lanes: 100_000,
+            aging: Duration::from_secs(30),
             limits: 200_000,
             renew_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
@@ -60,6 +72,9 @@ impl Default for Options {
             max_answer: 1024 * 1024,
             max_batch: 8 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(2),
+            probes: 64,
+            recycle_wait: Duration::from_secs(600),
             attempt_urls: None,
             signatures: SignatureLimits::default(),
             user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::decide::claim;
+use lovage_core::instance::Balance;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
 use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskId, TaskKey};
@@ -47,6 +48,8 @@ pub(super) struct Begun {
     pub body: Body,
     pub target: Arc<Target>,
     pub instance: Arc<str>,
+    /// Where else it goes at the same time.
+    pub others: Vec<(Arc<str>, Arc<Target>)>,
 }
 
 /// Where tasks of a lane go now.
@@ -196,36 +199,42 @@ impl Owner {
     /// The first task of a lane, for this place.
     fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
         let Some(room) = self.take_room() else { return Taken::NoRoom };
-        let at_hand = self.lanes.at_hand(id);
-        let Some(task) = self.lanes.take(id) else {
+        let Some((first, at_hand)) = self.lanes.first(id) else {
             self.room = Some(room);
             return Taken::Empty;
         };
         // What a lane showed first may have moved to another one and be on its way from there.
-        let is_newer = self.claiming.get(&task.key).is_some_and(|claim| claim.version > task.head.version);
-        if is_newer || task.head.flags.has(Flags::HELD) {
+        let is_newer = self.claiming.get(&first.key).is_some_and(|claim| claim.version > first.head.version);
+        if is_newer || first.head.flags.has(Flags::HELD) {
             self.room = Some(room);
+            self.lanes.take(id);
             return Taken::None;
         }
-        let Ok(head) = claim(&task.head, self.shared.session, place.worker.mark, now) else {
+        let Ok(head) = claim(&first.head, self.shared.session, place.worker.mark, now) else {
             // Past its expiry: its timer ends it.
-            self.timers.add(now, &task.key);
+            self.timers.add(now, &first.key);
+            self.lanes.take(id);
             return Taken::None;
         };
-        let limits = &self.shared.limits;
-        let wait = match limits.try_start(&place.limits, self.partition, task.head.created, at_hand) {
+        // Of those that are kept in order one starts at a time.
+        let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
+        let closed = match self.shared.limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
             Verdict::Go(permit) => Ok(permit),
             Verdict::Wait(limit) => Err(Closed::Limit(limit)),
             Verdict::Until(until) => Err(Closed::Until(until)),
         };
-        let permit = match wait {
+        let permit = match closed {
             Ok(permit) => permit,
             Err(closed) => {
                 self.room = Some(room);
-                self.lanes.offer(task);
                 self.lanes.close(id, closed);
                 return Taken::Empty;
             }
+        };
+        let Some(task) = self.lanes.take(id) else {
+            permit.unused();
+            self.room = Some(room);
+            return Taken::Empty;
         };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);
@@ -367,12 +376,9 @@ impl Owner {
             Some((spec, body)) => (Arc::new(spec), Some(body)),
             None => (Arc::new(Spec::default()), None),
         };
-        let target = match (&spec.url, &instance.target) {
-            (Some(url), _) => self.shared.registry.target(url),
-            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
-            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
-            (None, None) => None,
-        };
+        let target = self.target(&spec, &instance);
+        let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
+        let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
         self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
@@ -401,7 +407,7 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Permanent { error } }, None);
             return None;
         };
-        let Some(target) = target else {
+        let Some((target, others)) = target.zip(others) else {
             // Judged again at every attempt: the rules may have become stricter since it was registered.
             let error = lovage_core::Fault::Forbidden.error();
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
@@ -411,12 +417,25 @@ impl Owner {
             let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             self.note_soft_limit(&key, &started, &given, &called);
         }
-        Some(Begun { key, attempt, body, target, instance: instance.url })
+        Some(Begun { key, attempt, body, target, instance: instance.url, others })
+    }
+
+    /// Where an instance is called with this task; `None`: it may not be called.
+    fn target(&self, spec: &Spec, instance: &Instance) -> Option<Arc<Target>> {
+        match (&spec.url, &instance.target) {
+            (Some(url), _) => self.shared.registry.target(url),
+            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
+            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
+            (None, None) => None,
+        }
     }
 
     /// Pushes a task by itself.
     fn push(&mut self, begun: Begun) {
-        let Begun { key, attempt, body, target, instance } = begun;
+        if self.running.get(&begun.key).is_some_and(|running| running.worker.config.balance == Balance::Broadcast) {
+            return self.push_to_all(begun);
+        }
+        let Begun { key, attempt, body, target, instance, others: _ } = begun;
         let Some(running) = self.running.get_mut(&key) else { return };
         let limits = stream::Limits {
             silence: running.spec.time_limit().get(),
