@@ -13,14 +13,20 @@ use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Ns, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::documents::content;
+use crate::problem::Refusal;
 use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// After the documents were read, so many times as long nobody reads them again, ...
+const REST: u32 = 9;
+/// ... but a change is known after this at the latest.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -100,10 +106,13 @@ impl Directory {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
+                    let started = Instant::now();
                     let workers = self.load(store).await?;
                     if types.load(store).await? || workers {
                         rerouted();
                     }
+                    // However often instances renew their leases: most of the time is left for other work.
+                    tokio::time::sleep((started.elapsed() * REST).min(LONGEST_REST)).await;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
@@ -150,6 +159,28 @@ impl App {
             Some(name) => self.directory.named(ns, name),
             None => self.directory.by_pattern(ns, queue, task),
         }
+    }
+
+    /// The same with its configuration, read anew: the directory may be a moment behind.
+    pub(crate) async fn serving(&self, ns: Ns, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
+        let documents = all_docs(&*self.store, DocKind::Worker, Some(ns)).await?;
+        let mut workers = Vec::with_capacity(documents.len());
+        for document in documents {
+            workers.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let types = self.types(ns).await?;
+        let of_type = types.as_ref().and_then(|types| types.worker_of(task)).map(ToOwned::to_owned);
+        let named = match of_type {
+            Some(name) => Some(name),
+            None => self.queue_config(ns, queue).await?.and_then(|config| config.worker),
+        };
+        Ok(match named {
+            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
+            None => {
+                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
+            }
+        })
     }
 }
 

@@ -30,6 +30,7 @@ mod intake;
 mod keys;
 mod lane_cache;
 mod lease_desk;
+mod limits;
 mod options;
 mod path;
 mod places;

@@ -4,6 +4,7 @@
 //! and nothing in between is ever stored. From then on it is like any other accepted attempt: its lease holds it, reports
 //! renew or end it, and the owner of its partition declares it lost when the lease has run out.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
+use lovage_core::spec::DEFAULT_PRIORITY;
 use lovage_core::worker::WorkerConfig;
 use lovage_core::{
     Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
@@ -145,9 +147,11 @@ impl App {
         }
         let first = (self.random() % lanes.len() as u64) as usize;
         lanes.rotate_left(first);
-        for lanes in lanes.chunks(LANES) {
+        // Higher priority first; those of equal priority in turn.
+        lanes.sort_by_key(|(priority, _)| Reverse(*priority));
+        for lanes in lanes.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| equal.chunks(LANES)) {
             // Boxed and gathered: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-            let reads: Vec<_> = lanes.iter().map(|lane| self.first_of(p, *lane, wish.most).boxed()).collect();
+            let reads: Vec<_> = lanes.iter().map(|(_, lane)| self.first_of(p, *lane, wish.most).boxed()).collect();
             let mut waiting: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
             let mut in_turn = Vec::new();
             for n in 0..wish.most {
@@ -169,20 +173,23 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker.
-    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
+    /// The lanes whose tasks go to this worker, with their priorities.
+    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<(u8, LaneId)>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
         let routed: Vec<_> = ours
-            .map(|(id, lane)| match &lane.route {
-                Route::Task(task) => (id, self.route(lane.ns, &lane.queue, task)),
-                Route::Origin(_) | Route::Mixed => (id, None),
+            .map(|(id, lane)| {
+                let worker = match &lane.route {
+                    Route::Task(task) => self.route(lane.ns, &lane.queue, task),
+                    Route::Origin(_) | Route::Mixed => None,
+                };
+                (lane.priority.unwrap_or(DEFAULT_PRIORITY), id, worker)
             })
             .collect();
         let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
-        let found = routed.iter().filter(|(_, worker)| of_worker(worker)).map(|(id, _)| *id).collect();
-        self.hub.desk.learn(edition, routed.into_iter());
+        let found = routed.iter().filter(|(.., worker)| of_worker(worker)).map(|(priority, id, _)| (*priority, *id)).collect();
+        self.hub.desk.learn(edition, routed.into_iter().map(|(_, id, worker)| (id, worker)));
         Ok(found)
     }
 

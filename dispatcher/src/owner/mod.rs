@@ -8,6 +8,7 @@ mod accepted;
 mod admit;
 mod background;
 mod batch;
+mod broadcast;
 mod calls;
 mod meters;
 mod orders;

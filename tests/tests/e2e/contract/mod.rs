@@ -50,6 +50,7 @@ mod stream;
 mod task_types;
 mod time;
 mod timing;
+mod upkeep;
 mod wait;
 mod wire;
 mod workers;
