@@ -174,13 +174,11 @@ impl App {
             Some(name) => Some(name),
             None => self.queue_config(ns, queue).await?.and_then(|config| config.worker),
         };
-        Ok(match named {
-            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
-            None => {
-                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
-                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
-            }
-        })
+        if let Some(named) = named {
+            return Ok(workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)));
+        }
+        let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+        Ok(route(all, queue, task).map(|(name, config)| (name.clone(), config.clone())))
     }
 }
 

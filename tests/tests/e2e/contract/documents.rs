@@ -29,7 +29,7 @@ async fn put_creates_and_replaces(store: Store) {
     let shown = site.get("/v1/workers/w").await;
     assert_eq!((shown.status, shown.header("etag")), (200, created.header("etag")));
     let expected = json!({
-        "name": "w", "urls": [URL], "tasks": ["images.*"], "queues": [], "concurrency": 7, "cancel_grace": "10s",
+        "name": "w", "urls": [URL], "tasks": ["images.*"], "queues": [], "concurrency": 7, "rate": null, "burst": null, "cancel_grace": "10s",
         "async": false, "pull": false, "control_url": null, "breaker": {"failures": 5, "open_for": "10s"}, "batch": null, "headers": {}, "status_map": "lovage", "paused_until": null, "paused_because": null, "version": created.json["version"],
     });
     assert_eq!(shown.json, expected);

@@ -31,6 +31,7 @@ mod create;
 mod delivery;
 mod documents;
 mod errors;
+mod flow;
 mod formats;
 mod idempotency;
 mod instances;
