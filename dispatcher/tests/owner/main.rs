@@ -5,6 +5,7 @@ mod batches;
 mod cluster;
 mod instances;
 mod life;
+mod limits;
 mod outage;
 mod outbox;
 mod pace;
