@@ -28,7 +28,13 @@ pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
 impl App {
     /// What signatures, and addresses and headers in other documents, are checked against.
     pub(crate) fn rules(&self) -> Rules<'_> {
-        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations, types: None, source: None }
+        Rules {
+            limits: &self.signature_limits,
+            destinations: &*self.options.destinations,
+            types: None,
+            queues: None,
+            source: None,
+        }
     }
 
     /// The task that a JSON signature asks for; `text` is a part of `source`, whose bytes its payload shares.

@@ -7,6 +7,7 @@
 mod document;
 mod fill;
 mod library;
+mod pause;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -18,11 +19,14 @@ use ahash::AHashMap;
 
 use crate::fields::Errors;
 use crate::problem::Problem;
+use crate::queue::Pause;
 use crate::signature::{self, Rules, Signature};
+use crate::time::Millis;
 use crate::worker::closeness;
 
 pub use document::{FIELDS, merge};
 pub use library::{Library, StoredType};
+pub use pause::{take_pause, with_pause};
 pub use schema::{MAX_SCHEMA_BYTES, Schema};
 
 /// The most bytes of a type's defaults, without the schema.
@@ -35,6 +39,7 @@ pub struct TaskType {
     /// A signature as JSON; empty if there are no defaults.
     defaults: Box<str>,
     schema: Option<Schema>,
+    paused: Option<Pause>,
 }
 
 /// Which of the missing fields a type may fill.
@@ -49,6 +54,8 @@ pub(crate) struct Missing {
 impl TaskType {
     /// Reads a stored document, as [`merge`] makes it, and compiles its schema.
     pub fn read(pattern: &str, text: &str) -> Result<Self, Problem> {
+        let (text, paused) = take_pause(text)?;
+        let text = &*text;
         let (defaults, schema) = document::split(text)?;
         let mut errors = Errors::default();
         if defaults.len() > MAX_DEFAULT_BYTES {
@@ -60,7 +67,7 @@ impl TaskType {
         }
         match errors.problem() {
             Some(problem) => Err(problem),
-            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema }),
+            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, paused }),
         }
     }
 
@@ -70,7 +77,7 @@ impl TaskType {
         let mut signature = self.signature(&mut errors);
         // Any name will do: a type has none of its own.
         signature.task = Some("task".into());
-        Rules { types: None, ..*rules }.check(signature, errors).map(|_| ())
+        Rules { types: None, queues: None, ..*rules }.check(signature, errors).map(|_| ())
     }
 
     /// The names that it is for.
@@ -81,6 +88,11 @@ impl TaskType {
     /// What the arguments of its tasks must look like.
     pub fn schema(&self) -> Option<&Schema> {
         self.schema.as_ref()
+    }
+
+    /// What is closed for its tasks at this moment.
+    pub fn pause(&self, now: Millis) -> Option<Pause> {
+        self.paused.filter(|pause| pause.holds(now))
     }
 
     /// How much it can add to a signature.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use lovage_core::decide::claim;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskId, TaskKey};
+use lovage_core::{
+    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Pause, Route, Spec, State, TaskError, TaskId, TaskKey,
+};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -145,8 +147,14 @@ impl Owner {
         while plans.len() < most {
             let Some(id) = self.lanes.next() else { break };
             let Some(lane) = self.lanes.def(id).cloned() else { break };
+            let is_last = last.as_ref().is_some_and(|(known, ..)| Arc::ptr_eq(known, &lane));
+            if let Some(pause) = (!is_last).then(|| self.pause(&lane, now)).flatten() {
+                // Open again as soon as documents change.
+                self.lanes.close(id, pause.until.map_or(Closed::NoWorker, Closed::Until));
+                continue;
+            }
             let (queue, worker) = match &last {
-                Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
+                Some((_, queue, worker)) if is_last => (Arc::clone(queue), worker.clone()),
                 _ => (lane.queue.as_str().into(), self.route(&lane)),
             };
             last = Some((Arc::clone(&lane), Arc::clone(&queue), worker.clone()));
@@ -229,6 +237,16 @@ impl Owner {
             // Of such a lane each task is looked at for itself.
             Route::Mixed => None,
         }
+    }
+
+    /// The pause that keeps the tasks of a lane from starting.
+    fn pause(&self, lane: &LaneDef, now: Millis) -> Option<Pause> {
+        let task = match &lane.route {
+            Route::Task(task) => Some(&**task),
+            // A URL's name is in its signature: what comes by this lane may have several.
+            Route::Origin(_) | Route::Mixed => None,
+        };
+        self.shared.registry.pause(lane.ns, &lane.queue, task, now)
     }
 
     /// Opens as many of the lanes that wait for a slot as there are slots.

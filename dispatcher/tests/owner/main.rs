@@ -7,6 +7,7 @@ mod life;
 mod outage;
 mod outbox;
 mod protocol;
+mod queues;
 mod simulation;
 mod streams;
 mod wedged;
