@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use lovage_core::spec::DEFAULT_QUEUE;
 use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Ns, worker_mark};
+use lovage_core::{Ns, QueueLibrary, Queues, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
 
 use crate::app::App;
 use crate::documents::content;
@@ -27,6 +28,10 @@ const REMEMBERED: usize = 100_000;
 /// Names known from documents.
 #[derive(Default)]
 pub(crate) struct Directory {
+    /// What queues say; `None`: not read yet.
+    library: ArcSwapOption<QueueLibrary>,
+    /// Held while queues are read, so that no reader undoes a later one.
+    reading: Mutex<()>,
     queues: RwLock<AHashMap<Ns, AHashSet<String>>>,
     workers: ArcSwap<Workers>,
 }
@@ -80,24 +85,59 @@ impl Directory {
         self.workers.load().names.get(&(ns, mark)).cloned()
     }
 
+    /// What the queues of a namespace say; `None`: none says anything.
+    pub(crate) async fn queues(&self, store: &dyn Store, ns: Ns) -> Result<Option<Arc<Queues>>> {
+        if let Some(library) = &*self.library.load() {
+            return Ok(library.of(ns).cloned());
+        }
+        self.load_queues(store).await?;
+        Ok(self.library.load().as_ref().and_then(|library| library.of(ns).cloned()))
+    }
+
+    /// Reads the queues anew. Answers whether any says something else than before.
+    pub(crate) async fn load_queues(&self, store: &dyn Store) -> Result<bool> {
+        let _reading = self.reading.lock().await;
+        let documents = all_docs(store, DocKind::Queue, None).await?;
+        let stored = documents.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let library = QueueLibrary::read(stored, |ns, queue, error| {
+            tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
+        });
+        let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
+        for document in documents {
+            queues.entry(document.ns).or_default().insert(document.name);
+        }
+        *self.queues.write() = queues;
+        let changed = self.library.load().as_deref() != Some(&library);
+        if changed {
+            self.library.store(Some(Arc::new(library)));
+        }
+        Ok(changed)
+    }
+
     /// The name of the worker that serves this task.
     pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
         let workers = self.workers.load();
         let workers = workers.routes.get(&ns)?;
+        if let Some(library) = &*self.library.load()
+            && let Some(name) = library.get(ns, queue).and_then(|queue| queue.worker.as_deref())
+        {
+            return workers.iter().find(|(worker, _)| &**worker == name).map(|(worker, _)| worker.clone());
+        }
         route(workers.iter().map(|(name, config)| (&**name, config, name)), queue, task).cloned()
     }
 
-    /// Follows the documents for ever; tells when tasks may have become another worker's.
+    /// Follows the documents for ever; tells when tasks may have become another worker's, or may start again.
     pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache, rerouted: impl Fn()) {
         let mut seen = 0;
         loop {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
-                    if self.load(store).await? {
+                    let workers = self.load(store).await?;
+                    let queues = self.load_queues(store).await?;
+                    if types.load(store).await? || queues || workers {
                         rerouted();
                     }
-                    types.load(store).await?;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
@@ -127,11 +167,6 @@ impl Directory {
         if changed {
             self.workers.store(Arc::new(workers));
         }
-        let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
-        for document in all_docs(store, DocKind::Queue, None).await? {
-            queues.entry(document.ns).or_default().insert(document.name);
-        }
-        *self.queues.write() = queues;
         Ok(changed)
     }
 }

@@ -142,7 +142,7 @@ impl QueueConfig {
 pub type Queues = AHashMap<Box<str>, Arc<QueueConfig>>;
 
 /// All queues at one moment, as a process knows them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct QueueLibrary {
     queues: AHashMap<Ns, Arc<Queues>>,
 }

@@ -57,6 +57,13 @@ impl Library {
         Self { tables, compiled }
     }
 
+    /// Whether these are the same versions of the same types.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let version = |library: &Self, name| library.compiled.get(name).map(|(version, _)| *version);
+        let mut names = self.compiled.keys();
+        self.compiled.len() == other.compiled.len() && names.all(|name| version(self, name) == version(other, name))
+    }
+
     /// The types of a namespace; `None`: it has none.
     pub fn of(&self, ns: Ns) -> Option<&Arc<TaskTypes>> {
         self.tables.get(&ns)

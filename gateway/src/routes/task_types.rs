@@ -151,7 +151,7 @@ async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
 /// Stores what `bytes` say, on top of what is stored if `keep`.
 async fn store(app: &App, ns: Ns, pattern: &str, wanted: Precondition, bytes: &Bytes, keep: bool) -> Result<Response, Refusal> {
     let given = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let known = app.types(ns).await?.map_or(0, |types| types.len());
+    let known = app.types(ns).await?.type_count();
     let most = app.options.limits.task_types;
     let mut last = String::new();
     let put = app.edit_doc(DocKind::TaskType, ns, pattern, wanted, |stored| {
