@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::boards::Boards;
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
+use crate::lengths::Lengths;
 use crate::options::GatewayOptions;
 use crate::places::Places;
 use crate::types::TypeCache;
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub hub: Arc<FeedHub>,
     pub directory: Directory,
     pub types: TypeCache,
+    pub lengths: Arc<Lengths>,
     /// Cancelled when the server shuts down: waits end, `/readyz` says so.
     pub draining: CancellationToken,
     /// Requests that are being answered.
@@ -60,6 +62,7 @@ impl App {
             hub,
             directory: Directory::default(),
             types: TypeCache::default(),
+            lengths: Arc::default(),
             draining,
             open: TaskTracker::new(),
             inflaters,

@@ -144,12 +144,10 @@ impl App {
                 Some(queue) => (queue.rule(), queue.dispatch_closed(self.now()).map(end_of)),
                 None => return Ok(None),
             },
-            Some(("task:", name)) => {
-                match self.types(ns).await?.and_then(|types| types.of(name).map(lovage_core::TaskType::rule)) {
-                    Some(rule) => (rule, None),
-                    None => return Ok(None),
-                }
-            }
+            Some(("task:", name)) => match self.types(ns).await?.type_of(name).map(lovage_core::TaskType::rule) {
+                Some(rule) => (rule, None),
+                None => return Ok(None),
+            },
             Some((_, name)) => match self.store.doc(DocKind::Worker, ns, name).await? {
                 Some(document) => (content::<WorkerConfig>(&document)?.rule(), None),
                 None => return Ok(None),

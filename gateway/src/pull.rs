@@ -67,6 +67,8 @@ struct Haul {
     bytes: usize,
     /// Nothing more fits.
     full: bool,
+    /// When the first pause is over that keeps tasks back.
+    paused_until: Option<Millis>,
 }
 
 impl App {
@@ -109,10 +111,24 @@ impl App {
                     }
                 }
                 () = tokio::time::sleep_until(until) => break,
+                () = self.pause_is_over(haul.paused_until) => {
+                    haul.paused_until = None;
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
+                    }
+                }
                 () = self.draining.cancelled() => break,
             }
         }
         Ok(haul.taken)
+    }
+
+    /// Waits for the end of a pause that nobody else tells; for ever if there is none.
+    async fn pause_is_over(&self, until: Option<Millis>) {
+        match until {
+            Some(until) => tokio::time::sleep(until.since(self.now())).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Refuses to take tasks for a worker that there is not, or that is called. Answers its pause.
@@ -151,7 +167,7 @@ impl App {
     }
 
     async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
-        let mut lanes = self.lanes_of(p, wish).await?;
+        let mut lanes = self.lanes_of(p, wish, haul).await?;
         if lanes.is_empty() {
             return Ok(());
         }
@@ -183,23 +199,24 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker, with their priorities.
-    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<(u8, LaneId)>, Error> {
+    /// The lanes whose tasks go to this worker and are not paused, with their priorities.
+    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, LaneId)>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = lovage_store::all_lanes(&*self.store, p).await?;
-        let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
-        let routed: Vec<_> = ours
-            .map(|(id, lane)| {
-                let worker = match &lane.route {
-                    Route::Task(task) => self.route(lane.ns, &lane.queue, task),
-                    Route::Origin(_) | Route::Mixed => None,
-                };
-                (lane.priority.unwrap_or(DEFAULT_PRIORITY), id, worker)
-            })
-            .collect();
-        let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
-        let found = routed.iter().filter(|(.., worker)| of_worker(worker)).map(|(priority, id, _)| (*priority, *id)).collect();
-        self.hub.desk.learn(edition, routed.into_iter().map(|(_, id, worker)| (id, worker)));
+        let (types, now) = (self.types(wish.ns).await?, self.now());
+        let (mut routed, mut found) = (Vec::new(), Vec::new());
+        for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
+            let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
+            let worker = task.and_then(|task| self.route(lane.ns, &lane.queue, task));
+            if worker.as_deref() == Some(&*wish.worker) {
+                match types.dispatch_pause(&lane.queue, task, now) {
+                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), id)),
+                    Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
+                }
+            }
+            routed.push((id, worker));
+        }
+        self.hub.desk.learn(edition, routed.into_iter());
         Ok(found)
     }
 

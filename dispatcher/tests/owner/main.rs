@@ -10,6 +10,7 @@ mod outage;
 mod outbox;
 mod pace;
 mod protocol;
+mod queues;
 mod simulation;
 mod streams;
 mod wedged;

@@ -378,34 +378,6 @@ pub(crate) struct Instances {
     pub next_cursor: Option<String>,
 }
 
-/// A queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queue {
-    /// Its name.
-    pub name: String,
-    /// When it was first used; null for `default`.
-    #[schema(format = DateTime)]
-    pub created_at: Option<String>,
-}
-
-/// A page of queues.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queues {
-    /// By name.
-    pub items: Vec<Queue>,
-    /// Where to go on; null at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// What is in a queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct QueueStats {
-    /// Tasks by state.
-    pub depth: BTreeMap<String, u64>,
-    /// How long the oldest queued task has been waiting; null if none waits.
-    pub oldest_age: Option<String>,
-}
-
 /// A page of signing keys.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct SigningKeys {

@@ -19,6 +19,7 @@ mod malformed;
 mod nodes;
 mod openapi;
 mod pauses;
+mod queues;
 mod serve;
 mod task_types;
 mod tasks;

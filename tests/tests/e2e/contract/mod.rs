@@ -43,6 +43,7 @@ mod operation;
 mod pace;
 mod policies;
 mod queues;
+mod queues_paused;
 mod raw;
 mod results;
 mod signing;
