@@ -101,9 +101,9 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         // A process that dies shows nothing more.
         let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
-        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -114,6 +114,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, showing, upkeep, limits);
+        let _ = tokio::join!(watch, notices, upkeep, showing, limits);
     }
 }

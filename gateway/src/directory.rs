@@ -13,6 +13,7 @@ use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Ns, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::documents::content;
@@ -22,6 +23,10 @@ use crate::types::TypeCache;
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// After the documents were read, so many times as long nobody reads them again, ...
+const REST: u32 = 9;
+/// ... but a change is known after this at the latest.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -101,10 +106,13 @@ impl Directory {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
+                    let started = Instant::now();
                     let workers = self.load(store).await?;
                     if types.load(store).await? || workers {
                         rerouted();
                     }
+                    // However often instances renew their leases: most of the time is left for other work.
+                    tokio::time::sleep((started.elapsed() * REST).min(LONGEST_REST)).await;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };

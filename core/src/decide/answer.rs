@@ -187,6 +187,7 @@ impl Task<'_> {
         let mut next = self.fresh(first.state);
         next.priority = first.priority;
         next.lane = first.lane;
+        next.flags = next.flags.without(Flags::FIFO).with(lane.flags());
         next.due = first.due;
         next.expires = first.expires;
         let mut transition = plain(next);

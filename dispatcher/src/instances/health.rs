@@ -42,7 +42,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let (now, mut unwell) = (Instant::now(), 0_u32);
         let mut known = HashMap::with_capacity(next.len());
-        for (ns, worker) in shared.registry.all() {
+        for (ns, worker) in shared.registry.called() {
             let Some(health) = &worker.config.health else { continue };
             for instance in worker.live_instances(shared.store.clock().now()) {
                 unwell += u32::from(!instance.state.is_well());

@@ -69,7 +69,7 @@ impl Watcher {
         let watched = |worker: &Worker| {
             worker.config.recycle.is_some() || worker.recycling.turn.is_some() || !worker.recycling.asked.is_empty()
         };
-        let workers: Vec<_> = self.shared.registry.all().into_iter().filter(|(_, worker)| watched(worker)).collect();
+        let workers: Vec<_> = self.shared.registry.called().into_iter().filter(|(_, worker)| watched(worker)).collect();
         if workers.is_empty() {
             return Ok(false);
         }
@@ -183,8 +183,9 @@ fn seen<'b>(board: &'b Board, ns: Ns, worker: &str, instance: &str) -> Option<&'
 
 /// The boards of the other dispatchers.
 async fn boards(shared: &Shared) -> Result<Vec<Board>> {
-    let _ = shared;
-    std::future::ready(Ok(Vec::new())).await
+    let own = shared.session;
+    let boards = shared.store.boards().await?;
+    Ok(boards.iter().filter(|(session, _)| *session != own).filter_map(|(_, bytes)| Board::decode(bytes)).collect())
 }
 
 /// Changes the document of a worker; whether it was changed. `false` of `change`: there is nothing to do.

@@ -1,17 +1,40 @@
 //! The owner's view of its lanes: which tasks may start next. Disposable: the store's guard decides.
 //!
-//! Of each lane only a window of heads is held, so a backlog of millions costs the store and not this process. A
-//! window that runs low is filled from the store; what the feed brings meanwhile is kept aside until the page is there,
-//! because it may or may not be on it.
+//! Of each lane only a window of heads is held, so a backlog of millions costs the store and not this process; of lanes
+//! without number only so many are held at once, and they take turns. Everything that happens for a start takes logarithmic
+//! time, whatever waits.
+//!
+//! [`turns`] says whose turn it is, `doors` why a lane may not start anything, `order` which tasks keep their place until they
+//! are final, `fill` how windows are filled from the store, `hold` which lanes are held at all.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod doors;
+mod fill;
+mod hold;
+mod order;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod window;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use lovage_core::{Head, LaneDef, LaneId, Millis, Score, TaskKey};
+use lovage_core::{Head, LaneDef, LaneId, LaneOrder, Millis, Route, Score, TaskKey, placement};
+use smallvec::SmallVec;
 
-/// A task that waits.
+pub use self::doors::Closed;
+use self::doors::{Crowd, Gather, Room, Seat, Shut};
+use self::fill::News;
+pub use self::fill::Unread;
+use self::turns::{Kin, Rank, Turns};
+use self::window::Window;
+
+/// The rank of a task that does not go by its priority: that of the usual one.
+const USUAL_RANK: u8 = 9 - lovage_core::spec::DEFAULT_PRIORITY;
+
+/// A task that waits, or keeps its place in its order.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// Its key.
@@ -20,12 +43,14 @@ pub struct Waiting {
     pub head: Head,
     /// What it has to pass, if its lane does not say: the tasks of such a lane differ.
     pub gates: Option<Arc<LaneDef>>,
+    /// It is on its way to running.
+    pub taken: bool,
 }
 
 impl Waiting {
     /// As a store shows it.
     pub fn new(key: TaskKey, head: Head) -> Self {
-        Self { key, head, gates: None }
+        Self { key, head, gates: None, taken: false }
     }
 }
 
@@ -38,100 +63,101 @@ pub struct Turn {
     pub gates: Arc<LaneDef>,
 }
 
-/// Why no task of a lane may start now.
-#[allow(dead_code)] // Queues are paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Closed {
-    /// No worker serves it.
-    NoWorker,
-    /// It is paused until somebody says otherwise: [`Lanes::open_all`].
-    Paused,
-    /// The gate with this number has no free slot.
-    Busy(u64),
-    /// The limit with this number has nothing left.
-    Limit(u64),
-    /// The worker or the store wants to be left alone until then.
-    Until(Millis),
-    /// Its tasks wait for company until then.
-    Gathering(Millis),
-}
-
-/// For how many of its tasks a lane waits, and until when at the latest.
-#[derive(Clone, Copy, Debug)]
-struct Gather {
-    enough: usize,
-    until: Millis,
-}
-
 #[derive(Debug)]
 struct Lane {
     def: Arc<LaneDef>,
-    window: BTreeMap<Score, Waiting>,
+    kin: Kin,
+    window: Window,
     /// The store may hold tasks behind the window.
     more: bool,
     /// Set while a page is being read: what the feed brought meanwhile.
-    aside: Option<Vec<Waiting>>,
-    closed: Option<Closed>,
+    aside: Option<Vec<News>>,
+    closed: Option<Shut>,
     /// Its tasks are delivered together; kept until none is left.
-    gather: Option<Gather>,
-    /// Where it stands in `Lanes::ready`.
-    place: Option<(u8, u64)>,
+    gather: Option<Box<Gather>>,
+    /// Where it waits for its turn.
+    seat: Option<Seat>,
     /// Whether it stands in `Lanes::hungry`.
     hungry: bool,
+    /// What its first tasks have to pass is being read, or will be.
+    asks: bool,
+    /// Shares the order of its tasks with the lanes of this group.
+    group: Option<u64>,
+    /// When it was last served, or was made known.
+    served: u64,
+}
+
+/// How much is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Tasks of a lane.
+    pub window: usize,
+    /// Lanes.
+    pub lanes: usize,
 }
 
 /// All lanes of a partition.
 #[derive(Debug)]
 pub struct Lanes {
-    window: usize,
-    known: AHashMap<LaneId, Lane>,
-    /// Open lanes that hold tasks: best priority first, then the one served longest ago.
-    ready: BTreeSet<(u8, u64, LaneId)>,
-    /// Lanes whose windows run low although the store may hold more.
-    hungry: BTreeSet<LaneId>,
-    /// Lanes that wait for a gate.
-    busy: AHashMap<u64, VecDeque<LaneId>>,
-    /// Lanes that wait for a limit.
-    limited: AHashMap<u64, VecDeque<LaneId>>,
+    bounds: Bounds,
+    /// A task improves its rank by one each time it has waited so long; zero: never.
+    aging: Duration,
+    now: Millis,
+    known: AHashMap<LaneId, Box<Lane>>,
+    /// Open lanes that have something to start.
+    ready: Turns,
+    /// Lanes that wait for a gate, and for a limit.
+    gates: AHashMap<u64, Crowd>,
+    limits: AHashMap<u64, Crowd>,
     until: BTreeSet<(Millis, LaneId)>,
-    turn: u64,
+    /// Lanes that are to be opened, a few at a time.
+    opening: Vec<LaneId>,
+    /// Lanes whose windows run low although the store may hold more.
+    hungry: VecDeque<LaneId>,
+    /// Lanes whose first tasks have to be read.
+    unread: VecDeque<LaneId>,
+    /// What tasks have to pass that share a lane for the sake of their order: one copy of each.
+    passes: AHashMap<LaneId, Arc<LaneDef>>,
+    /// Lanes of several queues that share an order.
+    groups: AHashMap<u64, SmallVec<[LaneId; 1]>>,
+    hold: hold::Hold,
+    tick: u64,
     /// Rises when everything is forgotten: a page that was asked for before is of no use afterwards.
     life: u64,
 }
 
 impl Lanes {
-    /// No lanes; of each, `window` tasks will be held.
-    pub fn new(window: usize) -> Self {
+    /// No lanes; of each, `bounds.window` tasks will be held.
+    pub fn new(bounds: Bounds, aging: Duration) -> Self {
+        let bounds = Bounds { window: bounds.window.max(2), lanes: bounds.lanes.max(2) };
         Self {
-            window: window.max(2),
+            bounds,
+            aging,
+            now: Millis(0),
             known: AHashMap::new(),
-            ready: BTreeSet::new(),
-            hungry: BTreeSet::new(),
-            busy: AHashMap::new(),
-            limited: AHashMap::new(),
+            ready: Turns::default(),
+            gates: AHashMap::new(),
+            limits: AHashMap::new(),
             until: BTreeSet::new(),
-            turn: 0,
+            opening: Vec::new(),
+            hungry: VecDeque::new(),
+            unread: VecDeque::new(),
+            passes: AHashMap::new(),
+            groups: AHashMap::new(),
+            hold: hold::Hold::default(),
+            tick: 0,
             life: 0,
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self { life: self.life + 1, ..Self::new(self.window) };
+        *self = Self { life: self.life + 1, now: self.now, ..Self::new(self.bounds, self.aging) };
     }
 
-    /// What [`Lanes::loaded`] has to be given with a page that is asked for now.
+    /// What answers have to be given with that were asked for now.
     pub fn life(&self) -> u64 {
         self.life
-    }
-
-    /// Makes a lane known; `more`: the store may hold tasks of it that were not offered.
-    pub fn add(&mut self, def: Arc<LaneDef>, more: bool) {
-        let id = def.id();
-        let lane =
-            Lane { def, window: BTreeMap::new(), more, aside: None, closed: None, gather: None, place: None, hungry: false };
-        self.known.entry(id).or_insert(lane);
-        self.place(id);
     }
 
     /// Number of lanes.
@@ -139,37 +165,57 @@ impl Lanes {
         self.known.len()
     }
 
-    /// A task waits in a lane that is known; otherwise it is given back.
-    pub fn offer(&mut self, task: Waiting) -> Option<Waiting> {
-        let window = self.window;
-        let id = task.head.lane;
-        let Some(lane) = self.known.get_mut(&id) else { return Some(task) };
-        if let Some(aside) = &mut lane.aside {
-            aside.push(task);
-            return None;
+    /// A record of these lanes looks like this now.
+    pub fn show(&mut self, key: &TaskKey, head: &Head) {
+        if placement(head).lane.is_some() {
+            self.offer(Waiting::new(key.clone(), head.clone()));
+        } else {
+            self.remove(head);
         }
-        lane.hold(task, window);
-        self.place(id);
-        self.open_gathered(id);
-        None
     }
 
-    /// The task with this place is no longer waiting.
-    pub fn remove(&mut self, id: LaneId, score: Score) {
-        let Some(lane) = self.known.get_mut(&id) else { return };
+    /// A task waits, or keeps its place. If its lane is not known, its definition will be asked for.
+    pub fn offer(&mut self, task: Waiting) {
+        let id = task.head.lane;
+        let window = self.window();
+        let Some(lane) = self.known.get_mut(&id) else { return self.keep_stranger(task) };
         if let Some(aside) = &mut lane.aside {
-            aside.retain(|task| task.head.score() != score);
+            aside.push(News::Here(task));
+            return self.place(id);
         }
-        if lane.window.remove(&score).is_some() {
+        let group = lane.group;
+        if group.is_some() && self.is_elsewhere(id, &task) {
+            return;
+        }
+        if let Some(lane) = self.known.get_mut(&id) {
+            lane.hold(task, window);
+        }
+        self.place(id);
+        self.open_gathered(id);
+    }
+
+    /// The task with this head keeps no place any more.
+    fn remove(&mut self, head: &Head) {
+        let (id, score) = (head.lane, head.score());
+        let Some(lane) = self.known.get_mut(&id) else { return self.remove_stranger(head) };
+        if let Some(group) = lane.group {
+            self.gone_from_group(group, score, head.version);
+            return self.place(id);
+        }
+        if let Some(aside) = &mut lane.aside {
+            aside.push(News::Gone(score, head.version));
+        }
+        if lane.window.remove(score, head.version) {
             self.place(id);
         }
     }
 
     /// The open lane whose turn it is, and what its first task has to pass.
     pub fn next(&self) -> Option<Turn> {
-        let (_, _, lane) = *self.ready.first()?;
-        let gates = Arc::clone(&self.known.get(&lane)?.def);
-        Some(Turn { lane, gates })
+        let id = self.ready.first(|rank, id| self.effective(rank, id))?;
+        let lane = self.known.get(&id)?;
+        let gates = lane.window.first().and_then(|task| task.gates.as_ref()).unwrap_or(&lane.def);
+        Some(Turn { lane: id, gates: Arc::clone(gates) })
     }
 
     /// Whether any lane may start a task.
@@ -177,246 +223,143 @@ impl Lanes {
         !self.ready.is_empty()
     }
 
+    /// The first task of a lane, and how many of its tasks are at hand.
+    pub fn first(&self, id: LaneId) -> Option<(&Waiting, usize)> {
+        let window = &self.known.get(&id)?.window;
+        Some((window.first()?, window.len()))
+    }
+
     /// Takes the first task of a lane; the lane goes to the end of the turn.
     pub fn take(&mut self, id: LaneId) -> Option<Waiting> {
+        self.tick += 1;
         let lane = self.known.get_mut(&id)?;
-        let (_, task) = lane.window.pop_first()?;
-        self.turn += 1;
-        if let Some((rank, turn)) = lane.place.take() {
-            self.ready.remove(&(rank, turn, id));
+        let task = if lane.is_ordered() { lane.window.take_first() } else { lane.window.pop_first() }?;
+        lane.served = self.tick;
+        if let Some(seat) = &mut lane.seat
+            && seat.room == Room::Ready
+        {
+            seat.stamp = self.ready.serve(id, seat.stamp, seat.rank, &seat.kin);
         }
         self.place(id);
         Some(task)
     }
 
-    /// No task of this lane may start until it is opened.
-    pub fn close(&mut self, id: LaneId, why: Closed) {
-        let Some(lane) = self.known.get_mut(&id) else { return };
-        match why {
-            Closed::Busy(gate) => self.busy.entry(gate).or_default().push_back(id),
-            Closed::Limit(limit) => self.limited.entry(limit).or_default().push_back(id),
-            Closed::Until(at) | Closed::Gathering(at) => {
-                self.until.insert((at, id));
-            }
-            Closed::NoWorker | Closed::Paused => {}
-        }
-        lane.closed = Some(why);
-        self.place(id);
+    /// The rank of a lane after what its first task has waited: whatever its priority, some day its turn comes.
+    fn effective(&self, rank: u8, id: LaneId) -> i64 {
+        let aging = self.aging.as_millis() as i64;
+        let since = |task: &Waiting| task.head.created.max(task.head.due);
+        let waited = self
+            .known
+            .get(&id)
+            .and_then(|lane| lane.window.first())
+            .map_or(0, |task| i64::try_from(self.now.since(since(task)).as_millis()).unwrap_or(i64::MAX));
+        i64::from(rank) - waited.checked_div(aging).unwrap_or(0)
     }
 
-    /// Whether tasks of this lane may go together: as many as are asked for are here, or the first of them has waited so long.
-    /// Otherwise the lane is closed until one of the two is so.
-    pub fn gather(&mut self, id: LaneId, most: usize, now: Millis, wait: Duration) -> bool {
-        let window = self.window;
-        let Some(lane) = self.known.get_mut(&id) else { return false };
-        let until = lane.gather.map_or(now.after(wait), |gather| gather.until);
-        let gather = Gather { enough: most.min(window), until };
-        lane.gather = Some(gather);
-        if lane.window.len() >= gather.enough || until <= now {
-            return true;
-        }
-        self.close(id, Closed::Gathering(until));
-        false
-    }
-
-    /// Opens a lane that has gathered enough.
-    fn open_gathered(&mut self, id: LaneId) {
-        let Some(lane) = self.known.get(&id) else { return };
-        if let (Some(was @ Closed::Gathering(_)), Some(gather)) = (lane.closed, lane.gather)
-            && lane.window.len() >= gather.enough
-        {
-            self.open(id, was);
-        }
-    }
-
-    /// Opens a lane that is closed for this reason; whether it has a task that may start now.
-    fn open(&mut self, id: LaneId, was: Closed) -> bool {
-        let Some(lane) = self.known.get_mut(&id).filter(|lane| lane.closed == Some(was)) else { return false };
-        lane.closed = None;
-        self.place(id);
-        self.known.get(&id).is_some_and(|lane| lane.place.is_some())
-    }
-
-    /// The gates that lanes wait for.
-    pub fn busy_gates(&self) -> Vec<u64> {
-        self.busy.keys().copied().collect()
-    }
-
-    /// Opens up to `slots` lanes that wait for this gate, those that waited longest first. One that has nothing to start
-    /// any more takes no slot from the next.
-    pub fn open_busy(&mut self, gate: u64, slots: usize) {
-        let mut left = slots;
-        while left > 0 {
-            let Some(queue) = self.busy.get_mut(&gate) else { return };
-            match queue.pop_front() {
-                Some(id) => left -= usize::from(self.open(id, Closed::Busy(gate))),
-                None => {
-                    self.busy.remove(&gate);
-                }
-            }
-        }
-    }
-
-    /// How many of the lane's tasks are at hand.
-    pub fn at_hand(&self, id: LaneId) -> usize {
-        self.known.get(&id).map_or(0, |lane| lane.window.len())
-    }
-
-    /// How many lanes wait for this limit.
-    #[allow(dead_code)] // Limits ask.
-    pub fn waiting_for(&self, limit: u64) -> usize {
-        self.limited.get(&limit).map_or(0, VecDeque::len)
-    }
-
-    /// Opens up to `most` lanes that wait for this limit; answers how many.
-    pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
-        let mut left = most;
-        while left > 0 {
-            let Some(queue) = self.limited.get_mut(&limit) else { break };
-            match queue.pop_front() {
-                Some(id) => left -= usize::from(self.open(id, Closed::Limit(limit))),
-                None => {
-                    self.limited.remove(&limit);
-                }
-            }
-        }
-        most - left
-    }
-
-    /// Opens lanes whose time has come.
-    pub fn open_until(&mut self, now: Millis) {
-        while let Some((at, id)) = self.until.first().copied().filter(|(at, _)| *at <= now) {
-            self.until.remove(&(at, id));
-            self.open(id, Closed::Until(at));
-            self.open(id, Closed::Gathering(at));
-        }
-    }
-
-    /// When the next lane opens by itself.
-    pub fn next_opening(&self) -> Option<Millis> {
-        self.until.first().map(|(at, _)| *at)
-    }
-
-    /// Opens every lane: the workers changed.
-    pub fn open_all(&mut self) {
-        self.busy.clear();
-        self.until.clear();
-        // Those that wait for a limit stand in its line: it tells them, also of a new rule.
-        let waits = |lane: &Lane| matches!(lane.closed, Some(Closed::Limit(_)));
-        let ids: Vec<LaneId> = self.known.iter().filter(|(_, lane)| !waits(lane)).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(lane) = self.known.get_mut(&id) {
-                lane.closed = None;
-            }
-            self.place(id);
-        }
-    }
-
-    /// Up to `most` lanes whose windows run low: read them behind the given score, then call [`Lanes::loaded`]. A closed
-    /// lane is filled once and then left alone.
-    pub fn take_hungry(&mut self, most: usize) -> Vec<(LaneId, Option<Score>)> {
-        let mut out = Vec::new();
-        while out.len() < most {
-            let Some(id) = self.hungry.pop_first() else { break };
-            if let Some(lane) = self.known.get_mut(&id) {
-                lane.hungry = false;
-                lane.aside = Some(Vec::new());
-                out.push((id, lane.window.last_key_value().map(|(score, _)| *score)));
-            }
-        }
-        out
-    }
-
-    /// A page that was asked for by [`Lanes::take_hungry`] in this `life`; `more`: the store holds tasks behind it. `None`: it
-    /// could not be read.
-    pub fn loaded(&mut self, life: u64, id: LaneId, page: Option<(Vec<Waiting>, bool)>) {
-        let window = self.window;
-        if life != self.life {
-            return;
-        }
-        let Some(lane) = self.known.get_mut(&id) else { return };
-        let aside = lane.aside.take().unwrap_or_default();
-        if let Some((tasks, more)) = page {
-            lane.more = more;
-            for task in tasks {
-                lane.put(task.head.score(), task);
-            }
-        }
-        for task in aside {
-            lane.hold(task, window);
-        }
-        self.place(id);
-        self.open_gathered(id);
-    }
-
-    /// Drops lanes that hold nothing, here or in the store, if there are more than `keep`.
-    pub fn forget_empty(&mut self, keep: usize) {
-        if self.known.len() > keep {
-            self.known.retain(|_, lane| !lane.window.is_empty() || lane.more || lane.aside.is_some() || lane.closed.is_some());
-        }
-    }
-
-    /// Puts the lane where it belongs in `ready` and `hungry`.
+    /// Puts the lane, and those that share its order, where they belong.
     fn place(&mut self, id: LaneId) {
-        let low = self.window / 4;
-        let Some(lane) = self.known.get_mut(&id) else { return };
-        if lane.window.is_empty() && !lane.more && lane.aside.is_none() {
-            lane.gather = None;
-            if matches!(lane.closed, Some(Closed::Gathering(_))) {
-                lane.closed = None;
+        let group = self.known.get(&id).and_then(|lane| lane.group);
+        match group.and_then(|group| self.groups.get(&group)).filter(|lanes| lanes.len() > 1) {
+            Some(lanes) => {
+                for id in lanes.clone() {
+                    self.place_one(id);
+                }
             }
+            None => self.place_one(id),
         }
-        // What is not enough to go together is too little.
-        let low = lane.gather.map_or(low, |gather| low.max(gather.enough - 1));
-        let open = matches!(lane.closed, None | Some(Closed::Gathering(_)));
-        let hungry = lane.more && lane.aside.is_none() && lane.window.len() <= low && (open || lane.window.is_empty());
-        if hungry != lane.hungry {
-            lane.hungry = hungry;
-            if hungry {
-                self.hungry.insert(id)
-            } else {
-                self.hungry.remove(&id)
-            };
+    }
+
+    fn place_one(&mut self, id: LaneId) {
+        self.feed(id);
+        let target = self.target(id);
+        let Some(lane) = self.known.get_mut(&id) else { return };
+        if target.is_none() && lane.closed.is_some_and(|shut| matches!(shut.why, Closed::Busy(_) | Closed::Limit(_))) {
+            // Nothing of it waits there any more: what comes next finds out for itself.
+            lane.closed = None;
         }
-        let rank = match (lane.closed, lane.window.first_key_value()) {
-            (None, Some((score, _))) => Some(score.rank()),
-            _ => None,
-        };
-        if lane.place.map(|(rank, _)| rank) == rank {
+        let same = |seat: &Seat| target == Some((seat.room, seat.rank, seat.kin));
+        if lane.seat.as_ref().is_some_and(same) || (lane.seat.is_none() && target.is_none()) {
             return;
         }
-        if let Some((rank, turn)) = lane.place.take() {
-            self.ready.remove(&(rank, turn, id));
+        self.stand_up(id);
+        if let Some((room, rank, kin)) = target {
+            self.sit_down(id, room, rank, kin);
         }
-        if let Some(rank) = rank {
-            lane.place = Some((rank, self.turn));
-            self.ready.insert((rank, self.turn, id));
+    }
+
+    /// Where a lane waits for its turn now.
+    fn target(&self, id: LaneId) -> Option<(Room, Rank, Kin)> {
+        let lane = self.known.get(&id)?;
+        let first = self.may_start(id, lane)?;
+        let room = match lane.closed.map(|shut| shut.why) {
+            None => Room::Ready,
+            Some(Closed::Busy(gate)) => Room::Gate(gate),
+            Some(Closed::Limit(limit)) => Room::Limit(limit),
+            Some(Closed::NoWorker | Closed::Paused | Closed::Until(_) | Closed::Gathering(_)) => return None,
+        };
+        let own = first.head.score().rank();
+        let rank = match lane.def.order {
+            // To others all of a fair queue is alike.
+            LaneOrder::Fair => Rank { rank: USUAL_RANK, within: Some(own) },
+            LaneOrder::Priority | LaneOrder::Fifo => Rank { rank: own, within: None },
+        };
+        Some((room, rank, first.gates.as_deref().map_or(lane.kin, Kin::of)))
+    }
+
+    /// The first task of a lane, if it may start for its order's sake and it is known what it has to pass.
+    fn may_start<'a>(&self, id: LaneId, lane: &'a Lane) -> Option<&'a Waiting> {
+        let first = lane.window.first()?;
+        if lane.is_mixed() && first.gates.is_none() {
+            return None;
         }
+        (!lane.is_ordered() || self.is_first(id, lane, first)).then_some(first)
     }
 }
 
 impl Lane {
+    fn new(def: Arc<LaneDef>, more: bool, served: u64) -> Self {
+        Self {
+            kin: Kin::of(&def),
+            group: order::group(&def),
+            def,
+            window: Window::default(),
+            more,
+            aside: None,
+            closed: None,
+            gather: None,
+            seat: None,
+            hungry: false,
+            asks: false,
+            served,
+        }
+    }
+
+    /// Its tasks keep their places until they are final.
+    fn is_ordered(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// Each of its tasks says for itself what it has to pass.
+    fn is_mixed(&self) -> bool {
+        self.def.route == Route::Mixed
+    }
+
+    /// Nothing of it is here, and nothing in the store that is not on its way here.
+    fn is_empty(&self) -> bool {
+        self.window.is_empty() && !self.more && self.aside.is_none()
+    }
+
     /// Holds a task if it belongs into the window; otherwise the store keeps it until its turn.
     fn hold(&mut self, task: Waiting, window: usize) {
-        let score = task.head.score();
-        let inside = !self.more || self.window.last_key_value().is_some_and(|(last, _)| score <= *last);
+        let score: Score = task.head.score();
+        let inside = !self.more || self.window.last().is_some_and(|last| score <= last);
         if !inside {
             return;
         }
-        self.put(score, task);
-        if self.window.len() > window {
-            self.window.pop_last();
+        self.window.put(task);
+        let window = self.gather.as_ref().map_or(window, |gather| window.max(gather.enough));
+        if self.window.len() > window && self.window.pop_last() {
             self.more = true;
         }
     }
-
-    /// Takes the place of an older version of the task only: what is known from elsewhere may be newer.
-    fn put(&mut self, score: Score, task: Waiting) {
-        if self.window.get(&score).is_none_or(|known| known.head.version <= task.head.version) {
-            self.window.insert(score, task);
-        }
-    }
 }
-
-#[cfg(test)]
-mod tests;

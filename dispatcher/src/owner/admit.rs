@@ -199,36 +199,42 @@ impl Owner {
     /// The first task of a lane, for this place.
     fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
         let Some(room) = self.take_room() else { return Taken::NoRoom };
-        let at_hand = self.lanes.at_hand(id);
-        let Some(task) = self.lanes.take(id) else {
+        let Some((first, at_hand)) = self.lanes.first(id) else {
             self.room = Some(room);
             return Taken::Empty;
         };
         // What a lane showed first may have moved to another one and be on its way from there.
-        let is_newer = self.claiming.get(&task.key).is_some_and(|claim| claim.version > task.head.version);
-        if is_newer || task.head.flags.has(Flags::HELD) {
+        let is_newer = self.claiming.get(&first.key).is_some_and(|claim| claim.version > first.head.version);
+        if is_newer || first.head.flags.has(Flags::HELD) {
             self.room = Some(room);
+            self.lanes.take(id);
             return Taken::None;
         }
-        let Ok(head) = claim(&task.head, self.shared.session, place.worker.mark, now) else {
+        let Ok(head) = claim(&first.head, self.shared.session, place.worker.mark, now) else {
             // Past its expiry: its timer ends it.
-            self.timers.add(now, &task.key);
+            self.timers.add(now, &first.key);
+            self.lanes.take(id);
             return Taken::None;
         };
-        let limits = &self.shared.limits;
-        let wait = match limits.try_start(&place.limits, self.partition, task.head.created, at_hand) {
+        // Of those that are kept in order one starts at a time.
+        let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
+        let closed = match self.shared.limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
             Verdict::Go(permit) => Ok(permit),
             Verdict::Wait(limit) => Err(Closed::Limit(limit)),
             Verdict::Until(until) => Err(Closed::Until(until)),
         };
-        let permit = match wait {
+        let permit = match closed {
             Ok(permit) => permit,
             Err(closed) => {
                 self.room = Some(room);
-                self.lanes.offer(task);
                 self.lanes.close(id, closed);
                 return Taken::Empty;
             }
+        };
+        let Some(task) = self.lanes.take(id) else {
+            permit.unused();
+            self.room = Some(room);
+            return Taken::Empty;
         };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);

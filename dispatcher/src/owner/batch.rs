@@ -127,8 +127,8 @@ impl Owner {
         self.meters.batch_items.record(sent.len() as f64);
         self.meters.attempt_seconds.record(pushed.elapsed.as_secs_f64());
         self.freed += sent.len();
-        let allowance = push::allowance(&pushed, now);
         let memory = instances::memory(&pushed);
+        let allowance = push::allowance(&pushed, now);
         let answer = push::answer(pushed, shared.options.max_batch);
         let (whole_status, whole_excerpt) = push::excerpt(&answer);
         let ids: Vec<String> = sent.iter().map(|sent| sent.key.id.to_string()).collect();

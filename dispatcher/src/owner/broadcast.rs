@@ -91,6 +91,7 @@ impl Owner {
         let (shared, worker, now) = (Arc::clone(&self.shared), Arc::clone(&running.worker), self.now());
         let most = shared.options.max_answer;
         let each = most / parts.len().max(1);
+        let allowance = parts.iter().find_map(|(_, pushed)| push::allowance(pushed, now));
         let longest = parts.iter().map(|(_, pushed)| pushed.elapsed).max().unwrap_or_default();
         let (mut judged, mut excerpts) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
         for (instance, pushed) in parts {
@@ -106,7 +107,7 @@ impl Owner {
         }
         let (mut joined, decided) = join(&judged, most);
         let sent = slot.as_ref().map_or(now, |slot| slot.since());
-        tell_gate(&worker, &mut joined, (sent, now), None);
+        tell_gate(&worker, &mut joined, (sent, now), allowance);
         drop(slot);
         self.meters.attempt_seconds.record(longest.as_secs_f64());
         let types = shared.registry.types(key.ns);

@@ -15,6 +15,7 @@ mod outbox;
 mod settle;
 mod tenure;
 mod updates;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use self::updates::Streaming;
 use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
-use crate::lanes::{Lanes, Waiting};
+use crate::lanes::{Bounds, Lanes};
 use crate::limits::{Limits, Opened, Permit};
 use crate::notice::Notices;
 use crate::options::Options;
@@ -185,7 +186,10 @@ pub(crate) struct Owner {
     feeding: bool,
     /// The definitions of new lanes are being read.
     learning: bool,
-    learn_again: bool,
+    /// What tasks have to pass is being read.
+    reading_specs: bool,
+    /// Lanes whose first tasks are being read.
+    loading: usize,
     recovering: AHashSet<SessionId>,
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
@@ -218,15 +222,14 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 const HOPELESS: Duration = Duration::from_secs(5);
 /// So many given up records are remembered.
 const MOST_GIVEN_UP: usize = 10_000;
-/// Empty lanes are forgotten above this number.
-const KEEP_LANES: usize = 10_000;
 
 impl Owner {
     pub(crate) fn new(shared: Arc<Shared>, partition: Partition) -> Self {
         let (ends_in, ends) = mpsc::unbounded_channel();
         let now = Instant::now();
         let renewed = (shared.uptime)();
-        let lanes = Lanes::new(shared.options.lane_window);
+        let bounds = Bounds { window: shared.options.lane_window, lanes: shared.options.lanes };
+        let lanes = Lanes::new(bounds, shared.options.aging);
         let common = Common::new(&shared.options.user_agent);
         let opened = shared.limits.door(partition);
         Self {
@@ -263,7 +266,8 @@ impl Owner {
             outbox: Outbox::new(now),
             feeding: false,
             learning: false,
-            learn_again: false,
+            reading_specs: false,
+            loading: 0,
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
@@ -338,7 +342,7 @@ impl Owner {
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
             self.admit();
-            self.load_windows();
+            self.read_lanes();
             self.flush();
             self.send_updates();
             self.deliver();
@@ -397,7 +401,8 @@ impl Owner {
         self.audit();
         if self.token.is_some() {
             self.sweep();
-            self.lanes.forget_empty(KEEP_LANES);
+            let evicted = self.lanes.tidy();
+            self.meters.lanes_evicted.increment(evicted as u64);
         }
         self.show_outbox();
         self.meters.lanes.set(self.lanes.len() as f64);
@@ -471,6 +476,11 @@ impl Owner {
                 self.tell_accepted_cancel(&row.key, head);
             }
         }
+        // What keeps its place while it runs is followed there.
+        let ordered = head.flags.has(Flags::ORDERED);
+        if ordered && self.token.is_some() {
+            self.lanes.show(&row.key, head);
+        }
         if head.state == State::Running {
             if source == self.shared.session {
                 return;
@@ -495,13 +505,8 @@ impl Owner {
         if let Some(at) = placement(head).timer {
             self.timers.add(at, &row.key);
         }
-        if head.state == State::Queued {
-            let task = Waiting::new(row.key.clone(), head.clone());
-            if self.lanes.offer(task).is_some() {
-                self.learn_lanes();
-            }
-        } else {
-            self.lanes.remove(head.lane, head.score());
+        if !ordered {
+            self.lanes.show(&row.key, head);
         }
     }
 

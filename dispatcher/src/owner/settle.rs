@@ -99,8 +99,8 @@ impl Owner {
             Some(streaming) => streaming.stream().end(complete),
             None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
         };
-        let allowance = push::allowance(&end.pushed, now);
         let memory = instances::memory(&end.pushed);
+        let allowance = push::allowance(&end.pushed, now);
         let answer = push::answer(end.pushed, self.shared.options.max_answer);
         let worker = &running.worker;
         let registry = &self.shared.registry;

@@ -46,10 +46,10 @@ struct Snapshot {
     workers: AHashMap<Ns, Vec<Arc<Worker>>>,
     signers: AHashMap<Ns, Signer>,
     types: Library,
-    queues: QueueLibrary,
-    limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
     /// Tells whether anything that may start a task is another than before.
     print: u64,
+    queues: QueueLibrary,
+    limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
 }
 
 #[derive(Default)]
@@ -169,6 +169,14 @@ impl Registry {
     /// The worker with this name.
     pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
+    }
+
+    /// All workers, and the origins that something is or was sent to lately.
+    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
+        let origins = self.origins.lock();
+        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
     }
 
     /// The stand-in for a worker of an origin, if something is or was sent there lately.
@@ -326,11 +334,11 @@ impl Registry {
             }
             other
         });
-        let changed = lapsed || before.print != self.snapshot.load().print;
-        // It holds on to what is gone.
+        let is_other = lapsed || before.print != self.snapshot.load().print;
+        // What only that one held is of no use any more.
         drop(before);
         self.forget_unused(now);
-        if changed {
+        if is_other {
             self.tell_changed();
         }
         Ok(ends.into_iter().filter(|end| *end > now).min())
@@ -341,16 +349,11 @@ impl Registry {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// All workers that are called.
-    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+    /// The registered workers that are called.
+    pub fn called(&self) -> Vec<(Ns, Arc<Worker>)> {
         let snapshot = self.snapshot.load();
         let called = |ns: &Ns, worker: &Arc<Worker>| (!worker.config.pull).then(|| (*ns, Arc::clone(worker)));
         snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().filter_map(|worker| called(ns, worker))).collect()
-    }
-
-    /// The origins that something is or was sent to lately.
-    pub fn origins(&self) -> Vec<(Ns, Arc<Worker>)> {
-        self.origins.lock().workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker))).collect()
     }
 
     /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.

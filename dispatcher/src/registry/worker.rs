@@ -142,9 +142,14 @@ impl Worker {
     }
 
     /// Open pushes, and how many there may be.
-    pub fn load(&self, now: Millis) -> (u32, u32) {
+    fn load(&self, now: Millis) -> (u32, u32) {
         let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
         usable.fold((0, 0), |(open, slots), i| (open + i.state.slots.open(), slots.saturating_add(i.capacity)))
+    }
+
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
     }
 
     fn choose(&self, now: Millis) -> Option<(Slot, Instance)> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lovage_core::errand::{Errand, ErrandKind};
-use lovage_core::instance::{Balance, Health, Recycle};
+use lovage_core::instance::{Balance, Health, Recycle, Recycling};
 use lovage_core::retry::RetryPolicy;
 use lovage_core::worker::{InstanceConfig, WorkerConfig};
 use lovage_core::{AttemptEntry, Millis, Ns, ResultValue, Spec, State, TaskKey};
@@ -15,7 +15,7 @@ use lovage_store::DocKind;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::world::{EPOCH, Reply, Seen, World, call};
+use crate::world::{EPOCH, Reply, Seen, World, call, memory};
 
 pub const URLS: [&str; 3] = ["http://127.0.0.1:1001/", "http://127.0.0.1:1002/", "http://127.0.0.1:1003/"];
 
@@ -391,4 +391,71 @@ async fn errands_are_run_by_a_dispatcher() {
     assert_eq!((tests.len(), tests[0].headers["lovage-task"].to_str().unwrap()), (1, "lovage.test"));
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_dispatchers_start_one_instance_after_the_other_anew() {
+    let world = World::over(memory(4), |seen| match seen.path.as_str() {
+        "/control" => Reply::Slow(Duration::from_secs(3)),
+        _ => Reply::Slow(Duration::from_millis(700)),
+    });
+    let bounds = WorkerConfig { concurrency: Some(2), ..recycled(20) };
+    world.put(DocKind::Worker, "w", &bounds).await;
+    let nodes = [world.start(), world.start()];
+    world.until_owned(&[&nodes[0], &nodes[1]], &[2, 2]).await;
+    let mut keys = Vec::new();
+    for _ in 0..300 {
+        keys.push(world.submit(call("t")).await);
+    }
+    for key in &keys {
+        let head = world.until_final(key).await;
+        assert_eq!((head.state, head.attempt), (State::Succeeded, 1), "none is lost and none is repeated");
+    }
+    let seen = world.transport.seen.lock().clone();
+    let control: Vec<&Seen> = seen.iter().filter(|seen| seen.path == "/control").collect();
+    assert!(control.len() >= 3, "{:?}", asked(&world));
+    for pair in control.windows(2) {
+        assert!(pair[0].end.unwrap() <= pair[1].start, "two at a time");
+    }
+    for post in &control {
+        let body: Value = serde_json::from_slice(&post.body).unwrap();
+        // What both have counted is told, and neither had anything open there.
+        assert!(body["counters"]["tasks"].as_u64().unwrap() >= 20, "{body}");
+        let at = |seen: &&Seen| seen.path == "/" && format!("{}/", seen.origin) == body["url"].as_str().unwrap();
+        let overlaps = |seen: &&Seen| seen.start < post.end.unwrap() && post.start < seen.end.unwrap();
+        assert_eq!(seen.iter().filter(at).find(overlaps).map(|seen| &seen.id), None, "{body}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_dispatcher_began_another_one_ends() {
+    let world = World::over(memory(1), |seen| match seen.path.as_str() {
+        "/control" => Reply::Status(204, ""),
+        // The first task keeps the instance from being idle while its dispatcher lives.
+        _ if seen.attempt == 1 && seen.session_order == 1 => Reply::Slow(Duration::from_secs(20)),
+        _ => Reply::Status(204, ""),
+    });
+    let config = WorkerConfig { urls: vec![URLS[0].into()], ..recycled(1) };
+    world.put(DocKind::Worker, "w", &config).await;
+    let first = world.start();
+    world.until_owned(&[&first], &[1]).await;
+    let (quick, slow) = (world.submit(call("t")).await, world.submit(call("t")).await);
+    world.until_final(&quick).await;
+    world.until_state(&slow, State::Running).await;
+    let stored = async || {
+        let document = world.store.doc(DocKind::Recycling, Ns::DEFAULT, "w").await.unwrap();
+        document.map(|it| serde_json::from_slice::<Recycling>(&it.bytes.unwrap()).unwrap()).unwrap_or_default()
+    };
+    while stored().await.turn.is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let second = world.start();
+    first.kill();
+    assert_eq!(world.until_final(&slow).await.state, State::Succeeded);
+    let state = stored().await;
+    assert!(state.marks[URLS[0]].born > EPOCH, "{state:?}");
+    second.stop().await;
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lovage_core::board::Board;
 use lovage_core::classify::StatusMap;
+use lovage_core::instance::{Balance, Health, Recycle};
 use lovage_core::units::{Dur, Rate};
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use lovage_core::{Millis, Ns, Version};
@@ -14,6 +15,7 @@ use lovage_store::DocKind;
 use serde::Serialize;
 
 use super::live::{self, Live};
+use super::seen::{self, SeenInstance};
 use super::unknown;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -37,6 +39,7 @@ struct WorkerView<'a> {
     urls: &'a [String],
     tasks: &'a [String],
     queues: &'a [String],
+    balance: Balance,
     concurrency: u32,
     rate: Option<Rate>,
     burst: Option<u32>,
@@ -45,6 +48,8 @@ struct WorkerView<'a> {
     pull: bool,
     control_url: Option<&'a str>,
     breaker: Breaker,
+    health: Option<&'a Health>,
+    recycle: Option<Recycle>,
     batch: Option<WorkerBatch>,
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
@@ -54,6 +59,9 @@ struct WorkerView<'a> {
     paused_because: Option<&'static str>,
     state: &'static str,
     live: Option<Live>,
+    /// Only of one that is shown by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instances: Option<Vec<SeenInstance>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signing: Option<&'a str>,
     version: Version,
@@ -76,6 +84,7 @@ impl<'a> WorkerView<'a> {
             urls: &config.urls,
             tasks: &config.tasks,
             queues: &config.queues,
+            balance: config.balance,
             concurrency: config.concurrency(),
             rate: config.rate,
             burst: config.burst,
@@ -84,6 +93,8 @@ impl<'a> WorkerView<'a> {
             pull: config.pull,
             control_url: config.control_url.as_deref(),
             breaker: config.breaker(),
+            health: config.health.as_ref(),
+            recycle: config.recycle,
             batch: config.batch,
             headers: config.headers.keys().map(|name| (name.as_str(), None)).collect(),
             status_map: config.status_map.clone().unwrap_or_default(),
@@ -95,6 +106,7 @@ impl<'a> WorkerView<'a> {
             paused_because: because,
             state: live::state(config, seen.as_ref(), now),
             live: seen.as_ref().map(Live::new),
+            instances: None,
             version,
         }
     }
@@ -133,7 +145,12 @@ pub(crate) async fn get(
     query.done()?;
     let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
-    Ok(answer(&app, caller.ns, StatusCode::OK, (&name, &config), document.version, &Secret::Hidden).await)
+    let instances = if config.pull { None } else { seen::all(&app, caller.ns, &name, &config).await };
+    let boards = app.boards().await;
+    let shown = WorkerView::new(&app, caller.ns, (&name, &config), document.version, &Secret::Hidden, &boards);
+    let mut response = view::json(StatusCode::OK, &WorkerView { instances, ..shown });
+    tag(response.headers_mut(), document.version);
+    Ok(response)
 }
 
 /// List workers

@@ -51,6 +51,7 @@ mod stream;
 mod task_types;
 mod time;
 mod timing;
+mod upkeep;
 mod wait;
 mod wire;
 mod workers;
