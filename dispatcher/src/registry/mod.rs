@@ -190,6 +190,14 @@ impl Registry {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
     }
 
+    /// All workers, and the origins that something is or was sent to lately.
+    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
+        let origins = self.origins.lock();
+        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
+    }
+
     /// The stand-in for a worker of an origin, if something is or was sent there lately.
     pub fn known_origin(&self, ns: Ns, origin: &str) -> Option<Arc<Worker>> {
         self.origins.lock().workers.get(&(ns, origin.to_owned())).cloned()
@@ -368,11 +376,6 @@ impl Registry {
         let snapshot = self.snapshot.load();
         let called = |ns: &Ns, worker: &Arc<Worker>| (!worker.config.pull).then(|| (*ns, Arc::clone(worker)));
         snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().filter_map(|worker| called(ns, worker))).collect()
-    }
-
-    /// The origins that something is or was sent to lately.
-    pub fn origins(&self) -> Vec<(Ns, Arc<Worker>)> {
-        self.origins.lock().workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker))).collect()
     }
 
     /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.
