@@ -342,6 +342,24 @@ pub async fn the_latest_rule_of_a_task_is_remembered(fixture: &dyn Fixture) {
     assert_eq!(ask(&kit, look("k", at_once(9))).await.submitted, Some((Millis(10_000), full)));
 }
 
+/// The largest numbers are as good as any.
+pub async fn the_largest_numbers(fixture: &dyn Fixture) {
+    let kit = Kit::new(fixture).await;
+    let rule = LimitRule { rate: Rate::new(1, Period::Hour), burst: Some(u32::MAX), concurrency: Some(u32::MAX) };
+    let wish = SlotWish { holder: Holder::Session(SESSION), most: u32::MAX, lease: Duration::MAX, wait: Some(SESSION) };
+    let tokens = TokenWish { least: 1, most: u32::MAX, ahead: Duration::from_secs(1) };
+    let request = LimitRequest { slots: Some(wish), tokens: Some(tokens), ..look("k", rule) };
+    let reply = ask(&kit, request.clone()).await;
+    assert_eq!((reply.slots, reply.in_use), (u32::MAX, u32::MAX));
+    let lot = reply.lot.unwrap();
+    assert!(lot.count >= 600_000 && lot.due(lot.count - 1) <= reply.now + 1_000_000, "{reply:?}");
+    let again = ask(&kit, request).await;
+    assert_eq!((again.slots, again.lot, again.tat), (0, None, reply.tat));
+    let fast = LimitRule { rate: Rate::new(u32::MAX / 2, Period::Hour), burst: Some(u32::MAX), concurrency: Some(u32::MAX) };
+    let reply = ask(&kit, starts("fast", fast, u32::MAX, u32::MAX)).await;
+    assert_eq!(count(&reply), u32::MAX);
+}
+
 /// Each request is judged alone and in order, of whatever keys.
 pub async fn many_keys_in_one_call(fixture: &dyn Fixture) {
     let kit = Kit::new(fixture).await;

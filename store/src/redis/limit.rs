@@ -1,5 +1,7 @@
 //! Limits: a call of `limit.lua` for each request, all of them that a server has in one go.
 
+use std::time::Duration;
+
 use lovage_core::gcra::Lot;
 use lovage_core::{LimitRule, Millis, SessionId};
 use redis::{Cmd, Pipeline, Value};
@@ -11,6 +13,7 @@ use super::link::{Kind, Link};
 use super::script::LIMIT;
 use super::slot::slot_of;
 use super::value;
+use crate::limit::allowed_burst;
 use crate::{Error, LimitReply, LimitRequest, Result};
 
 /// The requests that one server answers.
@@ -70,10 +73,19 @@ async fn judge_some(link: &Link, keys: &LimitKeys, requests: &[LimitRequest]) ->
         }
     }
     // A fault that all of them met is one of the call.
-    match replies.iter().any(Result::is_ok) {
-        true => Ok(replies),
-        false => replies.into_iter().find_map(Result::err).map_or(Ok(Vec::new()), Err),
+    if replies.iter().any(Result::is_ok) {
+        return Ok(replies);
     }
+    replies.into_iter().find_map(Result::err).map_or(Ok(Vec::new()), Err)
+}
+
+fn burst(rule: &LimitRule) -> u32 {
+    rule.rate.map_or(1, |rate| allowed_burst(rate, rule.burst()))
+}
+
+/// A lease, so bounded that its end is a time for Redis.
+fn millis(lease: Duration) -> u64 {
+    lease.as_millis().min(Millis::MAX.0.into()) as u64
 }
 
 fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {
@@ -89,7 +101,7 @@ fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {
         Some(rate) => cmd.arg(rate.per().secs() * 1_000_000).arg(rate.count()),
         None => cmd.arg(NONE).arg(NONE),
     };
-    cmd.arg(rule.burst());
+    cmd.arg(burst(rule));
     match &request.submitted {
         Some((at, rule)) => {
             let rule = rmp_serde::to_vec_named(rule).map_err(|error| Error::Invalid(format!("a rule: {error}")))?;
@@ -103,7 +115,7 @@ fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {
     };
     match &request.slots {
         Some(wish) => {
-            cmd.arg(wish.most).arg(wish.holder.to_string()).arg(wish.lease.as_millis() as u64);
+            cmd.arg(wish.most).arg(wish.holder.to_string()).arg(millis(wish.lease));
             match wish.wait {
                 Some(session) => cmd.arg(session.0),
                 None => cmd.arg(NONE),
@@ -116,7 +128,7 @@ fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {
         None => cmd.arg(NONE).arg(NONE).arg(NONE),
     };
     for hold in &request.holds {
-        cmd.arg(hold.holder.to_string()).arg(hold.count).arg(hold.lease.as_millis() as u64);
+        cmd.arg(hold.holder.to_string()).arg(hold.count).arg(millis(hold.lease));
     }
     Ok(cmd)
 }
@@ -124,7 +136,7 @@ fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {
 fn read(answer: Value, rule: &LimitRule) -> Result<LimitReply> {
     let [now, slots, count, base, tat, again, in_use, waiting, wake, submitted] = value::exactly(answer)?;
     let (count, base) = (value::number(count)? as u32, value::number(base)?);
-    let lot = rule.rate.filter(|_| count > 0).map(|rate| Lot { count, base, rate, burst: rule.burst() });
+    let lot = rule.rate.filter(|_| count > 0).map(|rate| Lot { count, base, rate, burst: burst(rule) });
     let again = if again == Value::Nil { None } else { Some(value::number(again)?) };
     Ok(LimitReply {
         now: value::number(now)?,
