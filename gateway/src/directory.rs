@@ -134,8 +134,8 @@ impl Directory {
             workers.names.insert((document.ns, worker_mark(&name)), name.clone());
             // One that cannot be read serves nothing; whoever asks for it is told.
             let Ok(config) = content::<WorkerConfig>(&document) else { continue };
-            let WorkerConfig { tasks, queues, pull, .. } = config;
-            let config = WorkerConfig { tasks, queues, pull, ..WorkerConfig::default() };
+            let WorkerConfig { tasks, queues, pull, paused, .. } = config;
+            let config = WorkerConfig { tasks, queues, pull, paused, ..WorkerConfig::default() };
             workers.routes.entry(document.ns).or_default().push((name, config));
         }
         let changed = **self.workers.load() != workers;

@@ -154,7 +154,7 @@ impl Owner {
                 Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
                 _ => {
                     let worker = self.route(&lane).map(|worker| {
-                        let limits = self.shared.limits.gates(&lane, &worker);
+                        let limits = self.shared.limits.gates(&lane, Some(&worker));
                         (worker, limits)
                     });
                     (lane.queue.as_str().into(), worker)

@@ -141,7 +141,7 @@ impl Owner {
         }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
-        running.permit = None;
+        let permit = running.permit.take();
         if running.slot.take().is_some() {
             self.slots_freed = true;
         }
@@ -168,6 +168,9 @@ impl Owner {
             note,
             logs,
         });
+        let accepted = settlement.transition.head.as_ref().filter(|head| head.is_accepted());
+        let accepted = accepted.map(|head| (head.attempt, head.deadline));
+        self.end_permit(key, permit, accepted);
         self.settle(settlement);
     }
 

@@ -50,6 +50,8 @@ struct Snapshot {
     print: u64,
     queues: QueueLibrary,
     limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
+    /// Some rule says how many tasks may run at once.
+    counts: bool,
 }
 
 #[derive(Default)]
@@ -126,6 +128,11 @@ impl Registry {
         *self.changed.borrow() > 0
     }
 
+    /// Whether any queue, task type or key of a user's own has a stored rule of how many tasks may run at once.
+    pub fn counts(&self) -> bool {
+        self.snapshot.load().counts
+    }
+
     /// The worker that serves this task.
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
@@ -169,14 +176,6 @@ impl Registry {
     /// The worker with this name.
     pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
-    }
-
-    /// All workers, and the origins that something is or was sent to lately.
-    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
-        let snapshot = self.snapshot.load();
-        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
-        let origins = self.origins.lock();
-        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
     }
 
     /// The stand-in for a worker of an origin, if something is or was sent there lately.
@@ -278,6 +277,7 @@ impl Registry {
             recycling.insert((doc.ns, doc.name), state);
         }
         let types = all(store, DocKind::TaskType, &mut print).await?;
+        let counts = types.iter().any(says_concurrency);
         let stored = types.iter().map(|doc| StoredType {
             ns: doc.ns,
             pattern: &doc.name,
@@ -287,14 +287,16 @@ impl Registry {
         let types = self.snapshot.load().types.next(stored, |doc, problem| {
             tracing::error!(namespace = doc.ns.0, pattern = doc.pattern, %problem, "a stored task type cannot be used");
         });
-        let queues = all(store, DocKind::Queue, &mut print).await?;
-        let stored = queues.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let queue_docs = all(store, DocKind::Queue, &mut print).await?;
+        let stored = queue_docs.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
         let queues = QueueLibrary::read(stored, |ns, queue, error| {
             tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
         });
-        let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
+        let counts = counts || queue_docs.iter().any(says_concurrency);
+        let mut snapshot = Snapshot { types, queues, counts, ..Snapshot::default() };
         for doc in all(store, DocKind::Limit, &mut print).await? {
             let Some(limit) = read::<StoredLimit>(&doc) else { continue };
+            snapshot.counts |= limit.rule.concurrency.is_some();
             snapshot.limits.entry(doc.ns).or_default().insert(doc.name.into(), limit);
         }
         let mut ends = Vec::new();
@@ -354,6 +356,11 @@ impl Registry {
         let snapshot = self.snapshot.load();
         let called = |ns: &Ns, worker: &Arc<Worker>| (!worker.config.pull).then(|| (*ns, Arc::clone(worker)));
         snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().filter_map(|worker| called(ns, worker))).collect()
+    }
+
+    /// The origins that something is or was sent to lately.
+    pub fn origins(&self) -> Vec<(Ns, Arc<Worker>)> {
+        self.origins.lock().workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker))).collect()
     }
 
     /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.
@@ -476,6 +483,12 @@ async fn all(store: &dyn Store, kind: DocKind, print: &mut Print) -> lovage_stor
             None => return Ok(out),
         }
     }
+}
+
+/// Whether a document of a queue or a task type says how many of its tasks may run at once.
+fn says_concurrency(doc: &Document) -> bool {
+    let rule = serde_json::from_slice::<LimitRule>(doc.bytes.as_deref().unwrap_or_default());
+    rule.is_ok_and(|rule| rule.concurrency.is_some())
 }
 
 fn read<T: serde::de::DeserializeOwned>(doc: &Document) -> Option<T> {

@@ -40,6 +40,7 @@ mod limits;
 mod links;
 mod list;
 mod operation;
+mod pace;
 mod policies;
 mod queues;
 mod raw;
