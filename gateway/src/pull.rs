@@ -65,6 +65,8 @@ struct Haul {
     bytes: usize,
     /// Nothing more fits.
     full: bool,
+    /// When the first pause is over that keeps tasks back.
+    paused_until: Option<Millis>,
 }
 
 impl App {
@@ -98,10 +100,22 @@ impl App {
                     }
                 }
                 () = tokio::time::sleep_until(until) => break,
+                () = self.pause_is_over(haul.paused_until) => {
+                    haul.paused_until = None;
+                    self.take_anywhere(wish, &mut haul).await?;
+                }
                 () = self.draining.cancelled() => break,
             }
         }
         Ok(haul.taken)
+    }
+
+    /// Waits for the end of a pause that nobody else tells; for ever if there is none.
+    async fn pause_is_over(&self, until: Option<Millis>) {
+        match until {
+            Some(until) => tokio::time::sleep(until.since(self.now())).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Refuses to take tasks for a worker that there is not, or that is called.
@@ -139,7 +153,7 @@ impl App {
     }
 
     async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
-        let mut lanes = self.lanes_of(p, wish).await?;
+        let mut lanes = self.lanes_of(p, wish, haul).await?;
         if lanes.is_empty() {
             return Ok(());
         }
@@ -169,19 +183,23 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker.
-    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
+    /// The lanes whose tasks go to this worker and are not paused.
+    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<LaneId>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = self.store.lanes(p).await?;
-        let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
-        let routed: Vec<_> = ours
-            .map(|(id, lane)| match &lane.route {
-                Route::Task(task) => (id, self.directory.route(lane.ns, &lane.queue, task)),
-                Route::Origin(_) | Route::Mixed => (id, None),
-            })
-            .collect();
-        let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
-        let found = routed.iter().filter(|(_, worker)| of_worker(worker)).map(|(id, _)| *id).collect();
+        let (types, now) = (self.types(wish.ns).await?, self.now());
+        let (mut routed, mut found) = (Vec::new(), Vec::new());
+        for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
+            let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
+            let worker = task.and_then(|task| self.directory.route(lane.ns, &lane.queue, task));
+            if worker.as_deref() == Some(&*wish.worker) {
+                match types.dispatch_pause(&lane.queue, task, now) {
+                    None => found.push(id),
+                    Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
+                }
+            }
+            routed.push((id, worker));
+        }
         self.hub.desk.learn(edition, routed.into_iter());
         Ok(found)
     }

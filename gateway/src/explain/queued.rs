@@ -19,6 +19,7 @@ const PAGE: usize = 250;
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns, self.head.priority);
+        self.paused(&lane, story).await?;
         let together = self.callee(&lane, story).await?;
         self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
@@ -42,6 +43,16 @@ impl Case<'_> {
         }
         story.say(before);
         story.lane = Some(place);
+        Ok(())
+    }
+
+    /// Its queue or its task type is paused.
+    async fn paused(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
+        let types = self.app.types(self.key.ns).await?;
+        if let Some(pause) = types.dispatch_pause(&lane.queue, self.spec.task.as_deref(), self.app.now()) {
+            let until = pause.until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+            story.cause("paused", format!("Its queue or its task type is paused{until}."), pause.until);
+        }
         Ok(())
     }
 
@@ -110,6 +121,10 @@ impl Case<'_> {
         let mut configs = Vec::with_capacity(documents.len());
         for document in documents {
             configs.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let types = self.app.types(self.key.ns).await?;
+        if let Some(worker) = types.queue(queue).and_then(|queue| queue.worker.as_deref()) {
+            return Ok(configs.into_iter().find(|(_, name)| name == worker).map(|(config, name)| (name, config)));
         }
         let workers = configs.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
         Ok(route(workers, queue, task).map(|(name, config)| (name.clone(), config.clone())))

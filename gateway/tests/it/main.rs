@@ -15,6 +15,7 @@ mod life;
 mod malformed;
 mod nodes;
 mod openapi;
+mod queues;
 mod serve;
 mod task_types;
 mod tasks;
