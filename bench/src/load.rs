@@ -54,8 +54,8 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Name of the tasks.
     pub task: String,
-    /// They may be delivered together, up to so many.
-    pub together: Option<usize>,
+    /// Further fields of their signatures: members of a JSON object without its braces.
+    pub fields: Option<String>,
     /// Milliseconds that the worker waits before it answers a request.
     pub worker_delay_ms: u64,
     /// How long to wait for the far ends.
@@ -104,10 +104,7 @@ pub(crate) struct Acks {
 /// Runs a closed-loop plan (any mode but `rate`).
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let payload = payload::payload(plan.payload_bytes);
-    let signature = match plan.together {
-        Some(together) => payload::batched_signature(&plan.task, &payload, together),
-        None => payload::signature(&plan.task, &payload),
-    };
+    let signature = payload::signature(&plan.task, &payload, plan.fields.as_deref());
     // Tasks that were open before are not this run's business.
     let (worker_cpu, standing) = match &plan.worker {
         Some(worker) => {

@@ -8,14 +8,11 @@ pub fn payload(bytes: usize) -> String {
     format!(r#"{{"text":"{text}"}}"#)
 }
 
-/// A signature that pushes `payload` to whichever worker serves `task`.
-pub fn signature(task: &str, payload: &str) -> String {
-    format!(r#"{{"task":"{task}","payload":{payload}}}"#)
-}
-
-/// The same, to be delivered with up to `together` others.
-pub fn batched_signature(task: &str, payload: &str, together: usize) -> String {
-    format!(r#"{{"task":"{task}","batch":{{"key":"bench","max":{together}}},"payload":{payload}}}"#)
+/// A signature that pushes `payload` to whichever worker serves `task`. `fields` are further members of the object, as JSON
+/// without its braces.
+pub fn signature(task: &str, payload: &str, fields: Option<&str>) -> String {
+    let fields = fields.map(|fields| format!("{fields},")).unwrap_or_default();
+    format!(r#"{{"task":"{task}",{fields}"payload":{payload}}}"#)
 }
 
 /// `count` signatures as a JSON array.
@@ -45,7 +42,7 @@ mod tests {
             assert_eq!(payload.len(), bytes);
             serde_json::from_str::<serde_json::Value>(&payload).unwrap();
         }
-        let items = array(&signature("bench.push", &payload(64)), 3);
+        let items = array(&signature("bench.push", &payload(64), Some(r#""priority":9"#)), 3);
         let items: Vec<serde_json::Value> = serde_json::from_str(&items).unwrap();
         assert_eq!(items.len(), 3);
         assert_eq!(items[2]["task"], "bench.push");

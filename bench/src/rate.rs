@@ -37,8 +37,10 @@ struct Submit {
 /// Runs a plan of mode `rate`. Needs a [`tokio::task::LocalSet`] and a worker.
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let worker = plan.worker.as_ref().context("mode rate needs a worker")?;
-    let signature = payload::signature(&plan.task, &payload::payload(plan.payload_bytes));
+    let signature = payload::signature(&plan.task, &payload::payload(plan.payload_bytes), plan.fields.as_deref());
     let worker_cpu = watch::worker_stats(worker, 0).await?.cpu_seconds;
+    // Tasks that were open before are not this run's business.
+    let standing = watch::open_tasks(&plan.server).await?;
     let cpu = own_cpu_seconds();
 
     watch::reset_worker(worker, true, 0).await?;
@@ -54,7 +56,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
 
     let request = plan.server.json_request("POST", "/v1/tasks?wait=20s", &signature);
     let second = pass(plan, request, 200).await?;
-    let last_final = watch::until_final(&plan.server, 0, plan.limit).await?;
+    let last_final = watch::until_final(&plan.server, standing, plan.limit).await?;
     let stats = watch::worker_stats(worker, 0).await?;
 
     let start = first.first().map_or(0, |submit| submit.planned);

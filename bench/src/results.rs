@@ -44,7 +44,7 @@ struct Target {
 const PUSHED: &str = "received_per_second";
 const PEER: &str = "bullmq-always";
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 18] = [
     Target {
         scenario: "array",
         figure: PUSHED,
@@ -63,6 +63,10 @@ const TARGETS: [Target; 14] = [
     at_most("array", "cpu_seconds_per_1000", 0.06),
     at_most("array", "redis_cpu_per_1000", 0.025),
     Target { scenario: "fleet", figure: "least_share", embedded: Aim::Least(0.8), redis: None },
+    Target { scenario: "limits-3", figure: "share_of_unlimited", embedded: Aim::Least(0.7), redis: None },
+    at_most("crowd-100000", "receipt_p99_ms", 250.0),
+    at_most("keys", "after_to_before", 1.2),
+    at_most("tenants-fair", "start_p99_ms", 250.0),
     at_most("rate", "receipt_p50_ms", 1.5),
     at_most("rate", "receipt_p99_ms", 8.0),
     at_most("rate", "result_p50_ms", 1.5),

@@ -6,11 +6,11 @@ use anyhow::bail;
 use clap::ValueEnum;
 
 use crate::clock::seconds_between;
-use crate::fleet;
 use crate::load::Report;
 use crate::results::Figures;
 use crate::subject::{BenchWorker, BullmqPlan, BullmqReport, Fsync, Lovage, Redis, Setup, bullmq};
 use crate::watch;
+use crate::{fleet, flow, tenants};
 
 /// One situation to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +36,14 @@ pub enum Scenario {
     Batch,
     /// Throughput with JSON arrays of two servers on one Redis, and how they share it; only with `--redis`.
     Fleet,
+    /// Throughput with JSON arrays, without a limit and with three that every task names.
+    Limits,
+    /// Latency at 200 tasks a second of one key while 100 000 tasks of another wait for its limit, and while none does.
+    Crowd,
+    /// Resident memory before and after a million tasks, each with a limit key of its own.
+    Keys,
+    /// How long a tenant's tasks wait while another floods the queue, with and without fair keys; draws a plot.
+    Tenants,
 }
 
 /// Numbers of tasks; smaller ones make a quick run.
@@ -58,10 +66,12 @@ pub struct Sizes {
 }
 
 /// How tasks get to the worker.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Way {
     /// So many in one request.
     pub together: Option<usize>,
+    /// Further fields of their signatures: members of a JSON object without its braces.
+    pub fields: Option<String>,
     /// What the worker waits before it answers a request.
     pub delay_ms: u64,
     /// Requests that it takes at once; none: as many as all workers of the bench.
@@ -97,11 +107,15 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
             named.push(("fleet".to_owned(), fleet::throughput(setup, sizes.bulk).await?));
         }
         Scenario::Fleet => {}
+        Scenario::Limits => named.extend(flow::limits(&bed, sizes.bulk).await?),
+        Scenario::Crowd => named.extend(flow::crowd(&bed, sizes.rate, sizes.queued).await?),
+        Scenario::Keys => named.push(("keys".to_owned(), flow::keys(&bed, sizes.large_backlog).await?)),
+        Scenario::Tenants => named.extend(tenants::measure(&bed).await?),
         Scenario::Batch => {
             for together in [1, TOGETHER] {
                 let way = Way { together: Some(together).filter(|n| *n > 1), ..Way::default() };
-                named.push((format!("batch-{together}"), throughput(&bed, "array", sizes.bulk, 0, way).await?));
-                let slow = Way { delay_ms: 2, concurrency: Some(16), ..way };
+                named.push((format!("batch-{together}"), throughput(&bed, "array", sizes.bulk, 0, way.clone()).await?));
+                let slow = Way { delay_ms: 2, concurrency: Some(16), ..way.clone() };
                 named.push((format!("batch-slow-{together}"), throughput(&bed, "array", sizes.bulk, 0, slow).await?));
             }
         }
@@ -110,21 +124,21 @@ pub async fn lovage(setup: &Setup, sizes: Sizes, scenario: Scenario, over_redis:
 }
 
 /// Where a subject stands: a fresh folder and, if asked for, a fresh Redis.
-struct Bed<'a> {
-    setup: &'a Setup,
-    over_redis: bool,
+pub(crate) struct Bed<'a> {
+    pub setup: &'a Setup,
+    pub over_redis: bool,
 }
 
-struct Made {
+pub(crate) struct Made {
     // Dropped, and with it deleted, after the processes that use it.
-    lovage: Lovage,
-    redis: Option<Redis>,
+    pub lovage: Lovage,
+    pub redis: Option<Redis>,
     data: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Bed<'_> {
-    async fn make(&self) -> anyhow::Result<Made> {
+    pub async fn make(&self) -> anyhow::Result<Made> {
         let folder = tempfile::tempdir_in(&self.setup.work)?;
         let redis = if self.over_redis { Some(Redis::start(&folder.path().join("redis"), Fsync::Always).await?) } else { None };
         let data = folder.path().join("data");
@@ -141,7 +155,7 @@ impl Bed<'_> {
         Ok(report)
     }
 
-    fn arguments(&self, mode: &str, tasks: usize, more: &[&str]) -> Vec<String> {
+    pub fn arguments(&self, mode: &str, tasks: usize, more: &[&str]) -> Vec<String> {
         let mut arguments = vec![mode.to_owned(), "--tasks".to_owned(), tasks.to_string()];
         if matches!(mode, "array" | "ndjson") {
             arguments.extend(["--connections".to_owned(), self.setup.connections.to_string()]);
@@ -151,19 +165,20 @@ impl Bed<'_> {
     }
 }
 
-async fn throughput(bed: &Bed<'_>, mode: &str, tasks: usize, standing: usize, way: Way) -> anyhow::Result<Figures> {
+pub(crate) async fn throughput(bed: &Bed<'_>, mode: &str, tasks: usize, standing: usize, way: Way) -> anyhow::Result<Figures> {
     let made = bed.make().await?;
     if standing > 0 {
         bed.fill(&made, "idle.push", standing)?;
     }
     let worker = BenchWorker::start(bed.setup)?;
-    made.lovage.register_for(bed.setup, &worker, way).await?;
+    made.lovage.register_for(bed.setup, &worker, &way).await?;
     let cpu = made.lovage.process.cpu_seconds()?;
     let redis_before = redis_cpu(&made)?;
     let url = format!("http://{}", worker.origin.address);
-    let (together, delay) = (way.together.map(|n| n.to_string()), way.delay_ms.to_string());
+    let together = way.together.map(|max| format!(r#""batch":{{"key":"bench","max":{max}}}"#));
+    let (fields, delay) = (way.fields.or(together), way.delay_ms.to_string());
     let mut more = vec!["--worker", &url, "--worker-delay-ms", &delay];
-    more.extend(together.iter().flat_map(|n| ["--together", n]));
+    more.extend(fields.iter().flat_map(|fields| ["--fields", fields]));
     let report = made.lovage.load(bed.setup, &bed.arguments(mode, tasks, &more))?;
     let per_1000 = |seconds: f64| seconds * 1000.0 / tasks as f64;
     let mut figures = figures([
@@ -338,6 +353,6 @@ fn peer_figures(mode: &str, tasks: usize, report: &BullmqReport, last_receipt: u
     figures
 }
 
-fn figures<const N: usize>(named: [(&str, f64); N]) -> Figures {
+pub(crate) fn figures<const N: usize>(named: [(&str, f64); N]) -> Figures {
     named.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

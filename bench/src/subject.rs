@@ -125,11 +125,11 @@ impl Lovage {
 
     /// Registers the bench worker for `bench.*`.
     pub async fn register(&self, setup: &Setup, worker: &BenchWorker) -> anyhow::Result<()> {
-        self.register_for(setup, worker, Way::default()).await
+        self.register_for(setup, worker, &Way::default()).await
     }
 
     /// The same, for tasks that get to it in this way.
-    pub async fn register_for(&self, setup: &Setup, worker: &BenchWorker, way: Way) -> anyhow::Result<()> {
+    pub async fn register_for(&self, setup: &Setup, worker: &BenchWorker, way: &Way) -> anyhow::Result<()> {
         let document = json!({
             "url": worker.task_url(),
             "tasks": ["bench.*"],

@@ -174,7 +174,7 @@ fn measure(mode: Mode, tasks: usize, faults: Faults, limit: Duration) -> anyhow:
             rate: 500.0,
             payload_bytes: 640,
             task: "bench.push".to_owned(),
-            together: None,
+            fields: None,
             worker_delay_ms: 0,
             limit,
         };

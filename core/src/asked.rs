@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::keys::{Batching, Debounce, Unique};
+use crate::limit::TaskLimit;
 use crate::redact::{Redaction, pass_on, without_query};
 use crate::retry::RetryPolicy;
 use crate::signature::Draft;
@@ -26,6 +27,12 @@ pub struct Asked {
     headers: BTreeMap<String, Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     eta: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<TaskLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fair_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<Unique>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,6 +58,9 @@ impl Asked {
             method: spec.method.clone(),
             headers: spec.headers.iter().map(|(name, _)| (name.clone(), None)).collect(),
             eta: spec.eta.map(Millis::rfc3339),
+            limits: spec.limits.clone(),
+            order_key: spec.order_key.clone(),
+            fair_key: spec.fair_key.clone(),
             unique: spec.unique.clone(),
             debounce: spec.debounce.clone(),
             batch: spec.batch.clone(),
@@ -185,6 +195,7 @@ mod tests {
     const ALL: [&str; 3] = [
         r#"{"task":"a","args":[1],"kwargs":{"k":2},"name":"n","queue":"q","priority":9,"delay":"1m","expires_in":"2m",
         "soft_time_limit":"1s","time_limit":"2s","max_run":"3s","retry":{"max_attempts":2},"unique":{"key":"k"},
+        "limits":[{"key":"c","rate":"10/s"}],"order_key":"o","fair_key":"f",
         "link":{"task":"b","args":["secret"],"labels":{"who":"secret"},"redact":["/args/0"],"link":{"task":"c"}},
         "link_error":[{"url":"http://c/x?token=secret","payload":{"password":"secret"},"redact":["/payload/password"]}],"immutable":true,
         "callbacks":{"on_success":{"url":"http://d/x?token=secret","headers":{"Authorization":"secret"}}},

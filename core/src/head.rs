@@ -86,7 +86,8 @@ impl Flags {
     /// Those that a new generation of the task keeps.
     #[must_use]
     pub fn of_next_generation(self) -> Self {
-        let kept = Self::HELD.with(Self::ORDERED).with(Self::HAS_PARENT).with(Self::HAS_ATTEMPTS).with(Self::TOLD);
+        let kept =
+            Self::HELD.with(Self::ORDERED).with(Self::FIFO).with(Self::HAS_PARENT).with(Self::HAS_ATTEMPTS).with(Self::TOLD);
         Self(self.0 & kept.0)
     }
 

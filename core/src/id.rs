@@ -36,7 +36,7 @@ pub struct Slot(u16);
 pub struct Partition(pub u16);
 
 /// What a placement key is, so that equal texts of different kinds spread over different slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SlotKind {
     /// A client-chosen task id.

@@ -1,8 +1,13 @@
 //! Limits: how often and how many at once tasks of a key may start, over all nodes. See API: Queues, limits, task types.
 
+mod document;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::Rate;
+
+pub(crate) use document::read_burst;
+pub use document::{StoredLimit, check_rule, most, read_rule, refuse_built_in};
 
 /// What a task says of one of its limits. None of the three: it only names the key, and a stored limit rules it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,6 +8,14 @@ pub fn is_name(text: &str) -> bool {
 /// [`is_name`] in words.
 pub const NAME_RULE: &str = "must have 1 to 128 characters out of A-Z a-z 0-9 . _ : -";
 
+/// Keys of a user's own choice: for order, fairness, limits, uniqueness, debouncing, batches.
+pub fn is_key(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// [`is_key`] in words.
+pub const KEY_RULE: &str = "must have 1 to 255 bytes and no control characters";
+
 /// Task names travel in a header and in URLs, and `*` is what patterns are made of.
 pub fn is_task_name(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b'*')

@@ -22,7 +22,7 @@ pub struct Placement {
 
 /// The index entries of a record with this head.
 pub fn placement(head: &Head) -> Placement {
-    let ordered = head.flags.has(Flags::ORDERED) && !head.state.is_final() && head.state != State::Blocked;
+    let ordered = head.flags.has(Flags::ORDERED) && !head.state.is_final();
     let mut place = Placement::default();
     if head.state == State::Queued || ordered {
         place.lane = Some((head.lane, head.score()));
@@ -89,12 +89,14 @@ mod tests {
         fn nothing_is_placed_nowhere(head in any_head()) {
             let place = placement(&head);
             match head.state {
-                State::Blocked => prop_assert!(place.lane.is_none() && !place.running),
+                State::Blocked => prop_assert!(!place.running),
                 State::Queued => prop_assert!(place.lane.is_some()),
                 State::Scheduled | State::Retrying => prop_assert!(place.timer.is_some()),
                 State::Running => prop_assert!(place.running),
                 _ => prop_assert!(place.done.is_some() && place.lane.is_none() && place.timer.is_none() && !place.running),
             }
+            let waits = !head.state.is_final() && (head.state == State::Queued || head.flags.has(Flags::ORDERED));
+            prop_assert_eq!(place.lane.is_some(), waits);
             prop_assert_eq!(place.dead, head.state == State::Failed);
             prop_assert_eq!(place.done.is_some(), head.state.is_final());
         }

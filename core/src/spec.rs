@@ -256,6 +256,21 @@ impl Spec {
         Some(Slot::of(ns, kind, key.as_bytes()))
     }
 
+    /// What keeps it in order with others, if anything does: the order key, or the queue that is kept in order.
+    pub fn order_name(&self) -> Option<(SlotKind, &str)> {
+        match &self.order_key {
+            Some(key) => Some((SlotKind::Order, key)),
+            None => (self.order == LaneOrder::Fifo).then(|| (SlotKind::Queue, self.queue())),
+        }
+    }
+
+    /// Under which name it takes its unique key: with an order key it is unique among the tasks of that one. No key has a
+    /// control character, so names of both kinds never meet.
+    pub fn unique_name(&self) -> Option<String> {
+        let key = &self.unique.as_ref()?.key;
+        Some(self.order_key.as_ref().map_or_else(|| key.clone(), |order| format!("{order}\0{key}")))
+    }
+
     /// The slot for its id, if that is made for it: where other tasks with its unique, debounce or batch key live; `None`: any
     /// will do.
     pub fn home(&self, ns: Ns) -> Option<Slot> {

@@ -3,18 +3,23 @@
 //! Only a dispatcher knows, and what it knows is its own: another process may see the same worker in another state. So this
 //! explains what is seen and decides nothing.
 
+use serde::{Deserialize, Serialize};
+
+use crate::board::WorkerBoard;
 use crate::id::Ns;
 use crate::time::Millis;
 
-/// Whether a worker is left alone because its endpoint fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a worker is left alone because its endpoint fails, the better state first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// It is called.
+    #[default]
     Closed,
-    /// It is not called.
-    Open,
     /// The next attempt decides.
     HalfOpen,
+    /// It is not called.
+    Open,
 }
 
 impl BreakerState {
@@ -28,8 +33,8 @@ impl BreakerState {
     }
 }
 
-/// How a worker, or an origin of bare URLs, is doing in one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a worker, or an origin of bare URLs, is doing.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
     /// Instances that can be called.
     pub instances: u32,
@@ -41,6 +46,8 @@ pub struct Standing {
     pub breaker: BreakerState,
     /// Until when nothing is sent to it: its breaker is open, or it asked to be left alone.
     pub paused_until: Option<Millis>,
+    /// Requests a second that it is sent at most, because it asked for less.
+    pub effective_rate: Option<f64>,
 }
 
 impl Standing {
@@ -51,11 +58,8 @@ impl Standing {
     }
 }
 
-/// Who knows how workers are doing.
+/// Who knows how workers are doing: a dispatcher in this process. What others know is on their boards.
 pub trait Standings: Send + Sync {
-    /// The worker with this name; `None`: not known, or nobody calls it.
-    fn worker(&self, ns: Ns, name: &str, now: Millis) -> Option<Standing>;
-
-    /// The origin (`https://host:port`) of bare URLs; `None`: nothing was sent there lately.
-    fn origin(&self, ns: Ns, origin: &str, now: Millis) -> Option<Standing>;
+    /// The worker with this name, or the origin (`https://host:port`) of bare URLs; `None`: not known, or nobody calls it.
+    fn worker(&self, ns: Ns, name: &str, origin: bool, now: Millis) -> Option<WorkerBoard>;
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::StatusMap;
+use crate::limit::LimitRule;
 use crate::time::Millis;
-use crate::units::Dur;
+use crate::units::{Dur, Rate};
 
 /// Open requests per instance, when nothing is said; also for the origin of bare URLs.
 pub const DEFAULT_CONCURRENCY: u32 = 100;
@@ -29,6 +30,12 @@ pub struct WorkerConfig {
     /// Open requests per instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Starts of its tasks and how many of them may come at once: the limit `worker:NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// See `rate`; none: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
     /// How long a running attempt may go on after a soft cancel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel_grace: Option<Dur>,
@@ -53,6 +60,9 @@ pub struct WorkerConfig {
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,
+    /// Somebody asked that nothing new be sent to it; also of one that pulls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<WorkerPause>,
     /// Its signing secrets, newest first.
     pub signing: Vec<SigningSecret>,
 }
@@ -78,6 +88,18 @@ impl Default for Breaker {
 pub struct WorkerBatch {
     /// The most in one delivery.
     pub max: u16,
+}
+
+/// Nothing new is sent to a worker; what is open goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerPause {
+    /// Over by itself at this time; none: until somebody ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
+    /// It is to be emptied: shown as `draining` while something is open.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
 }
 
 /// A secret with which deliveries are signed.
@@ -123,9 +145,19 @@ impl WorkerConfig {
         self.cancel_grace.map_or(DEFAULT_CANCEL_GRACE, Into::into)
     }
 
+    /// The limit of its tasks together, `worker:NAME`. What its instances take at once is no part of it.
+    pub fn rule(&self) -> LimitRule {
+        LimitRule { rate: self.rate, burst: self.burst, concurrency: None }
+    }
+
     /// When it is left alone because its endpoint fails.
     pub fn breaker(&self) -> Breaker {
         self.breaker.unwrap_or_default()
+    }
+
+    /// The pause that somebody asked for, if it is not over.
+    pub fn paused(&self, now: Millis) -> Option<WorkerPause> {
+        self.paused.filter(|pause| pause.until.is_none_or(|until| until > now))
     }
 
     /// How closely it names this task; `None`: it does not serve it.

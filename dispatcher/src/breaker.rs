@@ -78,6 +78,11 @@ impl Breaker {
         was.until.0 != 0
     }
 
+    /// Whether it is as a new one.
+    pub fn is_calm(&self) -> bool {
+        self.until.0 == 0 && self.faults == 0
+    }
+
     /// Until when it is open.
     pub fn until(&self) -> Millis {
         self.until

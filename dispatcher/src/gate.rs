@@ -1,24 +1,32 @@
 //! Gates: what a push must get past in this process – a free slot of an instance, and a worker that wants to be called.
 //!
+//! A healthy worker costs one look: nothing but its slots counts. One that failed or said "not now" is judged under a lock: its pause,
+//! its breaker, the ramp after either, and the pace that it asked for, all of which are functions of times and counts.
+//!
 //! Gates outlive changes of a worker's document, so that counts stay right, and the worker itself for as long as something is
 //! open or it wanted to be left alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lovage_core::Millis;
+use lovage_core::pace::{Allowance, Pace, RAMP, ramp};
+use lovage_core::standing::BreakerState;
 use lovage_core::worker::Breaker as Settings;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::breaker::{Breaker, Way};
+use crate::recent::Recent;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// However long an answer asks for: the other tasks of the worker do not wait longer for it.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
+/// While a ramp holds something back it is looked at so often: also a slot that is free again lets the next one through.
+const RAMP_STEP: Duration = Duration::from_millis(50);
 
 /// The state of one worker, or of one origin of bare URLs.
 #[derive(Debug)]
@@ -28,10 +36,78 @@ pub struct Gate {
     /// Somebody waits for a slot.
     wanted: AtomicBool,
     freed: watch::Sender<u64>,
-    paused_until: AtomicU64,
-    /// Consecutive "not now" answers without a time of their own.
-    throttled: AtomicU32,
-    breaker: Mutex<Breaker>,
+    /// Requests that were let through.
+    sent: Recent,
+    /// Something beside the slots counts: `state` has to be looked at.
+    uneasy: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    paused_until: Millis,
+    /// Consecutive rounds of "not now".
+    throttled: u32,
+    breaker: Breaker,
+    pace: Pace,
+    /// When the latest pause or outage ended.
+    ramp: Option<Millis>,
+}
+
+/// Why a request is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// No slot is free for it.
+    Busy,
+    /// Nothing goes before that.
+    Until(Millis),
+}
+
+/// What others may see of a gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sight {
+    /// Whether the worker is left alone because its endpoint fails.
+    pub breaker: BreakerState,
+    /// Until when nothing is sent to it.
+    pub paused_until: Option<Millis>,
+    /// Requests a second that it is sent at most.
+    pub effective_rate: Option<f64>,
+    /// Requests that may be open at once.
+    pub allowed: Option<u32>,
+    /// Requests a second that it was sent lately.
+    pub out_rate: f64,
+}
+
+impl State {
+    /// Lets a request through, or not. `load`: open requests and slots. A trial is the taker's to end.
+    fn pass(&mut self, now: Millis, asker: u64, load: impl FnOnce() -> (u32, u32)) -> Result<bool, Held> {
+        if self.paused_until > now {
+            return Err(Held::Until(self.paused_until));
+        }
+        match self.breaker.way(now) {
+            Way::Free => {}
+            Way::Trial => return Ok(true),
+            Way::TrialOut => return Err(Held::Busy),
+            Way::Until(until) => return Err(Held::Until(until)),
+        }
+        let (open, slots) = load();
+        if self.allowed(now, slots).is_some_and(|allowed| open >= allowed) {
+            self.pace.held(now);
+            return Err(Held::Until(now.after(RAMP_STEP)));
+        }
+        self.pace.take(asker, now).map_err(Held::Until)?;
+        Ok(false)
+    }
+
+    /// How many of so many slots may be taken, if it is starting again.
+    fn allowed(&self, now: Millis, slots: u32) -> Option<u32> {
+        self.ramp.and_then(|since| ramp(slots, now.since(since)))
+    }
+
+    fn is_easy(&self, now: Millis) -> bool {
+        let ended = self.ramp.map_or(self.paused_until, |since| self.paused_until.max(since.after(RAMP)));
+        self.throttled == 0 && ended <= now && self.breaker.is_calm() && self.pace.is_free(now)
+    }
 }
 
 impl Gate {
@@ -41,9 +117,9 @@ impl Gate {
             number,
             wanted: AtomicBool::new(false),
             freed,
-            paused_until: AtomicU64::new(0),
-            throttled: AtomicU32::new(0),
-            breaker: Mutex::default(),
+            sent: Recent::default(),
+            uneasy: AtomicBool::new(false),
+            state: Mutex::default(),
         }
     }
 
@@ -52,73 +128,135 @@ impl Gate {
         self.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Until when the worker wants to be left alone, if it does.
-    pub fn paused(&self, now: Millis) -> Option<Millis> {
-        let until = Millis(self.paused_until.load(Ordering::Relaxed));
-        (until > now).then_some(until)
+    /// Lets a request through that `take` finds a slot for. `asker` tells apart those who take turns; `load` tells open requests
+    /// and slots.
+    pub fn admit<T>(
+        &self,
+        now: Millis,
+        asker: u64,
+        load: impl FnOnce() -> (u32, u32),
+        take: impl FnOnce() -> Option<(Slot, T)>,
+    ) -> Result<(Slot, T), Held> {
+        // Held while the slot is taken: nobody else may take the place that was found free.
+        let mut careful = self.uneasy.load(Ordering::Relaxed).then(|| self.state.lock());
+        let trial = careful.as_mut().map_or(Ok(false), |state| state.pass(now, asker, load))?;
+        let Some((mut slot, taken)) = take() else {
+            if let Some(state) = &mut careful {
+                if trial { state.breaker.trial_ended() } else { state.pace.give_back(now) }
+            }
+            return Err(Held::Busy);
+        };
+        (slot.trial, slot.since) = (trial, now);
+        self.sent.add(now);
+        Ok((slot, taken))
     }
 
-    /// Until when its breaker is or was open; zero: closed.
-    pub fn breaker_until(&self) -> Millis {
-        self.breaker.lock().until()
+    /// What is to be seen of it, with so many slots.
+    pub fn sight(&self, now: Millis, slots: u32) -> Sight {
+        let state = self.state.lock();
+        let left_alone = state.breaker.until();
+        Sight {
+            breaker: match left_alone {
+                Millis(0) => BreakerState::Closed,
+                until if until > now => BreakerState::Open,
+                _ => BreakerState::HalfOpen,
+            },
+            paused_until: Some(left_alone.max(state.paused_until)).filter(|until| *until > now),
+            effective_rate: state.pace.rate(now),
+            allowed: state.allowed(now, slots).filter(|_| state.ramp <= Some(now)),
+            out_rate: self.sent.sum(now) as f64 / lovage_core::board::LATELY as f64,
+        }
     }
 
     /// Whether it knows more than a new one: how long the worker wants to be left alone, and how often it said so.
     pub fn remembers(&self, now: Millis) -> bool {
-        let paused = Millis(self.paused_until.load(Ordering::Relaxed));
-        paused.max(self.breaker.lock().until()).after(LONGEST_PAUSE) > now
+        let state = self.state.lock();
+        state.paused_until.max(state.breaker.until()).max(state.ramp.unwrap_or_default()).after(LONGEST_PAUSE) > now
     }
 
-    /// The worker said "not now", with a time or without: 1 s, doubling to a minute. Answers when the attempt may be made
-    /// again; the worker itself is left alone for at most five minutes.
-    pub fn throttle(&self, now: Millis, after: Option<Duration>) -> Duration {
-        let pause = after.unwrap_or_else(|| {
-            let times = self.throttled.load(Ordering::Relaxed);
-            FIRST_PAUSE.saturating_mul(1 << times.min(6)).min(LONGEST_PAUSE)
-        });
-        let until = now.after(pause.min(LONGEST_ASKED)).0;
-        // Answers that were open together count once: only the first of them finds the gate open.
-        if self.paused_until.fetch_max(until, Ordering::Relaxed) <= now.0 {
-            self.throttled.fetch_add(1, Ordering::Relaxed);
+    /// The worker said "not now" to what was sent at `sent`, with a time or without: 1 s, doubling to a minute. Answers when the
+    /// attempt may be made again; the worker itself is left alone for at most five minutes.
+    pub fn throttle(&self, now: Millis, sent: Millis, after: Option<Duration>) -> Duration {
+        let mut state = self.change();
+        // Answers that were open together count once.
+        if state.pace.is_news(sent) {
+            state.throttled = state.throttled.saturating_add(1);
         }
+        let pause = after.unwrap_or_else(|| {
+            let doublings = state.throttled.saturating_sub(1).min(6);
+            FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+        });
+        let until = now.after(pause.min(LONGEST_ASKED)).max(state.paused_until);
+        if state.pace.not_now(now, sent, until, self.sent.rate(now)) {
+            counter!("lovage_workers_slowed_total").increment(1);
+        }
+        (state.paused_until, state.ramp) = (until, Some(until));
         pause
     }
 
-    /// What the breaker lets through now; a trial is the taker's to end.
-    pub fn way(&self, now: Millis) -> Way {
-        self.breaker.lock().way(now)
-    }
-
-    /// The trial of the breaker is over.
-    pub fn trial_ended(&self) {
-        self.breaker.lock().trial_ended();
-        self.tell();
+    /// The worker said how many requests it takes until when.
+    pub fn told(&self, now: Millis, allowance: Allowance) {
+        let mut state = self.change();
+        if let Some(until) = state.pace.told(allowance, now, self.sent.rate(now)) {
+            state.paused_until = state.paused_until.max(until);
+        }
     }
 
     /// The endpoint failed: perhaps it is left alone now.
     pub fn fault(&self, now: Millis, settings: Settings) {
-        if self.breaker.lock().fault(now, settings).is_some() {
+        if self.change().breaker.fault(now, settings).is_some() {
             counter!("lovage_breakers_opened_total").increment(1);
         }
     }
 
-    /// The endpoint answered, whatever it was.
-    pub fn works(&self) {
-        if self.breaker.lock().works() {
+    /// The endpoint answered what was sent at `sent`, whatever it was. `good`: it did what it was asked to do.
+    pub fn works(&self, now: Millis, sent: Millis, good: bool) {
+        if !self.uneasy.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let was_open = state.breaker.works();
+        if was_open {
+            state.ramp = state.ramp.max(Some(now));
+        }
+        if good {
+            state.pace.good(now, sent);
+        }
+        let easy = state.is_easy(now);
+        self.uneasy.store(!easy, Ordering::Relaxed);
+        drop(state);
+        if was_open {
             self.tell();
         }
+    }
+
+    /// The worker did not say "not now" to what was sent at `sent`.
+    pub fn recovered(&self, sent: Millis) {
+        if self.uneasy.load(Ordering::Relaxed) {
+            let mut state = self.state.lock();
+            if state.pace.is_news(sent) {
+                state.throttled = 0;
+            }
+        }
+    }
+
+    /// The state, to be looked at from now on.
+    fn change(&self) -> parking_lot::MutexGuard<'_, State> {
+        let state = self.state.lock();
+        // Under the lock, so that nobody who finds all at ease takes this back.
+        self.uneasy.store(true, Ordering::Relaxed);
+        state
+    }
+
+    /// The trial of the breaker is over.
+    fn trial_ended(&self) {
+        self.state.lock().breaker.trial_ended();
+        self.tell();
     }
 
     fn tell(&self) {
         if self.wanted.swap(false, Ordering::SeqCst) {
             self.freed.send_modify(|n| *n += 1);
-        }
-    }
-
-    /// The worker answered in earnest: it is not throttled any more.
-    pub fn recovered(&self) {
-        if self.throttled.load(Ordering::Relaxed) != 0 {
-            self.throttled.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -145,7 +283,7 @@ impl Slots {
     pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         let grow = |open: u32| (open < limit).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
-        Some(Slot { slots: Arc::clone(self), trial: false })
+        Some(Slot { slots: Arc::clone(self), trial: false, since: Millis(0) })
     }
 }
 
@@ -155,19 +293,27 @@ pub struct Slot {
     slots: Arc<Slots>,
     /// Of the attempt that the breaker tries.
     trial: bool,
+    since: Millis,
 }
 
 impl Slot {
-    /// The slot of a trial: it ends when the slot is free.
-    #[must_use]
-    pub fn of_trial(mut self) -> Self {
-        self.trial = true;
-        self
-    }
-
     /// The gate that the slot belongs to.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.slots.gate
+    }
+
+    /// When it was taken.
+    pub fn since(&self) -> Millis {
+        self.since
+    }
+
+    /// Nothing was sent after all: it does not count as a request.
+    pub fn unused(self) {
+        let gate = self.gate();
+        gate.sent.take_back(self.since);
+        if gate.uneasy.load(Ordering::Relaxed) && !self.trial {
+            gate.state.lock().pace.give_back(self.since);
+        }
     }
 }
 
@@ -183,59 +329,5 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn gate() -> Arc<Gate> {
-        Arc::new(Gate::new(1, watch::Sender::default()))
-    }
-
-    #[test]
-    fn slots_are_bounded_and_come_back() {
-        let slots = Arc::new(Slots::new(gate()));
-        let one = slots.take(2).unwrap();
-        let _two = slots.take(2).unwrap();
-        assert!(slots.take(2).is_none());
-        drop(one);
-        assert_eq!(slots.open(), 1);
-        assert!(slots.take(2).is_some());
-    }
-
-    #[test]
-    fn pauses_double_once_per_round_and_end_with_an_answer() {
-        let gate = gate();
-        let now = Millis(1_000);
-        assert_eq!(gate.throttle(now, None), Duration::from_secs(1));
-        // A second answer of the same round does not double it again.
-        assert_eq!(gate.throttle(now, None), Duration::from_secs(2));
-        assert_eq!(gate.throttle(now, None), Duration::from_secs(2));
-        let mut now = now;
-        for _ in 0..10 {
-            now = gate.paused(now).unwrap();
-            assert_eq!(gate.paused(now), None);
-            assert!(gate.throttle(now, None) <= LONGEST_PAUSE);
-        }
-        gate.recovered();
-        let now = gate.paused(now).unwrap();
-        assert_eq!(gate.throttle(now, None), Duration::from_secs(1));
-        assert_eq!(gate.throttle(now, Some(Duration::from_secs(300))), Duration::from_secs(300));
-        assert_eq!(gate.paused(now), Some(now.after(Duration::from_secs(300))));
-        // The attempt waits as long as the answer says, the worker's other tasks do not.
-        assert_eq!(gate.throttle(now, Some(Duration::from_secs(86_400))), Duration::from_secs(86_400));
-        assert_eq!(gate.paused(now), Some(now.after(LONGEST_ASKED)));
-    }
-
-    #[tokio::test]
-    async fn whoever_wants_a_slot_is_told() {
-        let freed = watch::Sender::default();
-        let mut told = freed.subscribe();
-        let slots = Arc::new(Slots::new(Arc::new(Gate::new(1, freed))));
-        drop(slots.take(1).unwrap());
-        assert!(!told.has_changed().unwrap(), "nobody asked");
-        let slot = slots.take(1).unwrap();
-        slot.gate().want();
-        drop(slot);
-        told.changed().await.unwrap();
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

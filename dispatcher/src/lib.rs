@@ -6,16 +6,19 @@
 
 mod balance;
 mod batch;
+mod board;
 mod breaker;
 mod control;
 pub mod egress;
 mod gate;
 mod lanes;
+mod limits;
 mod notice;
 mod options;
 mod owner;
 mod pulse;
 mod push;
+mod recent;
 mod registry;
 mod service;
 pub mod signing;

@@ -19,6 +19,12 @@ pub struct Options {
     pub claim_linger: Duration,
     /// Tasks of a lane that are held in memory.
     pub lane_window: usize,
+    /// Lanes of a partition that are held in memory; more of them take turns.
+    pub lanes: usize,
+    /// How long a task waits until it counts as of the next higher priority; zero: for ever.
+    pub aging: Duration,
+    /// Keys of limits that are held in memory.
+    pub limits: usize,
     /// How often the partition and the session are renewed.
     pub renew_every: Duration,
     /// How long a renewal is good for. Longer than a failover of the store takes.
@@ -50,6 +56,9 @@ impl Default for Options {
             settle_linger: Duration::from_millis(2),
             claim_linger: Duration::from_millis(1),
             lane_window: 1024,
+            lanes: 100_000,
+            aging: Duration::from_secs(30),
+            limits: 200_000,
             renew_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
             close_after: Duration::from_secs(12),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
+use lovage_core::pace::Allowance;
 use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey, Trace};
 
 use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, sendable};
@@ -194,6 +195,13 @@ pub fn answer(pushed: Pushed, limit: usize) -> Answer {
             })
         }
     }
+}
+
+/// What a worker says about how many more requests it takes.
+pub fn allowance(pushed: &Pushed, now: Millis) -> Option<Allowance> {
+    let headers = &pushed.outcome.as_ref().ok()?.headers;
+    let any = Allowance::SIGNS.iter().any(|sign| headers.contains_key(*sign));
+    any.then(|| Allowance::read(|name| value(headers, &HeaderName::from_static(name)), now.0)).flatten()
 }
 
 /// What a header says. One that is there several times with different values says all of them, as a list, which is none of

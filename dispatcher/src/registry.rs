@@ -8,19 +8,21 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
+use lovage_core::board::InstanceBoard;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{Millis, Ns, Pause, QueueConfig, QueueLibrary, Queues, TaskTypes, worker_mark};
+use lovage_core::{
+    LimitRule, Millis, Ns, Pause, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark,
+};
 use lovage_store::{DocKind, Document, Store};
 use metrics::gauge;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::Way;
 use crate::egress::{AddressPolicy, Target, sendable};
-use crate::gate::{Gate, Slot, Slots};
+use crate::gate::{Gate, Held, Slot, Slots};
 use crate::signing::Signer;
 
 const PAGE: usize = 500;
@@ -75,53 +77,61 @@ pub enum Admission {
 }
 
 impl Worker {
-    /// A slot of the instance with the fewest open pushes.
-    pub fn admit(&self, now: Millis) -> Admission {
-        if let Some(until) = self.gate.paused(now) {
-            return Admission::Paused(until);
+    /// A slot of the instance with the fewest open pushes. Askers that wait for the worker's pace take turns.
+    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+        if let Some(pause) = self.config.paused(now) {
+            // The end of one without an end is a change of the document, which opens all lanes.
+            return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
         }
-        let live = || self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        if live().next().is_none() {
+        if self.live(now).next().is_none() {
             return Admission::NoInstance;
         }
         for asked in [false, true] {
-            let trial = match self.gate.way(now) {
-                Way::Free => false,
-                Way::Trial => true,
-                Way::Until(until) => return Admission::Paused(until),
-                Way::TrialOut => {
-                    self.gate.want();
-                    continue;
-                }
-            };
-            let mut free: Vec<&Instance> = live().filter(|i| i.slots.open() < i.capacity).collect();
-            free.sort_by_key(|i| i.slots.open());
-            if let Some((slot, instance)) = free.iter().find_map(|i| Some((i.slots.take(i.capacity)?, (*i).clone()))) {
-                return Admission::Slot(if trial { slot.of_trial() } else { slot }, instance);
-            }
-            if trial {
-                self.gate.trial_ended();
-            }
-            // A slot that is freed between looking and asking would be missed: ask, then look once more.
-            if !asked {
-                self.gate.want();
+            match self.gate.admit(now, asker, || self.load(now), || self.place(now)) {
+                Ok((slot, instance)) => return Admission::Slot(slot, instance),
+                Err(Held::Until(until)) => return Admission::Paused(until),
+                // A slot that is freed between looking and asking would be missed: ask, then look once more.
+                Err(Held::Busy) if !asked => self.gate.want(),
+                Err(Held::Busy) => {}
             }
         }
         Admission::Busy
     }
 
-    /// Slots that are free now.
-    pub fn free(&self, now: Millis) -> u32 {
-        let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        live.map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
+    fn live(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |i| i.until.is_none_or(|until| until > now))
     }
 
-    /// Live instances, their open pushes, and how many they may have.
-    pub fn load(&self, now: Millis) -> (u32, u32, u32) {
-        let live = self.instances.iter().filter(|i| i.until.is_none_or(|until| until > now));
-        live.fold((0, 0, 0), |(instances, open, slots), i| {
-            (instances + 1, open + i.slots.open(), slots.saturating_add(i.capacity))
-        })
+    fn place(&self, now: Millis) -> Option<(Slot, Instance)> {
+        let mut free: Vec<&Instance> = self.live(now).filter(|i| i.slots.open() < i.capacity).collect();
+        free.sort_by_key(|i| i.slots.open());
+        free.into_iter().find_map(|i| Some((i.slots.take(i.capacity)?, i.clone())))
+    }
+
+    /// Open pushes, and how many there may be.
+    fn load(&self, now: Millis) -> (u32, u32) {
+        self.live(now).fold((0, 0), |(open, slots), i| (open + i.slots.open(), slots.saturating_add(i.capacity)))
+    }
+
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
+    }
+
+    /// Slots that are free now.
+    pub fn free(&self, now: Millis) -> u32 {
+        self.live(now).map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
+    }
+
+    /// Live instances.
+    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
+        let shown = |i: &Instance| InstanceBoard {
+            url: i.url.to_string(),
+            open: i.slots.open(),
+            slots: i.capacity,
+            ..InstanceBoard::default()
+        };
+        self.live(now).map(shown).collect()
     }
 }
 
@@ -131,6 +141,7 @@ struct Snapshot {
     signers: AHashMap<Ns, Signer>,
     types: Library,
     queues: QueueLibrary,
+    limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
 }
 
 #[derive(Default)]
@@ -193,11 +204,18 @@ impl Registry {
         self.changed.subscribe()
     }
 
+    /// Whether the documents have been read: before that nothing is known of any rule.
+    pub fn is_loaded(&self) -> bool {
+        *self.changed.borrow() > 0
+    }
+
     /// The worker that serves this task.
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
-        if let Some(name) = snapshot.queues.get(ns, queue).and_then(|queue| queue.worker.as_deref()) {
+        let by_type = snapshot.types.of(ns).and_then(|types| types.worker_of(task));
+        let by_queue = || snapshot.queues.get(ns, queue)?.worker.as_deref();
+        if let Some(name) = by_type.or_else(by_queue) {
             return workers.iter().find(|worker| &*worker.name == name).cloned();
         }
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
@@ -226,6 +244,16 @@ impl Registry {
         of_queue.into_iter().chain(of_type()).reduce(Pause::later)
     }
 
+    /// What is stored under a key of `limits`; in force until the next snapshot.
+    pub fn limit(&self, ns: Ns, key: &str) -> Option<StoredLimit> {
+        self.snapshot.load().limits.get(&ns)?.get(key).copied()
+    }
+
+    /// The rule of the key `task:NAME`, if the type of this task limits it.
+    pub fn task_rule(&self, ns: Ns, task: &str) -> Option<LimitRule> {
+        self.snapshot.load().types.of(ns)?.of(task).map(TaskType::rule).filter(|rule| !rule.is_free())
+    }
+
     /// The worker with this mark.
     pub fn marked(&self, ns: Ns, mark: u32) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| worker.mark == mark).cloned()
@@ -234,6 +262,14 @@ impl Registry {
     /// The worker with this name.
     pub fn named(&self, ns: Ns, name: &str) -> Option<Arc<Worker>> {
         self.snapshot.load().workers.get(&ns)?.iter().find(|worker| &*worker.name == name).cloned()
+    }
+
+    /// All workers, and the origins that something is or was sent to lately.
+    pub fn all(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let workers = snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().map(|worker| (*ns, Arc::clone(worker))));
+        let origins = self.origins.lock();
+        workers.chain(origins.workers.iter().map(|((ns, _), worker)| (*ns, Arc::clone(worker)))).collect()
     }
 
     /// The stand-in for a worker of an origin, if something is or was sent there lately.
@@ -331,6 +367,10 @@ impl Registry {
             tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
         });
         let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
+        for doc in all(store, DocKind::Limit).await? {
+            let Some(limit) = read::<StoredLimit>(&doc) else { continue };
+            snapshot.limits.entry(doc.ns).or_default().insert(doc.name.into(), limit);
+        }
         let mut ends = Vec::new();
         for doc in all(store, DocKind::SigningKey).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };

@@ -10,13 +10,17 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::limits::Limits;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
+use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -41,6 +45,7 @@ impl Dispatcher {
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         let pulse = Pulse::new(store.caps().partitions);
+        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease, options.limits);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -58,7 +63,9 @@ impl Dispatcher {
                 fenced: CancellationToken::new(),
                 uptime,
                 pulse,
+                limits,
                 given_up: Mutex::default(),
+                queues: Queues::default(),
             }),
         }
     }
@@ -85,6 +92,7 @@ impl Dispatcher {
         let shared = self.shared;
         let watching = CancellationToken::new();
         let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
+        let limits = tokio::spawn(Arc::clone(&shared.limits).run(watching.clone()));
         let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
         let notices = tokio::spawn(async move {
             tokio::join!(
@@ -92,6 +100,8 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        // A process that dies shows nothing more.
+        let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
         for p in 0..shared.store.caps().partitions {
             owners.spawn(Owner::new(Arc::clone(&shared), Partition(p)).run(stop.clone(), grace));
@@ -102,6 +112,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices);
+        let _ = tokio::join!(watch, notices, showing, limits);
     }
 }

@@ -25,7 +25,7 @@ const MOST_LANES: usize = 256;
 impl App {
     /// The lanes of a queue in a partition.
     pub(crate) async fn lanes_of_queue(&self, p: Partition, ns: Ns, queue: &str) -> StoreResult<Vec<LaneId>> {
-        let lanes = self.store.lanes(p).await?;
+        let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         Ok(lanes.into_iter().filter(|(_, lane)| lane.ns == ns && lane.queue == queue).map(|(id, _)| id).collect())
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::app::App;
 use crate::documents::content;
+use crate::problem::Refusal;
 use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
@@ -91,7 +92,12 @@ impl Directory {
             return Ok(library.of(ns).cloned());
         }
         self.load_queues(store).await?;
-        Ok(self.library.load().as_ref().and_then(|library| library.of(ns).cloned()))
+        Ok(self.known_queues(ns))
+    }
+
+    /// What the queues of a namespace say, as far as they were read.
+    pub(crate) fn known_queues(&self, ns: Ns) -> Option<Arc<Queues>> {
+        self.library.load().as_ref()?.of(ns).cloned()
     }
 
     /// Reads the queues anew. Answers whether any says something else than before.
@@ -114,16 +120,17 @@ impl Directory {
         Ok(changed)
     }
 
-    /// The name of the worker that serves this task.
-    pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
+    /// The name of the worker whose patterns serve this task.
+    fn by_pattern(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
         let workers = self.workers.load();
         let workers = workers.routes.get(&ns)?;
-        if let Some(library) = &*self.library.load()
-            && let Some(name) = library.get(ns, queue).and_then(|queue| queue.worker.as_deref())
-        {
-            return workers.iter().find(|(worker, _)| &**worker == name).map(|(worker, _)| worker.clone());
-        }
         route(workers.iter().map(|(name, config)| (&**name, config, name)), queue, task).cloned()
+    }
+
+    /// The worker with this name.
+    fn named(&self, ns: Ns, name: &str) -> Option<Arc<str>> {
+        let workers = self.workers.load();
+        workers.routes.get(&ns)?.iter().find(|(own, _)| &**own == name).map(|(own, _)| own.clone())
     }
 
     /// Follows the documents for ever; tells when tasks may have become another worker's, or may start again.
@@ -168,6 +175,34 @@ impl Directory {
             self.workers.store(Arc::new(workers));
         }
         Ok(changed)
+    }
+}
+
+impl App {
+    /// The name of the worker that serves this task: the one that its type or its queue names, else the one with the
+    /// closest pattern.
+    pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
+        match self.known_types(ns).worker_of(queue, task) {
+            Some(name) => self.directory.named(ns, name),
+            None => self.directory.by_pattern(ns, queue, task),
+        }
+    }
+
+    /// The same with its configuration, read anew: the directory may be a moment behind.
+    pub(crate) async fn serving(&self, ns: Ns, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
+        let documents = all_docs(&*self.store, DocKind::Worker, Some(ns)).await?;
+        let mut workers = Vec::with_capacity(documents.len());
+        for document in documents {
+            workers.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let types = self.types(ns).await?;
+        Ok(match types.worker_of(queue, task) {
+            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
+            None => {
+                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
+            }
+        })
     }
 }
 

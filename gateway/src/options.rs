@@ -60,6 +60,8 @@ pub struct Limits {
     pub cascades: usize,
     /// Task types of a namespace.
     pub task_types: usize,
+    /// Limits that are stored for a namespace; those that only tasks name are not counted.
+    pub stored_limits: usize,
 }
 
 impl Default for Limits {
@@ -88,6 +90,7 @@ impl Default for Limits {
             cascade_tasks: 10_000,
             cascades: 16,
             task_types: 500,
+            stored_limits: 10_000,
         }
     }
 }
@@ -106,7 +109,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 23] = [
+        let rows: [(&'static str, usize); 24] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -130,6 +133,7 @@ impl Limits {
             ("cascade_tasks", self.cascade_tasks),
             ("cascades", self.cascades),
             ("task_types", self.task_types),
+            ("stored_limits", self.stored_limits),
         ];
         for (name, value) in rows {
             gauge!("lovage_http_limit", "limit" => name).set(value as f64);

@@ -4,6 +4,7 @@
 //! and nothing in between is ever stored. From then on it is like any other accepted attempt: its lease holds it, reports
 //! renew or end it, and the owner of its partition declares it lost when the lease has run out.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
+use lovage_core::spec::DEFAULT_PRIORITY;
 use lovage_core::worker::WorkerConfig;
 use lovage_core::{
     Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
@@ -159,9 +161,11 @@ impl App {
         }
         let first = (self.random() % lanes.len() as u64) as usize;
         lanes.rotate_left(first);
-        for lanes in lanes.chunks(LANES) {
+        // Higher priority first; those of equal priority in turn.
+        lanes.sort_by_key(|(priority, _)| Reverse(*priority));
+        for lanes in lanes.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| equal.chunks(LANES)) {
             // Boxed and gathered: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-            let reads: Vec<_> = lanes.iter().map(|lane| self.first_of(p, *lane, wish.most).boxed()).collect();
+            let reads: Vec<_> = lanes.iter().map(|(_, lane)| self.first_of(p, *lane, wish.most).boxed()).collect();
             let mut waiting: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
             let mut in_turn = Vec::new();
             for n in 0..wish.most {
@@ -183,18 +187,18 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker and are not paused.
-    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<LaneId>, Error> {
+    /// The lanes whose tasks go to this worker and are not paused, with their priorities.
+    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, LaneId)>, Error> {
         let edition = self.hub.desk.edition();
-        let lanes = self.store.lanes(p).await?;
+        let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         let (types, now) = (self.types(wish.ns).await?, self.now());
         let (mut routed, mut found) = (Vec::new(), Vec::new());
         for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
             let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
-            let worker = task.and_then(|task| self.directory.route(lane.ns, &lane.queue, task));
+            let worker = task.and_then(|task| self.route(lane.ns, &lane.queue, task));
             if worker.as_deref() == Some(&*wish.worker) {
                 match types.dispatch_pause(&lane.queue, task, now) {
-                    None => found.push(id),
+                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), id)),
                     Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
                 }
             }

@@ -16,7 +16,7 @@ const PREFIX: &str = "lovage-";
 const LABEL: &str = "label-";
 const UNIQUE: &str = "unique-";
 const DEBOUNCE: &str = "debounce-";
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 26] = [
     "task",
     "url",
     "method",
@@ -31,6 +31,8 @@ const NAMES: [&str; 24] = [
     "soft-time-limit",
     "time-limit",
     "max-run",
+    "order-key",
+    "fair-key",
     "unique-key",
     "unique-scope",
     "unique-ttl",
@@ -87,6 +89,8 @@ pub(crate) fn read<'a>(headers: &'a HeaderMap, body: Bytes, errors: &mut Errors)
             "expires-in" => s.expires_in = parsed(text, &pointer, errors),
             "expires-at" => s.expires_at = time(text, &pointer, errors),
             "soft-time-limit" => s.soft_time_limit = parsed(text, &pointer, errors),
+            "order-key" => s.order_key = Some(Cow::Borrowed(text)),
+            "fair-key" => s.fair_key = Some(Cow::Borrowed(text)),
             "max-run" => s.max_run = parsed(text, &pointer, errors),
             _ if NAMES.contains(&field) && (field.starts_with(UNIQUE) || field.starts_with(DEBOUNCE)) => keys.push((field, text)),
             "time-limit" => s.time_limit = parsed(text, &pointer, errors),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::task_type::{Library, StoredType};
-use lovage_core::{Draft, LaneOrder, Millis, Ns, Patch, Pause, QueueConfig, Queues, Rules, Spec, TaskTypes};
+use lovage_core::{Draft, LaneOrder, Millis, Ns, Patch, Pause, QueueConfig, Queues, Rules, Spec, TaskType, TaskTypes};
 use lovage_store::{DocKind, Result, Store};
 use metrics::counter;
 use tokio::sync::Mutex;
@@ -44,6 +44,17 @@ impl Types {
         self.queues.is_none()
     }
 
+    /// The worker that gets a task because its type or its queue says so.
+    pub(crate) fn worker_of(&self, queue: &str, task: &str) -> Option<&str> {
+        let by_type = self.types.as_ref().and_then(|types| types.worker_of(task));
+        by_type.or_else(|| self.queue(queue)?.worker.as_deref())
+    }
+
+    /// The type of a task.
+    pub(crate) fn type_of(&self, task: &str) -> Option<&TaskType> {
+        self.types.as_ref()?.of(task)
+    }
+
     /// How many task types there are.
     pub(crate) fn type_count(&self) -> usize {
         self.types.as_ref().map_or(0, |types| types.len())
@@ -52,7 +63,7 @@ impl Types {
     /// The pauses of queue and task type that hold now and close what `closes` asks about: the one that is over later.
     fn pause(&self, queue: &str, task: Option<&str>, now: Millis, closes: impl Fn(&Pause) -> bool) -> Option<Pause> {
         let of_queue = || self.queue(queue)?.pause(now);
-        let of_type = || self.types.as_ref()?.of(task?)?.pause(now);
+        let of_type = || self.type_of(task?)?.pause(now);
         of_queue().into_iter().chain(of_type()).filter(closes).reduce(Pause::later)
     }
 
@@ -119,7 +130,13 @@ impl App {
             return Ok(Types { types: library.of(ns).cloned(), queues });
         }
         self.types.load(&*self.store).await?;
-        Ok(Types { types: self.types.library.load().as_ref().and_then(|library| library.of(ns).cloned()), queues })
+        Ok(self.known_types(ns))
+    }
+
+    /// The same as far as they were read.
+    pub(crate) fn known_types(&self, ns: Ns) -> Types {
+        let types = self.types.library.load().as_ref().and_then(|library| library.of(ns).cloned());
+        Types { types, queues: self.directory.known_queues(ns) }
     }
 
     /// These changes for a task with this signature: where they say null, as its type or queue says. `keep`: they will be

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
-    BackupArgs, CancelArgs, DeadCommand, ExplainArgs, GetArgs, MigrateArgs, NodesArgs, ReplayArgs, RestoreArgs, ResultArgs,
-    SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
+    BackupArgs, CancelArgs, ControlCommand, DeadCommand, ExplainArgs, GetArgs, InspectCommand, LimitsCommand, MigrateArgs,
+    NodesArgs, QueuesCommand, ReplayArgs, RestoreArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
 };
 use crate::config::Flags;
 
@@ -55,6 +55,18 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Show the processes of the cluster; drain or fence one.
     Nodes(NodesArgs),
+    /// Look after queues: settings, pauses, what is in them.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
+    /// Look after limits: how often and how many at once tasks of a key start.
+    #[command(subcommand)]
+    Limits(LimitsCommand),
+    /// Show what there is now, in Celery's words.
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+    /// Change what holds while everything runs, in Celery's words.
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Look after tasks that failed.
     #[command(subcommand)]
     Dead(DeadCommand),

@@ -1,6 +1,6 @@
 //! What every store checks before it looks at its data, so that a caller's bug has the same answer everywhere.
 
-use lovage_core::{Partition, TaskId};
+use lovage_core::{Flags, Partition, TaskId};
 
 use crate::{Caps, Commit, Effect, Error, Insert, KeyTake, MAX_KEYS, MAX_MEMBERS, Message, Result};
 
@@ -22,8 +22,9 @@ impl Caps {
         items.iter().try_for_each(|item| {
             check_keys(item)?;
             let home = item.key.slot().partition(self.partitions);
-            let bound = matches!(item.key.id, TaskId::Client(_)) && item.keys.iter().any(|put| put.kind.ends_with_record());
-            if home == p || bound {
+            // A key or an order may bind a task whose client chose the id to another partition.
+            let bound = item.keys.iter().any(|put| put.kind.ends_with_record()) || item.lane.flags() != Flags::default();
+            if home == p || bound && matches!(item.key.id, TaskId::Client(_)) {
                 Ok(())
             } else {
                 Err(Error::Invalid(format!("task {} lives in partition {}, not {}", item.key.id, home.0, p.0)))

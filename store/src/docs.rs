@@ -17,6 +17,8 @@ pub enum DocKind {
     SigningKey = b's',
     /// Defaults and a schema for the tasks of a pattern.
     TaskType = b't',
+    /// The limit of a key.
+    Limit = b'l',
     /// The key that the tokens of attempts are made with; one for the whole store.
     AttemptKey = b'a',
     /// A process of the cluster; its name is the number of its session.
@@ -27,8 +29,17 @@ pub enum DocKind {
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 8] =
-        [Self::Queue, Self::Worker, Self::Instance, Self::SigningKey, Self::TaskType, Self::AttemptKey, Self::Node, Self::Meta];
+    pub const ALL: [Self; 9] = [
+        Self::Queue,
+        Self::Worker,
+        Self::Instance,
+        Self::SigningKey,
+        Self::TaskType,
+        Self::Limit,
+        Self::AttemptKey,
+        Self::Node,
+        Self::Meta,
+    ];
 }
 
 /// A document as stored.

@@ -21,7 +21,7 @@
 //!    over with an end that has passed.
 
 use bytes::Bytes;
-use lovage_core::{Head, Millis, TaskKey, Unique, UniqueScope, Version, unique_holds};
+use lovage_core::{Head, Millis, Spec, TaskKey, UniqueScope, Version, unique_holds};
 
 /// The most keys of one task.
 pub const MAX_KEYS: usize = 4;
@@ -91,15 +91,16 @@ pub struct KeyTake {
 }
 
 impl KeyPut {
-    /// The unique key of a task that was submitted at `created`; how long it is held stands beside it.
-    pub fn unique(unique: &Unique, created: Millis) -> Self {
-        Self {
+    /// The unique key of a task that was submitted at `created`, if it has one; how long it is held stands beside it.
+    pub fn unique(spec: &Spec, created: Millis) -> Option<Self> {
+        let unique = spec.unique.as_ref()?;
+        Some(Self {
             kind: KeyKind::Unique,
-            key: Bytes::copy_from_slice(unique.key.as_bytes()),
+            key: spec.unique_name()?.into(),
             value: Bytes::copy_from_slice(&[unique.scope.to_byte()]),
             until: unique.until(created),
             steal: None,
-        }
+        })
     }
 
     /// The entry that says that `task` has the key.

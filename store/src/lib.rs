@@ -18,6 +18,7 @@ mod footprint;
 mod key;
 mod limit;
 mod lists;
+mod local;
 pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::missing_panics_doc)] // a test: it panics with what it found
@@ -39,8 +40,9 @@ pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use footprint::Footprint;
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
-pub use limit::{Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish};
-pub use lists::{Cursor, Index, ListQuery, Page, Parts, QueueCounts, Stored};
+pub use limit::{Hold, Holder, LimitKey, LimitReply, LimitRequest, SlotWish, TokenWish};
+pub use lists::{Cursor, Index, LanePage, ListQuery, Page, Parts, QueueCounts, Stored, all_lanes};
+pub use local::{BOARD_LEASE, MAX_BOARD};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use outbox::{Message, OutboxPage, Sent};
 pub use own::{Lease, OwnReply, OwnRequest, OwnToken, Ownership, Stake, Want};

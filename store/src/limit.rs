@@ -5,6 +5,14 @@
 //!
 //! What runs is held by name, with an end: a holder's count is always told as a whole, never as a difference, so a call that is
 //! repeated or got lost counts nothing twice. What was granted and not used is given back, or simply not told the next time.
+//! Whoever tells of a holder has one call about it under way at a time: what one call is granted, the next one has to know.
+//!
+//! Sessions that want more of the concurrency than there is stand in line: whoever got something goes to its end, so that all
+//! have their turn; of what becomes free, as much is left to those in front as they asked for.
+
+mod book;
+mod rate;
+mod state;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +21,16 @@ use std::time::Duration;
 use lovage_core::gcra::Lot;
 use lovage_core::{LimitRule, Millis, Ns, Partition, SessionId};
 
+pub(crate) use self::book::{Book, Times};
+
+/// A limit's tenant and key.
+pub type LimitKey = (Ns, String);
+
+/// For so long a session keeps its place in line after it asked last.
+pub(crate) const LINE: Duration = Duration::from_secs(2);
+
 /// Who holds some of a key's concurrency.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// The attempts that a dispatcher has open.
     Session(SessionId),
@@ -64,19 +80,19 @@ pub struct Hold {
 pub struct SlotWish {
     /// For whom; what is granted is added to what this one holds, until it is told anew.
     pub holder: Holder,
-    /// How many at most.
+    /// How many at most; 0 leaves the line.
     pub most: u32,
     /// How long a grant is good for.
     pub lease: Duration,
-    /// Whoever gets less than it wants waits in line: for a while nothing is granted to others before it. The session that is
-    /// to be woken; `None`: does not wait.
+    /// Whoever gets less than it wants waits in line, for 2 s from its last call: what it asks for is not granted to those
+    /// behind it. The session that is to be woken; `None`: does not wait, and is behind all who do.
     pub wait: Option<SessionId>,
 }
 
 /// A wish for starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenWish {
-    /// Fewer are of no use; at most the rule's burst.
+    /// Fewer are of no use. More than the rule's burst are never granted.
     pub least: u32,
     /// More are not wanted.
     pub most: u32,
@@ -103,7 +119,8 @@ pub struct LimitRequest {
     pub unused: Option<(u32, u64)>,
     /// Wanted of the concurrency; without one in the rule all of them are granted.
     pub slots: Option<SlotWish>,
-    /// Wanted of the rate; without one in the rule all of them are granted, due at once.
+    /// Wanted of the rate; without one in the rule all of them are granted, due at once. None are reserved if slots were wanted
+    /// and none was granted.
     pub tokens: Option<TokenWish>,
 }
 
@@ -111,6 +128,15 @@ impl LimitRequest {
     /// Asks nothing but what there is.
     pub fn look(ns: Ns, key: impl Into<String>, rule: LimitRule) -> Self {
         Self { ns, key: key.into(), rule, submitted: None, holds: Vec::new(), unused: None, slots: None, tokens: None }
+    }
+
+    /// Whether it changes nothing.
+    pub(crate) fn only_looks(&self) -> bool {
+        self.submitted.is_none()
+            && self.holds.is_empty()
+            && self.unused.is_none()
+            && self.slots.is_none()
+            && self.tokens.is_none()
     }
 }
 
@@ -125,13 +151,13 @@ pub struct LimitReply {
     pub lot: Option<Lot>,
     /// The theoretical arrival time of the rate now, in microseconds; 0: never used.
     pub tat: u64,
-    /// When to ask for starts again, if there were fewer than needed: microseconds.
+    /// When the least that is of use can be had, if there were fewer than wanted: microseconds.
     pub retry_at: Option<u64>,
     /// What runs, by all holders, with what was granted now.
     pub in_use: u32,
     /// Sessions that wait in line.
     pub waiting: u32,
-    /// Who waited and may find something now.
+    /// Who waits and may find something now; each is told once, until it asks again. A request that only looks tells nobody.
     pub wake: Vec<SessionId>,
     /// What the latest task says that anybody told of.
     pub submitted: Option<(Millis, LimitRule)>,

@@ -1,7 +1,9 @@
 //! The reads.
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneId, Millis, Ns, Score, SessionId, State, TaskKey};
+use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, Score, SessionId, State, TaskKey};
+
+use crate::{Result, Store};
 
 /// Which parts of a record to read besides its head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,34 @@ pub struct Page {
     pub items: Vec<(TaskKey, Head)>,
     /// Where to go on; `None`: this was the end.
     pub next: Option<Cursor>,
+}
+
+/// A page of the lanes of a partition.
+#[derive(Clone, Debug, Default)]
+pub struct LanePage {
+    /// The lanes. A page may hold fewer than asked for.
+    pub items: Vec<(LaneId, LaneDef)>,
+    /// Where to go on; `None`: this was the end.
+    pub next: Option<Cursor>,
+}
+
+/// Lanes of one page when all of them are wanted.
+const LANES: usize = 1_000;
+
+/// All lanes of a partition that hold tasks, in order of their ids.
+pub async fn all_lanes<S: Store + ?Sized>(store: &S, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+    let (mut lanes, mut from) = (Vec::new(), Cursor::default());
+    loop {
+        let page = store.lanes(p, from, LANES).await?;
+        lanes.extend(page.items);
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    lanes.sort_by_key(|(lane, _)| *lane);
+    lanes.dedup_by_key(|(lane, _)| *lane);
+    Ok(lanes)
 }
 
 /// A listing of a namespace for people, newest first where the store can (the order is stable).

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, SessionId, TaskKey};
 
 use crate::{
     Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index, Insert,
-    Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts,
-    QueueCounts, Result, Stored, Sync,
+    Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode, OutboxPage, OwnReply,
+    OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Stored, Sync,
 };
 
 /// What a store is and can do.
@@ -32,7 +33,7 @@ pub trait StoreClock: Send + std::marker::Sync {
 
 /// Versioned records with their placements, an ordered feed, and documents.
 ///
-/// Every verb but the document verbs and `list` works on one partition and takes a batch. A verb that fails with
+/// Every verb with a partition works on that one alone, most of them in batches. A verb that fails with
 /// [`Unknown`](crate::Error::Unknown) may have been carried out; every other error means it was not.
 #[async_trait]
 pub trait Store: Send + std::marker::Sync + 'static {
@@ -77,13 +78,20 @@ pub trait Store: Send + std::marker::Sync + 'static {
     async fn get(&self, p: Partition, key: &TaskKey, parts: Parts) -> Result<Option<Stored>>;
 
     /// Bodies of these tasks, in order.
-    async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<bytes::Bytes>>>;
+    async fn bodies(&self, p: Partition, keys: &[TaskKey]) -> Result<Vec<Option<Bytes>>>;
 
     /// A page of an index of at most `limit` records.
     async fn scan(&self, p: Partition, index: &Index, from: Cursor, limit: usize) -> Result<Page>;
 
-    /// The definitions of the lanes that hold tasks; may contain some that were emptied lately.
-    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>>;
+    /// A page of the lanes that hold tasks, at most `limit`; may contain some that were emptied lately. A lane that holds tasks
+    /// all the time is on some page, perhaps on two. [`all_lanes`](crate::all_lanes) walks them.
+    async fn lanes(&self, p: Partition, from: Cursor, limit: usize) -> Result<LanePage>;
+
+    /// The definitions of these lanes, in order; there is one as long as a lane holds tasks.
+    async fn lane_defs(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<Option<LaneDef>>>;
+
+    /// How many tasks there are in the index of each of these lanes, in order.
+    async fn lane_sizes(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<u64>>;
 
     /// A page of a namespace's tasks: bounded work, at most `limit` records, possibly fewer with a cursor to go on.
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page>;
@@ -115,6 +123,25 @@ pub trait Store: Send + std::marker::Sync + 'static {
 
     /// A number that rises with every document change: waits up to `wait` until it differs from `seen`, then answers it.
     async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64>;
+
+    /// Judges what is asked of limits: each request alone, in order, an answer for each. Requests of one call may be of one key.
+    ///
+    /// A call that fails may have been carried out for some of them. Nothing has to be undone: what is held is told as a whole
+    /// the next time, and starts that were reserved for nobody are lost.
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>>;
+
+    /// Leaves a note for a session that there may be something to be had at these keys. Best effort: nobody may rely on it.
+    async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()>;
+
+    /// The notes for a session, which are gone then; waits up to `wait` for the first.
+    async fn woken(&self, session: SessionId, wait: Duration) -> Result<Vec<LimitKey>>;
+
+    /// Shows all others what this session wants them to see for [`BOARD_LEASE`](crate::BOARD_LEASE), at most
+    /// [`MAX_BOARD`](crate::MAX_BOARD) bytes; `None`: nothing any more. Not durable.
+    async fn publish(&self, session: SessionId, board: Option<Bytes>) -> Result<()>;
+
+    /// What sessions show now, in order of their numbers.
+    async fn boards(&self) -> Result<Vec<(SessionId, Bytes)>>;
 
     /// Whether the store works right now (a cheap round trip); the reason if not.
     async fn ping(&self) -> Result<()>;

@@ -268,8 +268,8 @@ impl Commit {
         }
         effects.extend(transition.barrier.map(|members| Effect::Barrier { members }));
         effects.extend(transition.arrive.map(|a| Effect::Arrive { barrier: TaskKey::new(key.ns, a.barrier), index: a.index }));
-        let again = spec.unique.as_ref().filter(|_| transition.holds_again);
-        effects.extend(again.map(|unique| Effect::TakeKey(KeyPut::unique(unique, was.created))));
+        let again = KeyPut::unique(spec, was.created).filter(|_| transition.holds_again);
+        effects.extend(again.map(Effect::TakeKey));
         effects.extend(transition.frees.into_iter().map(|held| match held {
             HeldKey::Unique(name) => Effect::FreeKey { kind: KeyKind::Unique, key: name.into() },
             HeldKey::Debounce(name) => Effect::FreeKey { kind: KeyKind::Debounce, key: name.into() },

@@ -170,7 +170,7 @@ async fn data_of_format_1_is_read() {
     }
     let counts = store.counts(P).await.unwrap();
     assert_eq!((counts.len(), counts[0].queue.as_str(), counts[0].states), (1, "mail", [1; 9]));
-    assert_eq!(store.lanes(P).await.unwrap(), [(lane().id(), (*lane()).clone())]);
+    assert_eq!(lovage_store::all_lanes(&*store, P).await.unwrap(), [(lane().id(), (*lane()).clone())]);
     let entry = store.lookup(P, Ns(3), KeyKind::Idempotency, b"key").await.unwrap().unwrap();
     assert_eq!((entry.task, entry.value), (keys[2].clone(), "hash".into()));
     let documents = store.docs(DocKind::Queue, None, None, 10).await.unwrap().items;

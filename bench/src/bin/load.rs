@@ -44,9 +44,9 @@ struct Arguments {
     /// Name of the tasks.
     #[arg(long, default_value = "bench.push")]
     task: String,
-    /// The tasks may be delivered together, up to so many.
+    /// Further fields of the signatures, such as '"priority":9,"fair_key":"a"'.
     #[arg(long)]
-    together: Option<usize>,
+    fields: Option<String>,
     /// Milliseconds that the worker waits before it answers a request.
     #[arg(long, default_value_t = 0)]
     worker_delay_ms: u64,
@@ -84,7 +84,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
         rate: arguments.rate,
         payload_bytes: arguments.payload,
         task: arguments.task.clone(),
-        together: arguments.together,
+        fields: arguments.fields.clone(),
         worker_delay_ms: arguments.worker_delay_ms,
         limit: Duration::from_secs(arguments.limit),
     };

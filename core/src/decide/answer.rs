@@ -177,6 +177,8 @@ impl Task<'_> {
         spec.root.clone_from(&self.spec.root);
         spec.arrives.clone_from(&self.spec.arrives);
         spec.unique.clone_from(&self.spec.unique);
+        // It keeps its place in the order, in which others wait behind it.
+        spec.order_key.clone_from(&self.spec.order_key);
         spec.away = self.spec.away;
         spec.callback = self.spec.callback;
         spec.request_hash = self.spec.request_hash;
@@ -185,6 +187,7 @@ impl Task<'_> {
         let mut next = self.fresh(first.state);
         next.priority = first.priority;
         next.lane = first.lane;
+        next.flags = next.flags.without(Flags::FIFO).with(lane.flags());
         next.due = first.due;
         next.expires = first.expires;
         let mut transition = plain(next);

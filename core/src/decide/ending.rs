@@ -113,10 +113,10 @@ impl Task<'_> {
 
     /// The record is deleted, and with it go the keys that no longer mean anything. One with a time of its own stays.
     fn gone(self) -> Transition {
-        let unique =
-            self.spec.unique.iter().filter(|unique| unique.scope != UniqueScope::Ttl || self.head.state != State::Succeeded);
+        let ends = |scope| scope != UniqueScope::Ttl || self.head.state != State::Succeeded;
+        let unique = self.spec.unique.iter().filter(|unique| ends(unique.scope)).filter_map(|_| self.spec.unique_name());
         let debounce = self.spec.debounce.iter().map(|debounce| HeldKey::Debounce(debounce.key.clone()));
-        let frees = unique.map(|unique| HeldKey::Unique(unique.key.clone())).chain(debounce).collect();
+        let frees = unique.map(HeldKey::Unique).chain(debounce).collect();
         Transition { frees, ..Transition::default() }
     }
 }

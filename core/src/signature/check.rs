@@ -75,6 +75,7 @@ impl Rules<'_> {
         labels::check(&s.labels, self.limits, errors);
         Self::times(&s, errors);
         Self::keys(&s, errors);
+        Self::flow(&s, errors);
         let link = self.links(s.link, "/link", nest, errors);
         let link_error = self.links(s.link_error, "/link_error", nest, errors);
         // What runs before a link is put in front of its arguments, so they are not known yet.
@@ -101,6 +102,9 @@ impl Rules<'_> {
             time_limit: s.time_limit,
             max_run: s.max_run,
             retry: s.retry,
+            limits: s.limits.unwrap_or_default(),
+            order_key: s.order_key.map(Into::into),
+            fair_key: s.fair_key.map(Into::into),
             unique: s.unique,
             debounce: s.debounce,
             batch: s.batch,
@@ -250,6 +254,18 @@ impl Rules<'_> {
             if matches!(s.payload, Payload::Raw { content_type, .. } if !is_json(content_type)) {
                 errors.invalid("/batch", "takes JSON payloads only");
             }
+        }
+    }
+
+    /// What says when it may start beside others. The limits were checked when they were read, each by itself.
+    fn flow(s: &Signature<'_>, errors: &mut Errors) {
+        for (at, key) in [("/order_key", &s.order_key), ("/fair_key", &s.fair_key)] {
+            if key.as_ref().is_some_and(|key| !names::is_key(key)) {
+                errors.invalid(at, names::KEY_RULE);
+            }
+        }
+        if s.order_key.is_some() && s.batch.is_some() {
+            errors.invalid("/order_key", "cannot be given together with batch: of one order key only one task runs at a time");
         }
     }
 

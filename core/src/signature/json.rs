@@ -4,7 +4,7 @@ use crate::Millis;
 use crate::problem::Problem;
 use serde_json::value::RawValue;
 
-use super::{FIELDS, LATER, Payload, Signature, callbacks, keys, labels, retry};
+use super::{FIELDS, LATER, Payload, Signature, callbacks, keys, labels, limits, retry};
 use crate::fields::{self, Errors};
 use crate::redact;
 
@@ -36,6 +36,9 @@ pub fn read<'a>(text: &'a str, errors: &mut Errors) -> Result<Signature<'a>, Pro
             "soft_time_limit" => s.soft_time_limit = fields::value(raw, "/soft_time_limit", errors),
             "max_run" => s.max_run = fields::value(raw, "/max_run", errors),
             "retry" => s.retry = retry::read(raw, "/retry", errors),
+            "limits" => s.limits = limits::read(raw, "/limits", errors),
+            "order_key" => s.order_key = fields::string(raw, "/order_key", errors),
+            "fair_key" => s.fair_key = fields::string(raw, "/fair_key", errors),
             "unique" => s.unique = keys::unique(raw, "/unique", errors),
             "debounce" => s.debounce = keys::debounce(raw, "/debounce", errors),
             "batch" => s.batch = keys::batch(raw, "/batch", errors),
@@ -72,7 +75,8 @@ fn call_part<'a>(raw: &'a RawValue, first: char, at: &str, message: &str, errors
     None
 }
 
-pub(super) fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
+/// An instant; a refusal is noted at `at`.
+pub fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
     let text = fields::string(raw, at, errors)?;
     Millis::parse_rfc3339(&text).map_err(|why| errors.invalid(at, why)).ok()
 }

@@ -4,10 +4,9 @@ use serde_json::value::RawValue;
 
 use crate::fields::{self, Errors, Object};
 use crate::keys::{Batching, DEFAULT_BATCH_WAIT, Debounce, MAX_BATCH, OnConflict, Unique, UniqueScope};
+use crate::names;
 use crate::units::Dur;
 
-/// The longest key in bytes.
-const MAX_KEY: usize = 255;
 /// How long a task can wait for company at most.
 const MAX_BATCH_WAIT: Dur = Dur::from_secs(600);
 
@@ -74,7 +73,12 @@ pub(super) fn batch(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Bat
 }
 
 /// The fields that have a value, with their places; what is not in `known` is refused.
-fn given<'o, 'a>(object: &'o Object<'a>, at: &str, known: &[&str], errors: &mut Errors) -> Vec<(&'o str, &'a RawValue, String)> {
+pub(super) fn given<'o, 'a>(
+    object: &'o Object<'a>,
+    at: &str,
+    known: &[&str],
+    errors: &mut Errors,
+) -> Vec<(&'o str, &'a RawValue, String)> {
     let mut list = Vec::with_capacity(object.len());
     for (name, raw) in object {
         if !known.contains(&&**name) {
@@ -95,15 +99,15 @@ fn positive(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Dur> {
     Some(value)
 }
 
-fn key(object: &Object<'_>, at: &str, errors: &mut Errors) -> Option<String> {
+pub(super) fn key(object: &Object<'_>, at: &str, errors: &mut Errors) -> Option<String> {
     let at = format!("{at}/key");
     let Some((_, raw)) = object.iter().find(|(name, raw)| name == "key" && !fields::is_null(raw)) else {
         errors.invalid(at, "must be given");
         return None;
     };
     let key = fields::string(raw, &at, errors)?;
-    if !(1..=MAX_KEY).contains(&key.len()) || key.chars().any(char::is_control) {
-        errors.invalid(at, format!("must have 1 to {MAX_KEY} bytes and no control characters"));
+    if !names::is_key(&key) {
+        errors.invalid(at, names::KEY_RULE);
         return None;
     }
     Some(key.into_owned())

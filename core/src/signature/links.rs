@@ -1,5 +1,5 @@
 //! Signatures inside others: links, and what a worker spawns. Their tasks live beside the one that starts them, so they
-//! have no id, unique key or debounce key of their own, which could belong elsewhere.
+//! have no id, order key, unique key or debounce key of their own, which could belong elsewhere.
 
 use std::cell::Cell;
 
@@ -51,8 +51,13 @@ impl Rules<'_> {
         let mut mine = Errors::default();
         let draft = match json::read(text, &mut mine) {
             Ok(signature) => {
-                let own = [("/id", signature.id.is_some()), ("/unique", signature.unique.is_some())];
-                for (pointer, given) in own.into_iter().chain([("/debounce", signature.debounce.is_some())]) {
+                let own = [
+                    ("/id", signature.id.is_some()),
+                    ("/order_key", signature.order_key.is_some()),
+                    ("/unique", signature.unique.is_some()),
+                    ("/debounce", signature.debounce.is_some()),
+                ];
+                for (pointer, given) in own {
                     if given {
                         mine.invalid(pointer, OWN_KEYS);
                     }

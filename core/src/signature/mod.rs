@@ -9,6 +9,7 @@ mod draft;
 mod json;
 mod keys;
 mod labels;
+mod limits;
 mod links;
 mod nest;
 mod patch;
@@ -25,20 +26,22 @@ use serde_json::value::RawValue;
 
 use crate::callback::Callbacks;
 use crate::keys::{Batching, Debounce, Unique};
+use crate::limit::TaskLimit;
 use crate::retry::RetryPolicy;
 use crate::time::Millis;
 use crate::units::Dur;
 
 pub use check::Rules;
 pub use draft::Draft;
-pub use json::read;
+pub use json::{read, time};
 pub use keys::{debounce, unique};
+pub use limits::MAX_LIMITS;
 pub(crate) use links::refused;
 pub use links::{MAX_CHILDREN, MAX_LINK_DEPTH, MAX_LINKS, read_children};
 pub(crate) use retry::read as read_retry;
 
 /// The fields that this version knows (API: Tasks).
-pub const FIELDS: [&str; 31] = [
+pub const FIELDS: [&str; 34] = [
     "task",
     "url",
     "args",
@@ -58,6 +61,9 @@ pub const FIELDS: [&str; 31] = [
     "time_limit",
     "max_run",
     "retry",
+    "limits",
+    "order_key",
+    "fair_key",
     "unique",
     "debounce",
     "batch",
@@ -73,8 +79,7 @@ pub const FIELDS: [&str; 31] = [
 ];
 
 /// Fields of the API that this version does not have: refused with a better reason than "unknown".
-pub const LATER: [&str; 13] =
-    ["auth", "limits", "order_key", "fair_key", "chain", "group", "chord", "map", "starmap", "chunks", "dag", "wait", "needs"];
+pub const LATER: [&str; 10] = ["auth", "chain", "group", "chord", "map", "starmap", "chunks", "dag", "wait", "needs"];
 
 /// How large and how deep a signature may be; the defaults are those of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +154,9 @@ pub struct Signature<'a> {
     pub time_limit: Option<Dur>,
     pub max_run: Option<Dur>,
     pub retry: Option<RetryPolicy>,
+    pub limits: Option<Vec<TaskLimit>>,
+    pub order_key: Option<Cow<'a, str>>,
+    pub fair_key: Option<Cow<'a, str>>,
     pub unique: Option<Unique>,
     pub debounce: Option<Debounce>,
     pub batch: Option<Batching>,

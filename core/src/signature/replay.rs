@@ -137,6 +137,9 @@ fn written(spec: &Spec, priority: Option<u8>) -> Written {
     put_some(of, "time_limit", spec.time_limit);
     put_some(of, "max_run", spec.max_run);
     put_some(of, "retry", spec.retry.as_ref());
+    put_some(of, "limits", Some(&spec.limits).filter(|limits| !limits.is_empty()));
+    put_some(of, "order_key", spec.order_key.as_ref());
+    put_some(of, "fair_key", spec.fair_key.as_ref());
     put_some(of, "unique", spec.unique.as_ref());
     put_some(of, "debounce", spec.debounce.as_ref());
     put_some(of, "batch", spec.batch.as_ref());
@@ -216,6 +219,7 @@ mod tests {
     /// Every field but those that a replay does not take over.
     const FULL: &str = r#"{"task":"a","url":"http://a","name":"n","queue":"q","priority":7,"method":"PUT","headers":{"X-A":"1"},
         "soft_time_limit":"1s","time_limit":"2s","max_run":"3s","retry":{"max_attempts":2},"unique":{"key":"k"},
+        "limits":[{"key":"c","rate":"10/s","burst":5,"cost":2,"concurrency":3},{"key":"a"}],"order_key":"o","fair_key":"f",
         "link":[{"task":"b","args":[1.50],"delay":"5s","link":{"url":"http://c","payload":{"x":1e400}}}],
         "link_error":{"task":"d","eta":"2031-01-01T00:00:00.000Z","kwargs":{"k":"v"}},"immutable":true,
         "callbacks":{"on_success":{"url":"http://s","headers":{"B":"2"},"time_limit":"4s"},"on_terminal":"http://t"},

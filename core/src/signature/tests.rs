@@ -29,13 +29,13 @@ const LIMITS: SignatureLimits =
 pub(crate) const RULES: Rules<'static> = Rules { limits: &LIMITS, destinations: &Open, types: None, queues: None, source: None };
 const NOW: Millis = Millis(1_800_000_000_000);
 
-fn check(text: &str) -> Result<Draft, Problem> {
+pub(super) fn check(text: &str) -> Result<Draft, Problem> {
     let mut errors = Errors::default();
     let signature = read(text, &mut errors)?;
     RULES.check(signature, errors)
 }
 
-fn pointers(text: &str) -> Vec<String> {
+pub(super) fn pointers(text: &str) -> Vec<String> {
     check(text).unwrap_err().errors.into_iter().map(|error| error.pointer).collect()
 }
 

@@ -3,11 +3,13 @@
 use serde_json::value::RawValue;
 
 use crate::fields::{self, Errors, Object};
+use crate::limit::{LimitRule, check_rule, read_rule};
+use crate::names;
 use crate::problem::Problem;
 use crate::signature;
 
 /// The fields of a task type.
-pub const FIELDS: [&str; 24] = [
+pub const FIELDS: [&str; 27] = [
     "url",
     "method",
     "headers",
@@ -20,6 +22,9 @@ pub const FIELDS: [&str; 24] = [
     "time_limit",
     "max_run",
     "retry",
+    "limits",
+    "order_key",
+    "fair_key",
     "unique",
     "debounce",
     "batch",
@@ -35,8 +40,20 @@ pub const FIELDS: [&str; 24] = [
 ];
 
 const SCHEMA: &str = "args_schema";
-/// Fields of the API that this version does not have.
-const LATER: [&str; 4] = ["rate", "burst", "concurrency", "worker"];
+/// Fields that signatures do not have: they hold for all tasks of a name together.
+const OWN: [&str; 5] = [SCHEMA, "rate", "burst", "concurrency", "worker"];
+
+/// A document taken apart.
+#[derive(Default)]
+pub(super) struct Parts<'a> {
+    /// The defaults as an object, empty if there are none.
+    pub defaults: String,
+    pub schema: Option<&'a RawValue>,
+    /// For each task name by itself.
+    pub rule: LimitRule,
+    /// Who gets its tasks, whatever the patterns of workers say.
+    pub worker: Option<String>,
+}
 
 /// The document that `text` makes of the stored one: fields that are given replace those stored, and `null` takes one away.
 /// Values stay as they were written.
@@ -58,25 +75,41 @@ pub fn merge(stored: Option<&str>, text: &str) -> Result<String, Problem> {
 fn check_name(name: &str, errors: &mut Errors) {
     let at = || crate::problem::pointer_step(name);
     match name {
-        known if known == SCHEMA || FIELDS.contains(&known) => {}
+        known if OWN.contains(&known) || FIELDS.contains(&known) => {}
         "eta" => errors.invalid(at(), "is an instant and cannot be a default; give delay"),
         "expires_at" => errors.invalid(at(), "is an instant and cannot be a default; give expires_in"),
         own if signature::FIELDS.contains(&own) => errors.invalid(at(), "belongs to one task and cannot be a default"),
-        later if LATER.contains(&later) || signature::LATER.contains(&later) => errors.unsupported("", later),
+        later if signature::LATER.contains(&later) => errors.unsupported("", later),
         other => {
-            let known: Vec<&str> = FIELDS.into_iter().chain([SCHEMA]).collect();
+            let known: Vec<&str> = FIELDS.into_iter().chain(OWN).collect();
             errors.unknown("", other, &known);
         }
     }
 }
 
-/// The defaults as an object, empty if there are none, and the schema.
-pub(super) fn split(text: &str) -> Result<(String, Option<&RawValue>), Problem> {
+/// Reads what signatures do not have; the defaults stay as they were written.
+pub(super) fn split<'a>(text: &'a str, errors: &mut Errors) -> Result<Parts<'a>, Problem> {
     let all = fields::document(text)?;
-    let schema = all.iter().find(|(name, _)| name == SCHEMA).map(|(_, raw)| *raw);
-    let mut rest = all.iter().filter(|(name, _)| name != SCHEMA).peekable();
-    let defaults = if rest.peek().is_some() { object(rest.map(|(name, raw)| (&**name, *raw))) } else { String::new() };
-    Ok((defaults, schema))
+    let mut parts = Parts::default();
+    for (name, raw) in all.iter().filter(|(name, _)| OWN.contains(&&**name)) {
+        let at = format!("/{name}");
+        match &**name {
+            SCHEMA => parts.schema = Some(*raw),
+            "worker" => parts.worker = fields::string(raw, &at, errors).map(Into::into),
+            name => {
+                read_rule(&mut parts.rule, name, raw, &at, errors);
+            }
+        }
+    }
+    if parts.worker.as_ref().is_some_and(|worker| !names::is_name(worker)) {
+        errors.invalid("/worker", names::NAME_RULE);
+    }
+    check_rule(&parts.rule, "", errors);
+    let mut rest = all.iter().filter(|(name, _)| !OWN.contains(&&**name)).peekable();
+    if rest.peek().is_some() {
+        parts.defaults = object(rest.map(|(name, raw)| (&**name, *raw)));
+    }
+    Ok(parts)
 }
 
 /// Names are those of [`FIELDS`], which need no escapes.

@@ -18,6 +18,7 @@ pub(super) fn fill<'a>(s: &mut Signature<'a>, default: Signature<'a>, missing: M
     let apart = !s.headers.is_empty() || s.method.is_some();
     let json = !matches!(s.payload, Payload::Raw { content_type, .. } if !is_json(content_type));
     let together = s.batch.is_some();
+    let ordered = s.order_key.is_some();
     // Whether a task with this wait before its start would expire before it.
     let late = |wait: Option<Dur>, expires: Option<Dur>| wait.zip(expires).is_some_and(|(wait, expires)| wait >= expires);
     let bursts = |debounce: &Option<Debounce>| debounce.as_ref().map(|debounce| debounce.wait);
@@ -34,13 +35,18 @@ pub(super) fn fill<'a>(s: &mut Signature<'a>, default: Signature<'a>, missing: M
     if !expiring && !late(s.delay.or(bursts(&s.debounce)), default.expires_in) {
         or(&mut s.expires_in, default.expires_in);
     }
+    or(&mut s.limits, default.limits);
+    or(&mut s.fair_key, default.fair_key);
+    if missing.keys && !together {
+        or(&mut s.order_key, default.order_key);
+    }
     if missing.keys && !keyed {
         or(&mut s.unique, default.unique);
         if !timed && !late(bursts(&default.debounce), s.expires_in) {
             or(&mut s.debounce, default.debounce);
         }
     }
-    if !apart && json && s.url.is_none() {
+    if !apart && json && s.url.is_none() && !ordered {
         or(&mut s.batch, default.batch);
     }
     if !together {

@@ -18,12 +18,14 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::fields::Errors;
+use crate::limit::LimitRule;
 use crate::problem::Problem;
 use crate::queue::Pause;
 use crate::signature::{self, Rules, Signature};
 use crate::time::Millis;
 use crate::worker::closeness;
 
+use document::Parts;
 pub use document::{FIELDS, merge};
 pub use library::{Library, StoredType};
 pub use pause::{take_pause, with_pause};
@@ -40,12 +42,14 @@ pub struct TaskType {
     defaults: Box<str>,
     schema: Option<Schema>,
     paused: Option<Pause>,
+    rule: LimitRule,
+    worker: Option<Box<str>>,
 }
 
 /// Which of the missing fields a type may fill.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Missing {
-    /// `unique` and `debounce`, which only submitted tasks have.
+    /// `order_key`, `unique` and `debounce`, which only submitted tasks have.
     pub keys: bool,
     /// `link` and `link_error`.
     pub links: bool,
@@ -56,8 +60,8 @@ impl TaskType {
     pub fn read(pattern: &str, text: &str) -> Result<Self, Problem> {
         let (text, paused) = take_pause(text)?;
         let text = &*text;
-        let (defaults, schema) = document::split(text)?;
         let mut errors = Errors::default();
+        let Parts { defaults, schema, rule, worker } = document::split(text, &mut errors)?;
         if defaults.len() > MAX_DEFAULT_BYTES {
             errors.invalid("", format!("may have {MAX_DEFAULT_BYTES} bytes beside args_schema"));
         }
@@ -67,7 +71,10 @@ impl TaskType {
         }
         match errors.problem() {
             Some(problem) => Err(problem),
-            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, paused }),
+            None => {
+                let worker = worker.map(Into::into);
+                Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker, paused })
+            }
         }
     }
 
@@ -93,6 +100,16 @@ impl TaskType {
     /// What is closed for its tasks at this moment.
     pub fn pause(&self, now: Millis) -> Option<Pause> {
         self.paused.filter(|pause| pause.holds(now))
+    }
+
+    /// The limit of each of its task names by itself, `task:NAME`.
+    pub fn rule(&self) -> LimitRule {
+        self.rule
+    }
+
+    /// The worker that gets its tasks, whatever patterns say.
+    pub fn worker(&self) -> Option<&str> {
+        self.worker.as_deref()
     }
 
     /// How much it can add to a signature.
@@ -146,6 +163,11 @@ impl TaskTypes {
     pub fn of(&self, task: &str) -> Option<&TaskType> {
         let exact = self.exact.get(task);
         exact.or_else(|| self.patterns.iter().find(|one| closeness(&one.pattern, task).is_some())).map(|one| &**one)
+    }
+
+    /// The worker that a type names for this task, whatever patterns say.
+    pub fn worker_of(&self, task: &str) -> Option<&str> {
+        self.of(task)?.worker()
     }
 
     /// How many there are.

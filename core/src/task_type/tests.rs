@@ -108,6 +108,30 @@ fn a_default_that_cannot_stand_beside_the_signature_is_left_out() {
 }
 
 #[test]
+fn limits_and_keys_are_defaults_where_they_can_stand() {
+    let of = |text: &str| table(&[("a", text)]);
+    let limits = of(r#"{"limits":[{"key":"k","rate":"1/s"}],"fair_key":"f","order_key":"o"}"#);
+    let spec = submit(&limits, r#"{"task":"a"}"#).unwrap().spec;
+    assert_eq!((spec.limits.len(), spec.fair_key.as_deref(), spec.order_key.as_deref()), (1, Some("f"), Some("o")));
+    let spec = submit(&limits, r#"{"task":"a","limits":[],"fair_key":"g","batch":{"key":"b"}}"#).unwrap().spec;
+    assert_eq!((spec.limits.len(), spec.fair_key.as_deref(), spec.order_key), (0, Some("g"), None));
+    let batch = of(r#"{"batch":{"key":"b"}}"#);
+    assert!(submit(&batch, r#"{"task":"a","order_key":"o"}"#).unwrap().spec.batch.is_none());
+    let link = submit(&limits, r#"{"task":"b","link":{"task":"a"}}"#).unwrap().spec.link.remove(0).spec;
+    assert_eq!((link.limits.len(), link.fair_key.as_deref(), link.order_key), (1, Some("f"), None));
+}
+
+#[test]
+fn what_holds_for_a_name_is_no_default() {
+    let types = table(&[("a.*", r#"{"rate":"10/m","burst":2,"concurrency":0,"worker":"w","queue":"q"}"#)]);
+    let one = types.of("a.b").unwrap();
+    let (rule, worker) = (one.rule(), one.worker());
+    assert_eq!((rule.rate.unwrap().to_string().as_str(), rule.burst, rule.concurrency), ("10/m", Some(2), Some(0)));
+    assert_eq!((worker, submit(&types, r#"{"task":"a.b"}"#).unwrap().spec.queue()), (Some("w"), "q"));
+    assert!(table(&[("a", r#"{"queue":"q"}"#)]).of("a").unwrap().rule().is_free());
+}
+
+#[test]
 fn tasks_that_others_start_get_no_keys() {
     let types = table(&[("b", r#"{"unique":{"key":"one"},"queue":"q","link":{"task":"c"}}"#)]);
     let rules = Rules { types: Some(&types), ..RULES };
@@ -187,9 +211,15 @@ fn what_is_refused_names_its_place() {
         (r#"{"task":"x"}"#, "/task"),
         (r#"{"kwargs":{}}"#, "/kwargs"),
         (r#"{"eta":"2030-01-01T00:00:00Z"}"#, "/eta"),
-        (r#"{"rate":"1/s"}"#, "/rate"),
-        (r#"{"worker":"w"}"#, "/worker"),
-        (r#"{"limits":[]}"#, "/limits"),
+        (r#"{"rate":"0/s"}"#, "/rate"),
+        (r#"{"rate":"1e99/s"}"#, "/rate"),
+        (r#"{"burst":2}"#, "/burst"),
+        (r#"{"rate":"1/s","burst":0}"#, "/burst"),
+        (r#"{"concurrency":-1}"#, "/concurrency"),
+        (r#"{"worker":"no good"}"#, "/worker"),
+        (r#"{"worker":7}"#, "/worker"),
+        (r#"{"limits":[{"key":"k","cost":0}]}"#, "/limits/0/cost"),
+        (r#"{"order_key":"k","batch":{"key":"b"}}"#, "/order_key"),
         (r#"{"prioritty":3}"#, "/prioritty"),
         (r#"{"priority":11}"#, "/priority"),
         (r#"{"queue":"no good"}"#, "/queue"),

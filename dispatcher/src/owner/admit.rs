@@ -20,7 +20,8 @@ use super::settle::{PushEnd, Told};
 use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
-use crate::lanes::{Closed, Waiting};
+use crate::lanes::{Closed, Turn, Waiting};
+use crate::limits::{Gates, Permit, Verdict};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -37,6 +38,7 @@ pub(super) struct Plan {
     together: bool,
     /// The attempt that its claim would open is open here already: its lane is out of date, and the store will refuse it.
     open: bool,
+    permit: Permit,
     room: OwnedSemaphorePermit,
 }
 
@@ -53,6 +55,7 @@ pub(super) struct Begun {
 #[derive(Clone)]
 struct Place {
     queue: Arc<str>,
+    limits: Arc<Gates>,
     worker: Arc<Worker>,
     instance: Instance,
     slot: Arc<Slot>,
@@ -64,7 +67,7 @@ enum Taken {
     Task(Box<Plan>),
     /// That one cannot start.
     None,
-    /// The lane is empty.
+    /// The lane is empty, or has to wait for a limit.
     Empty,
     /// This process has no room.
     NoRoom,
@@ -85,7 +88,7 @@ impl Owner {
             return;
         }
         self.open_gates();
-        let nothing = self.lanes.next().is_none() || !self.may_claim();
+        let nothing = !self.lanes.is_any_open() || !self.may_claim();
         let Some(token) = self.token.as_ref().filter(|_| !nothing).cloned() else {
             // Others may have the room that was waited for.
             self.room = None;
@@ -142,23 +145,28 @@ impl Owner {
         let now = self.now();
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
         let mut plans: Vec<Box<Plan>> = Vec::new();
-        // The lanes of a batch are few: the route of the last one is kept.
-        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
+        // The gates of a batch are few: the route of the last ones is kept.
+        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<(Arc<Worker>, Arc<Gates>)>)> = None;
         while plans.len() < most {
-            let Some(id) = self.lanes.next() else { break };
-            let Some(lane) = self.lanes.def(id).cloned() else { break };
+            let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
             let is_last = last.as_ref().is_some_and(|(known, ..)| Arc::ptr_eq(known, &lane));
             if let Some(pause) = (!is_last).then(|| self.pause(&lane, now)).flatten() {
                 // Open again as soon as documents change.
-                self.lanes.close(id, pause.until.map_or(Closed::NoWorker, Closed::Until));
+                self.lanes.close(id, pause.until.map_or(Closed::Paused, Closed::Until));
                 continue;
             }
             let (queue, worker) = match &last {
                 Some((_, queue, worker)) if is_last => (Arc::clone(queue), worker.clone()),
-                _ => (lane.queue.as_str().into(), self.route(&lane)),
+                _ => {
+                    let worker = self.route(&lane).map(|worker| {
+                        let limits = self.shared.limits.gates(&lane, &worker);
+                        (worker, limits)
+                    });
+                    (lane.queue.as_str().into(), worker)
+                }
             };
             last = Some((Arc::clone(&lane), Arc::clone(&queue), worker.clone()));
-            let Some(worker) = worker else {
+            let Some((worker, limits)) = worker else {
                 self.lanes.close(id, Closed::NoWorker);
                 continue;
             };
@@ -172,10 +180,10 @@ impl Owner {
                     continue;
                 }
             }
-            match worker.admit(now) {
+            match worker.admit(now, self.partition.0.into()) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
-                    let place = Place { queue, worker, instance, slot, together: together.is_some() };
+                    let place = Place { queue, limits, worker, instance, slot, together: together.is_some() };
                     for _ in 0..together.unwrap_or(1) {
                         match self.take_task(id, now, &place) {
                             Taken::Task(plan) => plans.push(plan),
@@ -196,26 +204,48 @@ impl Owner {
     /// The first task of a lane, for this place.
     fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
         let Some(room) = self.take_room() else { return Taken::NoRoom };
-        let Some(task) = self.lanes.take(id) else {
+        let Some((first, at_hand)) = self.lanes.first(id) else {
             self.room = Some(room);
             return Taken::Empty;
         };
         // What a lane showed first may have moved to another one and be on its way from there.
-        let is_newer = self.claiming.get(&task.key).is_some_and(|claim| claim.version > task.head.version);
-        if is_newer || task.head.flags.has(Flags::HELD) {
+        let is_newer = self.claiming.get(&first.key).is_some_and(|claim| claim.version > first.head.version);
+        if is_newer || first.head.flags.has(Flags::HELD) {
             self.room = Some(room);
+            self.lanes.take(id);
             return Taken::None;
         }
-        let Ok(head) = claim(&task.head, self.shared.session, place.worker.mark, now) else {
+        let Ok(head) = claim(&first.head, self.shared.session, place.worker.mark, now) else {
             // Past its expiry: its timer ends it.
-            self.timers.add(now, &task.key);
+            self.timers.add(now, &first.key);
+            self.lanes.take(id);
             return Taken::None;
+        };
+        // Of those that are kept in order one starts at a time.
+        let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
+        let closed = match self.shared.limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
+            Verdict::Go(permit) => Ok(permit),
+            Verdict::Wait(limit) => Err(Closed::Limit(limit)),
+            Verdict::Until(until) => Err(Closed::Until(until)),
+        };
+        let permit = match closed {
+            Ok(permit) => permit,
+            Err(closed) => {
+                self.room = Some(room);
+                self.lanes.close(id, closed);
+                return Taken::Empty;
+            }
+        };
+        let Some(task) = self.lanes.take(id) else {
+            permit.unused();
+            self.room = Some(room);
+            return Taken::Empty;
         };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);
         let open = self.running.get(&task.key).is_some_and(|running| running.head.open_attempt() == head.open_attempt());
-        let Place { queue, worker, instance, slot, together } = place.clone();
-        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, room }))
+        let Place { queue, limits: _, worker, instance, slot, together } = place.clone();
+        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, permit, room }))
     }
 
     /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
@@ -234,7 +264,7 @@ impl Owner {
         match &lane.route {
             Route::Task(task) => self.shared.registry.worker(lane.ns, &lane.queue, task),
             Route::Origin(origin) => Some(self.shared.registry.origin(lane.ns, origin, self.now())),
-            // Of such a lane each task is looked at for itself.
+            // No task leaves this to others.
             Route::Mixed => None,
         }
     }
@@ -276,6 +306,7 @@ impl Owner {
             let Claimed::Ok(body) = claimed else {
                 // Somebody else changed it: the feed brings the truth.
                 self.meters.claims_refused.increment(1);
+                plan.permit.unused();
                 continue;
             };
             let (slot, worker, together) = (Arc::clone(&plan.slot), Arc::clone(&plan.worker), plan.together);
@@ -317,6 +348,7 @@ impl Owner {
         }
         for plan in plans {
             self.not_claiming(&plan);
+            plan.permit.unused();
             self.lanes.offer(plan.task);
         }
     }
@@ -340,7 +372,7 @@ impl Owner {
                     Claimed::Ok(body)
                 }
                 Some(Stored { head, .. }) if head.state == State::Queued => {
-                    self.lanes.offer(Waiting { key: plan.task.key.clone(), head });
+                    self.lanes.offer(Waiting::new(plan.task.key.clone(), head));
                     Claimed::Stale
                 }
                 _ => Claimed::Stale,
@@ -351,7 +383,7 @@ impl Owner {
 
     /// Notes a claimed task as running; `None`: it has ended already. If the claim is `void`, the task is given back.
     fn begin(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) -> Option<Begun> {
-        let Plan { task, head, queue, worker, instance, slot, together, open: _, room } = *plan;
+        let Plan { task, head, queue, worker, instance, slot, together, open: _, permit, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -366,6 +398,7 @@ impl Owner {
             (None, None) => None,
         };
         let attempt = head.open_attempt();
+        self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
             head,
             spec,
@@ -373,6 +406,7 @@ impl Owner {
             worker,
             push: None,
             slot: (!together).then_some(slot),
+            permit: Some(permit),
             _room: room,
             ending: false,
             over: false,

@@ -126,6 +126,7 @@ impl Owner {
         self.meters.batch_items.record(sent.len() as f64);
         self.meters.attempt_seconds.record(pushed.elapsed.as_secs_f64());
         self.freed += sent.len();
+        let allowance = push::allowance(&pushed, now);
         let answer = push::answer(pushed, shared.options.max_batch);
         let (whole_status, whole_excerpt) = push::excerpt(&answer);
         let ids: Vec<String> = sent.iter().map(|sent| sent.key.id.to_string()).collect();
@@ -136,7 +137,7 @@ impl Owner {
         // What concerns the worker concerns all of them alike.
         let mut items = judged.items.iter_mut().map(|item| &mut item.outcome);
         if let Some(first) = items.next() {
-            tell_gate(worker, first, now);
+            tell_gate(worker, first, (rest.slot.since(), now), allowance);
             if let RawOutcome::Throttled { after: told, .. } = first {
                 for outcome in items {
                     if let RawOutcome::Throttled { after, .. } = outcome {

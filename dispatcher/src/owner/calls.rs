@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::{Head, LaneDef, LaneId, Millis, SessionId, State, TaskKey};
+use lovage_core::{Head, Millis, SessionId, State, TaskKey};
 use lovage_store::{Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index, OwnReply, Result, Stored, Want};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::updates::Update;
+use super::view::Seen;
 use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
-use crate::lanes::Waiting;
 use crate::timers;
-
-/// Lanes whose windows are read at the same time.
-const LOADS: usize = 8;
 
 /// What a call of the store came back with.
 pub(super) enum Done {
@@ -22,10 +19,11 @@ pub(super) enum Done {
     Owned(Duration, Want, Result<OwnReply>),
     /// It is this partition's turn to be let go of.
     Handing(Option<OwnedSemaphorePermit>),
-    Loaded(Result<(FeedPos, Vec<LaneDef>)>),
-    Lanes(Result<Vec<LaneDef>>),
+    /// Where the feed is to be followed from.
+    Loaded(Result<FeedPos>),
+    /// What was read for the lanes, in which life of theirs.
+    Seen(u64, Seen),
     Feed(FeedPos, Result<FeedBatch>),
-    Window(u64, LaneId, Option<(Vec<Waiting>, bool)>),
     Timers(u64, Millis, Option<(Vec<(Millis, TaskKey)>, bool)>),
     /// There is room for one more attempt.
     Room(Option<OwnedSemaphorePermit>),
@@ -55,10 +53,8 @@ impl Owner {
         match done {
             Done::Owned(started, asked, reply) => self.on_owned(started, asked, reply),
             Done::Handing(turn) => self.on_turn_to_let_go(turn),
-            Done::Loaded(Ok((tail, defs))) => {
-                for def in defs {
-                    self.lanes.add(Arc::new(def), true);
-                }
+            Done::Loaded(Ok(tail)) => {
+                self.lanes.begin();
                 if !self.feeding && !self.is_done_here() {
                     self.read_feed(tail);
                 }
@@ -66,32 +62,14 @@ impl Owner {
                 self.outbox.look();
             }
             Done::Loaded(Err(error)) => {
-                self.store_failed("read the lanes", &error);
+                self.store_failed("find the end of the feed", &error);
                 self.load(None);
             }
-            Done::Lanes(Ok(defs)) => {
-                self.learning = false;
-                for def in defs {
-                    // The store may hold more of it than the task that made it known.
-                    self.lanes.add(Arc::new(def), true);
-                }
-                if std::mem::take(&mut self.learn_again) {
-                    self.learn_lanes();
-                }
-            }
-            Done::Lanes(Err(error)) => {
-                self.store_failed("read the lanes", &error);
-                self.learning = false;
-                self.learn_lanes();
-            }
+            Done::Seen(life, seen) => self.on_seen(life, seen),
             Done::Feed(_, Ok(batch)) => self.on_feed(batch),
             Done::Feed(at, Err(error)) => {
                 self.store_failed("read the feed", &error);
                 self.read_feed(at);
-            }
-            Done::Window(life, lane, page) => {
-                let page = page.map(|(tasks, more)| (self.not_mine(tasks), more));
-                self.lanes.loaded(life, lane, page);
             }
             Done::Timers(life, until, page) => self.timers.loaded(life, until, page),
             Done::Room(room) => (self.waits_for_room, self.room) = (false, room),
@@ -140,36 +118,16 @@ impl Owner {
         self.pause_until = now + STORE_PAUSE;
     }
 
-    /// Reads which lanes there are, then follows the feed from a place taken before.
+    /// Follows the feed from a place taken before the lanes are read.
     pub(super) fn load(&mut self, tail: Option<FeedPos>) {
         let (shared, p) = (Arc::clone(&self.shared), self.partition);
         let delay = self.pause_until;
         self.calls.push(Box::pin(async move {
             tokio::time::sleep_until(delay).await;
-            let read = async {
-                let tail = match tail {
-                    Some(tail) => tail,
-                    None => shared.store.tail(p).await?,
-                };
-                Ok((tail, shared.store.lanes(p).await?.into_iter().map(|(_, def)| def).collect()))
-            };
-            Done::Loaded(read.await)
-        }));
-    }
-
-    /// A task came in a lane that is not known yet.
-    pub(super) fn learn_lanes(&mut self) {
-        if std::mem::replace(&mut self.learning, true) {
-            // The definitions under way may have been read before this lane was there.
-            self.learn_again = true;
-            return;
-        }
-        let (shared, p) = (Arc::clone(&self.shared), self.partition);
-        let delay = self.pause_until;
-        self.calls.push(Box::pin(async move {
-            tokio::time::sleep_until(delay).await;
-            let lanes = shared.store.lanes(p).await;
-            Done::Lanes(lanes.map(|lanes| lanes.into_iter().map(|(_, def)| def).collect()))
+            Done::Loaded(match tail {
+                Some(tail) => Ok(tail),
+                None => shared.store.tail(p).await,
+            })
         }));
     }
 
@@ -181,39 +139,6 @@ impl Owner {
             tokio::time::sleep_until(delay).await;
             Done::Feed(at, shared.store.feed(p, at, FEED_WAIT).await)
         }));
-    }
-
-    /// Fills windows that run low.
-    pub(super) fn load_windows(&mut self) {
-        if self.token.is_none() {
-            return;
-        }
-        let life = self.lanes.life();
-        for (lane, after) in self.lanes.take_hungry(LOADS) {
-            let (shared, p) = (Arc::clone(&self.shared), self.partition);
-            let window = shared.options.lane_window / 2;
-            self.calls.push(Box::pin(async move {
-                match background::first(&shared, p, &Index::Lane { lane, after }, window).await {
-                    Ok((found, more)) => {
-                        let tasks = found.into_iter().map(|(key, head)| Waiting { key, head }).collect();
-                        Done::Window(life, lane, Some((tasks, more)))
-                    }
-                    Err(error) => {
-                        error.log("read a lane");
-                        tokio::time::sleep(STORE_PAUSE).await;
-                        Done::Window(life, lane, None)
-                    }
-                }
-            }));
-        }
-    }
-
-    /// A page may be older than a claim of ours: those tasks are not waiting any more. One that is newer waits again, although
-    /// the answer that tells the end of our attempt is still on its way.
-    fn not_mine(&self, tasks: Vec<Waiting>) -> Vec<Waiting> {
-        let claiming = |t: &Waiting| self.claiming.get(&t.key).is_some_and(|claim| t.head.version <= claim.version);
-        let running = |t: &Waiting| self.running.get(&t.key).is_some_and(|running| t.head.version < running.head.version);
-        tasks.into_iter().filter(|t| !claiming(t) && !running(t)).collect()
     }
 
     /// Hands due tasks to the rules and reads further ahead.

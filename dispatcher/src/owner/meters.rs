@@ -5,6 +5,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 pub(super) struct Meters {
     pub lanes: Gauge,
+    pub lanes_evicted: Counter,
     pub open: Gauge,
     pub owned: Gauge,
     pub lease_age: Gauge,
@@ -30,6 +31,7 @@ impl Meters {
         let p = partition.0.to_string();
         Self {
             lanes: gauge!("lovage_lanes", "partition" => p.clone()),
+            lanes_evicted: counter!("lovage_lanes_evicted_total", "partition" => p.clone()),
             open: gauge!("lovage_attempts_open", "partition" => p.clone()),
             owned: gauge!("lovage_partition_owned", "partition" => p.clone()),
             lease_age: gauge!("lovage_lease_age_seconds", "partition" => p.clone()),

@@ -14,6 +14,7 @@ mod outbox;
 mod settle;
 mod tenure;
 mod updates;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,11 +43,13 @@ use self::updates::Streaming;
 use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
-use crate::lanes::{Lanes, Waiting};
+use crate::lanes::{Bounds, Lanes};
+use crate::limits::{Limits, Opened, Permit};
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
 use crate::push::Common;
+use crate::recent::Queues;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -80,8 +83,12 @@ pub(crate) struct Shared {
     pub uptime: Uptime,
     /// Says that the loops turn.
     pub pulse: Pulse,
+    /// Who may start under limits.
+    pub limits: Arc<Limits>,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
+    /// What started and ended lately.
+    pub queues: Queues,
 }
 
 impl Shared {
@@ -109,6 +116,8 @@ struct Running {
     /// Given back as soon as the connection is done with, before the end is stored. Tasks that are delivered together have
     /// none: their push has it.
     slot: Option<Arc<Slot>>,
+    /// Counts for its limits; given back together with the slot, or with its own end if the connection is shared.
+    permit: Option<Permit>,
     /// Given back when the end is stored: what waits for that takes memory too.
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
@@ -160,6 +169,8 @@ pub(crate) struct Owner {
     freed: usize,
     /// A lane that waits for a slot may find one.
     slots_freed: bool,
+    /// Lanes that wait for a limit may try again.
+    opened: mpsc::UnboundedReceiver<Opened>,
     settling: Vec<Box<Settlement>>,
     settling_since: Instant,
     /// When ends of attempts were last sent.
@@ -174,7 +185,10 @@ pub(crate) struct Owner {
     feeding: bool,
     /// The definitions of new lanes are being read.
     learning: bool,
-    learn_again: bool,
+    /// What tasks have to pass is being read.
+    reading_specs: bool,
+    /// Lanes whose first tasks are being read.
+    loading: usize,
     recovering: AHashSet<SessionId>,
     recovered: Vec<SessionId>,
     /// Soft cancels: when the connection is closed.
@@ -207,16 +221,16 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 const HOPELESS: Duration = Duration::from_secs(5);
 /// So many given up records are remembered.
 const MOST_GIVEN_UP: usize = 10_000;
-/// Empty lanes are forgotten above this number.
-const KEEP_LANES: usize = 10_000;
 
 impl Owner {
     pub(crate) fn new(shared: Arc<Shared>, partition: Partition) -> Self {
         let (ends_in, ends) = mpsc::unbounded_channel();
         let now = Instant::now();
         let renewed = (shared.uptime)();
-        let lanes = Lanes::new(shared.options.lane_window);
+        let bounds = Bounds { window: shared.options.lane_window, lanes: shared.options.lanes };
+        let lanes = Lanes::new(bounds, shared.options.aging);
         let common = Common::new(&shared.options.user_agent);
+        let opened = shared.limits.door(partition);
         Self {
             shared,
             partition,
@@ -240,6 +254,7 @@ impl Owner {
             last_claim: now,
             freed: 0,
             slots_freed: false,
+            opened,
             settling: Vec::new(),
             settling_since: now,
             settled_at: now,
@@ -250,7 +265,8 @@ impl Owner {
             outbox: Outbox::new(now),
             feeding: false,
             learning: false,
-            learn_again: false,
+            reading_specs: false,
+            loading: 0,
             recovering: AHashSet::new(),
             recovered: Vec::new(),
             graces: BTreeMap::new(),
@@ -301,6 +317,12 @@ impl Owner {
                     }
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
+                Some(opened) = self.opened.recv() => {
+                    self.open_limit(opened);
+                    while let Ok(opened) = self.opened.try_recv() {
+                        self.open_limit(opened);
+                    }
+                }
                 Ok(()) = freed.changed() => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
                 Ok(()) = heard.changed() => self.on_notice(),
@@ -319,7 +341,7 @@ impl Owner {
         if Instant::now() >= self.pause_until {
             self.look_at_timers();
             self.admit();
-            self.load_windows();
+            self.read_lanes();
             self.flush();
             self.send_updates();
             self.deliver();
@@ -350,7 +372,7 @@ impl Owner {
             }
             // Only while a claim lingers: what else keeps tasks from starting ends with an event.
             let linger = self.last_claim + self.shared.options.claim_linger;
-            if self.claim_calls == 0 && linger > now && self.lanes.next().is_some() {
+            if self.claim_calls == 0 && linger > now && self.lanes.is_any_open() {
                 wake = wake.min(linger);
             }
         }
@@ -378,7 +400,8 @@ impl Owner {
         self.audit();
         if self.token.is_some() {
             self.sweep();
-            self.lanes.forget_empty(KEEP_LANES);
+            let evicted = self.lanes.tidy();
+            self.meters.lanes_evicted.increment(evicted as u64);
         }
         self.show_outbox();
         self.meters.lanes.set(self.lanes.len() as f64);
@@ -412,8 +435,7 @@ impl Owner {
         self.claims_void = self.claim_calls > 0;
         self.audit_at = Instant::now();
         self.graces.clear();
-        self.lanes.clear();
-        self.timers.clear();
+        self.forget_lanes();
     }
 
     /// The feed says what each record looks like now.
@@ -453,6 +475,11 @@ impl Owner {
                 self.tell_accepted_cancel(&row.key, head);
             }
         }
+        // What keeps its place while it runs is followed there.
+        let ordered = head.flags.has(Flags::ORDERED);
+        if ordered && self.token.is_some() {
+            self.lanes.show(&row.key, head);
+        }
         if head.state == State::Running {
             if source == self.shared.session {
                 return;
@@ -477,13 +504,8 @@ impl Owner {
         if let Some(at) = placement(head).timer {
             self.timers.add(at, &row.key);
         }
-        if head.state == State::Queued {
-            let task = Waiting { key: row.key.clone(), head: head.clone() };
-            if self.lanes.offer(task).is_some() {
-                self.learn_lanes();
-            }
-        } else {
-            self.lanes.remove(head.lane, head.score());
+        if !ordered {
+            self.lanes.show(&row.key, head);
         }
     }
 
@@ -575,10 +597,25 @@ impl Owner {
         }
     }
 
-    /// Starts over: reads the lanes, then follows the feed from before.
-    fn reload(&mut self, tail: Option<FeedPos>) {
+    /// Forgets what waits here, and for what.
+    fn forget_lanes(&mut self) {
         self.lanes.clear();
         self.timers.clear();
+        self.shared.limits.forget(self.partition);
+    }
+
+    /// A limit has something for lanes that wait for it.
+    fn open_limit(&mut self, opened: Opened) {
+        let most = opened.lanes as usize;
+        let lanes = most - self.lanes.open_limit(opened.number, most);
+        if lanes > 0 {
+            self.shared.limits.pass_on(self.partition, Opened { lanes: lanes as u32, ..opened });
+        }
+    }
+
+    /// Starts over: reads the lanes, then follows the feed from before.
+    fn reload(&mut self, tail: Option<FeedPos>) {
+        self.forget_lanes();
         self.load(tail);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lovage_core::attempt::LOG_BYTES;
 use lovage_core::classify::classify;
+use lovage_core::pace::Allowance;
 use lovage_core::{Answer, Attempt, Event, Flags, Head, Millis, Outcome, Rules, Spec, TaskId, TaskKey, Transition, decide};
 use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
@@ -93,6 +94,7 @@ impl Owner {
             Some(streaming) => streaming.stream().end(complete),
             None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
         };
+        let allowance = push::allowance(&end.pushed, now);
         let answer = push::answer(end.pushed, self.shared.options.max_answer);
         let worker = &running.worker;
         let registry = &self.shared.registry;
@@ -102,7 +104,8 @@ impl Owner {
             Rules { limits, destinations: registry.policy(), types: types.as_deref(), queues: queues.as_deref(), source: None };
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
-        tell_gate(worker, &mut outcome, now);
+        let sent = slot.as_ref().map_or(now, |slot| slot.since());
+        tell_gate(worker, &mut outcome, (sent, now), allowance);
         drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         let (status, excerpt) = match &answer {
@@ -132,10 +135,12 @@ impl Owner {
         }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
+        running.permit = None;
         if running.slot.take().is_some() {
             self.slots_freed = true;
         }
         running.ending = true;
+        self.shared.queues.ended(key.ns, &running.queue, now);
         let logs = running.streaming.take().map(|streaming| streaming.stream().take().logs).unwrap_or_default();
         let head = with_entry(&running.head, &logs);
         let transition = match decide(key, &head, &running.spec, event.clone(), now, random) {
@@ -270,15 +275,26 @@ impl Owner {
     }
 }
 
-/// Lets the worker's gate know what it answered; a worker that said "not now" learns here for how long it is left alone.
-pub(super) fn tell_gate<S>(worker: &Worker, outcome: &mut Outcome<S>, now: Millis) {
+/// Lets the worker's gate know what it answered to what was sent at `sent`; a worker that said "not now" learns here for how long
+/// it is left alone.
+pub(super) fn tell_gate<S>(
+    worker: &Worker,
+    outcome: &mut Outcome<S>,
+    (sent, now): (Millis, Millis),
+    allowance: Option<Allowance>,
+) {
+    let gate = &worker.gate;
     match outcome {
-        Outcome::Throttled { after, .. } => *after = Some(worker.gate.throttle(now, *after)),
-        Outcome::Endpoint { .. } => worker.gate.fault(now, worker.config.breaker()),
-        _ => worker.gate.recovered(),
+        Outcome::Throttled { after, .. } => *after = Some(gate.throttle(now, sent, *after)),
+        Outcome::Endpoint { .. } => gate.fault(now, worker.config.breaker()),
+        _ => gate.recovered(sent),
+    }
+    if let Some(allowance) = allowance {
+        gate.told(now, allowance);
     }
     if !matches!(outcome, Outcome::Endpoint { .. }) {
-        worker.gate.works();
+        let good = !matches!(outcome, Outcome::Throttled { .. } | Outcome::Retry { .. } | Outcome::TimedOut { .. });
+        gate.works(now, sent, good);
     }
 }
 

@@ -340,11 +340,13 @@ async fn the_entry_of_a_deleted_task_is_struck_out() {
         ttl: None,
         on_conflict: lovage_core::OnConflict::Return,
     };
-    let spec = Spec { away: Some(slot.number()), retention, result_ttl: retention, unique: Some(unique.clone()), ..call("work") };
+    let spec = Spec { away: Some(slot.number()), retention, result_ttl: retention, unique: Some(unique), ..call("work") };
     let entered = Residence::new(slot, post.store().clock().now(), 9).entry(&key);
     assert_eq!(directory::enter(post.store(), entered, None).await.unwrap(), None);
-    let item =
-        Insert { keys: vec![KeyPut::unique(&unique, post.store().clock().now())], ..post.task_called(key.id.clone(), &spec) };
+    let item = Insert {
+        keys: KeyPut::unique(&spec, post.store().clock().now()).into_iter().collect(),
+        ..post.task_called(key.id.clone(), &spec)
+    };
     post.put(1, item).await;
     let node = post.world.start_over(post.seen_store());
     let there = async || post.store().heads(Partition(1), std::slice::from_ref(&key)).await.unwrap().remove(0);

@@ -142,6 +142,7 @@ impl App {
         for (index, draft) in drafts.iter().enumerate() {
             let field = match (&draft.spec.unique, &draft.spec.debounce) {
                 _ if elsewhere(draft.id.as_ref().map(|id| id.slot(ns))) => "id",
+                _ if draft.spec.order_key.is_some() && elsewhere(draft.spec.bound(ns)) => "order_key",
                 (Some(_), _) if elsewhere(draft.spec.bound(ns)) => "unique/key",
                 (_, Some(_)) if elsewhere(draft.spec.bound(ns)) => "debounce/key",
                 _ if elsewhere(draft.spec.bound(ns)) => "queue",
@@ -302,11 +303,14 @@ impl Round<'_> {
 /// Items that are stored together cannot take each other's place.
 fn one_of_each_key(drafts: &[Draft]) -> Result<(), Problem> {
     // Of each key: whether somebody would take the place of another.
-    let mut keys: AHashMap<(&str, &str), bool> = AHashMap::new();
+    let mut keys: AHashMap<(&str, String), bool> = AHashMap::new();
     for (n, draft) in drafts.iter().enumerate() {
         let (field, key, replaces) = match (&draft.spec.unique, &draft.spec.debounce) {
-            (Some(unique), _) => ("unique", &unique.key, unique.on_conflict == OnConflict::Replace),
-            (None, Some(debounce)) => ("debounce", &debounce.key, true),
+            (Some(unique), _) => {
+                let name = draft.spec.unique_name().unwrap_or_default();
+                ("unique", name, unique.on_conflict == OnConflict::Replace)
+            }
+            (None, Some(debounce)) => ("debounce", debounce.key.clone(), true),
             (None, None) => continue,
         };
         match keys.insert((field, key), replaces) {

@@ -1,7 +1,9 @@
-//! Inserting items each on its own: generated ids go to one partition, client-chosen ones where they belong, those with a
-//! unique, debounce or batch key where that key lives.
+//! Inserting items each on its own: generated ids go to one partition, client-chosen ones where they belong, those with an
+//! order, unique, debounce or batch key where that key lives.
+//!
+//! Items that are kept in one order are stored in the order of the request.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use futures_util::future::join_all;
 use lovage_core::problem::Problem;
 use lovage_core::{Draft, IdRun, Millis, Ns, Partition, TaskKey};
@@ -20,6 +22,8 @@ pub(crate) type Item = Result<Draft, Problem>;
 /// Items of one partition with their places in the batch.
 struct Group {
     partition: Partition,
+    /// Some of them are kept in order: then groups of the partition are stored one after the other.
+    ordered: bool,
     places: Vec<usize>,
     inserts: Vec<Insert>,
 }
@@ -70,13 +74,16 @@ impl App {
             }
         };
         let Sorted { mut answers, groups, keys, mut apart, mut drafts } = self.sort(ns, now, items, idempotency);
-        let calls = groups.into_iter().map(|group| async move {
-            let answer = self.store.insert(group.partition, group.inserts, Mode::Each).await;
-            (group.places, answer)
+        let calls = in_lines(groups).into_iter().map(|line| async move {
+            let mut answers = Vec::with_capacity(line.len());
+            for group in line {
+                answers.push((group.places, self.store.insert(group.partition, group.inserts, Mode::Each).await));
+            }
+            answers
         });
         let (mut failed, mut reached, mut replayed) = (None, false, false);
         let mut taken = Vec::new();
-        for (places, answer) in join_all(calls).await {
+        for (places, answer) in join_all(calls).await.into_iter().flatten() {
             let inserted = match answer {
                 Ok(inserted) => inserted,
                 Err(error) => {
@@ -130,6 +137,7 @@ impl App {
         let run = IdRun::new(now, self.next_slot(items.len()), self.random());
         let mut sorted = Sorted::default();
         let mut lanes = LaneCache::default();
+        let mut orders_apart = AHashSet::new();
         let max = self.store.caps().max_batch.max(1);
         for (place, item) in items.into_iter().enumerate() {
             let draft = match item {
@@ -146,7 +154,13 @@ impl App {
                 None => run.nth(place as u32),
             });
             let key = TaskKey::new(ns, id);
-            if draft.spec.bound(ns).is_some() {
+            let order = draft.spec.order_name().map(|(kind, name)| (kind, name.to_owned()));
+            let is_alone =
+                draft.spec.unique.is_some() || draft.spec.debounce.is_some() || draft.id.is_some() || idempotency.is_some();
+            // Whoever comes after one that goes its own way follows it.
+            let follows = order.as_ref().is_some_and(|order| orders_apart.contains(order));
+            if draft.spec.bound(ns).is_some() && (is_alone || follows) {
+                orders_apart.extend(order);
                 let idempotency = idempotency.filter(|_| draft.id.is_none()).map(|(whole, places)| whole.of_item(places[place]));
                 sorted.apart.push((place, self.coming_as(key, draft, idempotency)));
                 sorted.keys.push(None);
@@ -159,13 +173,17 @@ impl App {
             if !insert.keys.is_empty() {
                 sorted.drafts.insert(place, draft);
             }
-            let fits = |group: &&mut Group| group.partition == partition && group.inserts.len() < max;
-            match sorted.groups.iter_mut().rev().find(fits) {
+            let last = sorted.groups.iter_mut().rev().find(|group| group.partition == partition);
+            match last.filter(|group| group.inserts.len() < max) {
                 Some(group) => {
                     group.places.push(place);
                     group.inserts.push(insert);
+                    group.ordered |= order.is_some();
                 }
-                None => sorted.groups.push(Group { partition, places: vec![place], inserts: vec![insert] }),
+                None => {
+                    let (places, inserts) = (vec![place], vec![insert]);
+                    sorted.groups.push(Group { partition, ordered: order.is_some(), places, inserts });
+                }
             }
         }
         sorted
@@ -188,4 +206,18 @@ impl App {
             });
         }
     }
+}
+
+/// Groups that are stored one after the other: those of a partition, if one of them is kept in order.
+fn in_lines(groups: Vec<Group>) -> Vec<Vec<Group>> {
+    let ordered: AHashSet<Partition> = groups.iter().filter(|group| group.ordered).map(|group| group.partition).collect();
+    let mut lines: Vec<Vec<Group>> = Vec::with_capacity(groups.len());
+    for group in groups {
+        let is_behind = |line: &&mut Vec<Group>| line.first().is_some_and(|first| first.partition == group.partition);
+        match lines.iter_mut().find(is_behind).filter(|_| ordered.contains(&group.partition)) {
+            Some(line) => line.push(group),
+            None => lines.push(vec![group]),
+        }
+    }
+    lines
 }

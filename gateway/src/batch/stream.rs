@@ -1,7 +1,8 @@
 //! A stream of lines in, a stream of lines out, of any length in bounded memory.
 //!
 //! Lines are stored in chunks: what has arrived goes together, but nothing that has arrived waits for what has not. A few
-//! chunks may be on their way to the store at once; answers come in the order of the lines.
+//! chunks may be on their way to the store at once; answers come in the order of the lines. A chunk with lines that are kept in
+//! order (`order_key`, a queue in order) waits for such lines before it.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use lovage_core::problem::Problem;
 use lovage_core::{Ns, Trace};
+use tokio::sync::oneshot;
 
 use super::Answer;
 use super::lines::{Line, Lines};
@@ -46,19 +48,30 @@ pub(crate) fn answers(
     let source = Source { lines: Lines::new(app.options.limits.task_bytes), pieces: Some(pieces) };
     // The request goes on after the head of its answer.
     let open = app.open.token();
+    let mut last: Option<oneshot::Receiver<()>> = None;
     stream::unfold(source, |mut source| async move {
         let chunk = source.chunk().await?;
         Some((chunk, source))
     })
     .map(move |chunk| {
         let _open = &open;
-        store(app.clone(), ns, chunk, trace.clone(), request_id.clone())
+        let (done, next) = oneshot::channel();
+        let turn = Turn { before: last.replace(next), done };
+        store(app.clone(), ns, chunk, trace.clone(), turn, request_id.clone())
     })
     .buffered(IN_FLIGHT)
     .map(Ok)
 }
 
-async fn store(app: Shared, ns: Ns, chunk: Chunk, trace: Option<Trace>, request_id: Arc<str>) -> Bytes {
+/// The place of a chunk behind those before it.
+struct Turn {
+    /// Ends when all before it that are kept in order are stored.
+    before: Option<oneshot::Receiver<()>>,
+    /// Dropped when the same is true of this one.
+    done: oneshot::Sender<()>,
+}
+
+async fn store(app: Shared, ns: Ns, chunk: Chunk, trace: Option<Trace>, turn: Turn, request_id: Arc<str>) -> Bytes {
     let now = app.now();
     let types = app.types(ns).await.map_err(|error| store_problem(&error));
     let read = |line: Line| match line {
@@ -72,7 +85,17 @@ async fn store(app: Shared, ns: Ns, chunk: Chunk, trace: Option<Trace>, request_
     for line in chunk.lines {
         items.push(app.accept(ns, read(line), None).await);
     }
+    let Turn { mut before, done: stored } = turn;
+    let is_ordered = items.iter().flatten().any(|draft| draft.spec.order_name().is_some());
+    if let Some(before) = before.take_if(|_| is_ordered) {
+        // It ends with the one that held the other end, whether that was stored or not.
+        let _ = before.await;
+    }
     let done = App::insert_each(&app, ns, now, items, None).await;
+    if let Some(before) = before {
+        let _ = before.await;
+    }
+    drop(stored);
     let mut out = Vec::with_capacity(done.answers.len() * 64);
     for answer in done.answers.into_iter().chain(chunk.broken.map(Answer::Refused)) {
         answer.write(&mut out, &request_id);

@@ -146,8 +146,8 @@ impl App {
         tally: &mut Tally,
         now: Millis,
     ) -> Result<Option<Problem>, Refusal> {
-        let Some(unique) = &found.spec.unique else { return Ok(None) };
-        let entry = self.store.lookup(p, found.key.ns, KeyKind::Unique, unique.key.as_bytes()).await?;
+        let Some(name) = found.spec.unique_name() else { return Ok(None) };
+        let entry = self.store.lookup(p, found.key.ns, KeyKind::Unique, name.as_bytes()).await?;
         if let Some(entry) = entry.filter(|entry| entry.task != found.key) {
             match self.loser_of(p, &entry, now).await {
                 Ok(_) => {}
@@ -155,7 +155,7 @@ impl App {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let is_first = tally.keys.insert(unique.key.clone());
+        let is_first = tally.keys.insert(name);
         let conflict = || Problem::new(Code::UniqueConflict, "another of these tasks would hold its unique key");
         Ok((!is_first).then(conflict))
     }

@@ -1,58 +1,47 @@
-//! Why a task that may start has not started: who serves it, whether that one may be called, and who is before it.
+//! Why a task that may start has not started: who serves it, and whether that one may be called.
 
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
-use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Flags, LaneDef, Millis, Route};
-use lovage_store::{Cursor, DocKind, Index};
+use lovage_core::{LaneDef, LaneOrder, Millis, Route};
 
-use super::{Case, LanePlace, Story, WorkerStanding};
-use crate::directory::all_docs;
-use crate::documents::content;
+use super::{Case, Story, WorkerStanding};
 use crate::problem::Refusal;
-
-/// Tasks of a lane that are counted.
-const COUNTED: u32 = 1_000;
-/// Heads that are read at once.
-const PAGE: usize = 250;
 
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns, self.head.priority);
-        self.paused(&lane, story).await?;
+        self.paused(story).await?;
+        self.ordered(&lane, story).await?;
         let together = self.callee(&lane, story).await?;
+        let worker = story.worker.as_ref().map(|worker| worker.name.clone());
+        let paces = self.limited(worker.filter(|_| self.spec.url.is_none()).as_deref(), story).await?;
         self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
         }
-        let place = self.place(lane).await?;
-        let before = match (place.ahead, place.more) {
-            (0, false) => "It is the first of its lane.".to_owned(),
-            (1, false) => "One task of its lane is before it.".to_owned(),
-            (n, false) => format!("{n} tasks of its lane are before it."),
-            (n, true) => format!("More than {n} tasks of its lane are before it."),
-        };
+        let place = self.place(&lane).await?;
+        if lane.order == LaneOrder::Fifo && lane.order_key.is_none() && place.ahead > 0 {
+            story.cause("order", format!("Queue `{}` is kept in order, and others are before it.", lane.queue), None);
+        }
         if story.causes.is_empty() {
-            let known = self.app.options.standings.is_some();
+            let known = story.worker.as_ref().is_some_and(|worker| worker.instances.is_some());
             story.say(if known {
                 "It may start now."
             } else {
                 "Nothing stored keeps it from starting; whether its worker has a free slot is known to the dispatchers."
             });
         }
-        story.say(before);
-        story.lane = Some(place);
-        Ok(())
-    }
-
-    /// Its queue or its task type is paused.
-    async fn paused(&self, lane: &LaneDef, story: &mut Story) -> Result<(), Refusal> {
-        let types = self.app.types(self.key.ns).await?;
-        if let Some(pause) = types.dispatch_pause(&lane.queue, self.spec.task.as_deref(), self.app.now()) {
-            let until = pause.until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
-            story.cause("paused", format!("Its queue or its task type is paused{until}."), pause.until);
+        story.say(place.words(&lane));
+        if let Some((at, why)) = self.estimate(&place, &paces, story).await? {
+            if story.causes.is_empty() && place.ahead == 0 && place.higher == 0 {
+                story.estimate = Some(at);
+            } else {
+                story.say(format!("It may start at about {}, to judge by {why}.", at.rfc3339()));
+                story.estimate = Some(at);
+            }
         }
+        story.lane = Some(place);
         Ok(())
     }
 
@@ -74,10 +63,10 @@ impl Case<'_> {
             Route::Origin(origin) => {
                 let shown = self.shown_origin(origin);
                 story.say(format!("It is pushed straight to {shown}."));
-                (shown, self.known(|all, now| all.origin(self.key.ns, origin, now)))
+                (shown, self.known(origin, true).await)
             }
             Route::Task(task) => {
-                let Some((name, config)) = self.serving(&lane.queue, task).await? else {
+                let Some((name, config)) = self.app.serving(self.key.ns, &lane.queue, task).await? else {
                     let text = format!("No worker serves `{task}` in queue `{}`.", lane.queue);
                     story.cause("no_worker", text, None);
                     return Ok(false);
@@ -90,7 +79,7 @@ impl Case<'_> {
                     (name, None)
                 } else {
                     story.say(format!("Worker `{name}` serves it."));
-                    let standing = self.known(|all, now| all.worker(self.key.ns, &name, now));
+                    let standing = self.known(&name, false).await;
                     (name, standing)
                 }
             }
@@ -102,65 +91,17 @@ impl Case<'_> {
         Ok(together)
     }
 
-    fn shown_origin(&self, origin: &str) -> String {
+    pub(super) fn shown_origin(&self, origin: &str) -> String {
         if Redaction::of(&self.spec.redact).hides("url") { HIDDEN.to_owned() } else { origin.to_owned() }
     }
 
     /// How the worker with this name is doing.
-    pub(super) fn standing(&self, name: &str) -> WorkerStanding {
-        shown(name.to_owned(), self.known(|all, now| all.worker(self.key.ns, name, now)))
+    pub(super) async fn standing(&self, name: &str) -> WorkerStanding {
+        shown(name.to_owned(), self.known(name, false).await)
     }
 
-    fn known(&self, ask: impl FnOnce(&dyn lovage_core::standing::Standings, Millis) -> Option<Standing>) -> Option<Standing> {
-        self.app.options.standings.as_deref().and_then(|all| ask(all, self.app.now()))
-    }
-
-    /// The worker that serves this task name.
-    async fn serving(&self, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
-        let documents = all_docs(&*self.app.store, DocKind::Worker, Some(self.key.ns)).await?;
-        let mut configs = Vec::with_capacity(documents.len());
-        for document in documents {
-            configs.push((content::<WorkerConfig>(&document)?, document.name));
-        }
-        let types = self.app.types(self.key.ns).await?;
-        if let Some(worker) = types.queue(queue).and_then(|queue| queue.worker.as_deref()) {
-            return Ok(configs.into_iter().find(|(_, name)| name == worker).map(|(config, name)| (name, config)));
-        }
-        let workers = configs.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
-        Ok(route(workers, queue, task).map(|(name, config)| (name.clone(), config.clone())))
-    }
-
-    /// How many tasks of its lane start before it. Those that are held do not.
-    async fn place(&self, lane: LaneDef) -> Result<LanePlace, Refusal> {
-        let (task, origin) = match lane.route {
-            Route::Task(task) => (Some(task), None),
-            Route::Origin(origin) => (None, Some(self.shown_origin(&origin))),
-            Route::Mixed => (None, None),
-        };
-        let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
-        let mine = self.head.score();
-        let index = Index::Lane { lane: self.head.lane, after: None };
-        let p = self.app.lives_in(self.key, self.spec);
-        let mut from = Cursor::default();
-        let mut looked = 0;
-        loop {
-            let page = self.app.store.scan(p, &index, from, PAGE).await?;
-            for (_, head) in page.items {
-                if head.score() >= mine {
-                    return Ok(place);
-                }
-                if looked == COUNTED {
-                    place.more = true;
-                    return Ok(place);
-                }
-                looked += 1;
-                place.ahead += u32::from(!head.flags.has(Flags::HELD));
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(place),
-            }
-        }
+    async fn known(&self, name: &str, origin: bool) -> Option<Standing> {
+        self.app.seen_worker(self.key.ns, name, origin).await.map(|worker| worker.standing())
     }
 }
 

@@ -129,8 +129,8 @@ impl Coming {
     fn held(&self, now: Millis) -> Option<KeyPut> {
         let spec = &self.draft.spec;
         let steal = self.steal.clone();
-        if let Some(unique) = &spec.unique {
-            return Some(KeyPut { steal, ..KeyPut::unique(unique, now) });
+        if let Some(unique) = KeyPut::unique(spec, now) {
+            return Some(KeyPut { steal, ..unique });
         }
         let key = Bytes::copy_from_slice(spec.debounce.as_ref()?.key.as_bytes());
         let first = self.first.unwrap_or(now);

@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, stream};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Body, Event, Head, Millis, Partition, Reason, SessionId, Spec, TaskKey, Version, decide};
+use lovage_core::{Body, Event, Head, Millis, Partition, Reason, SessionId, SlotKind, Spec, TaskKey, Version, decide};
 use lovage_store::{Commit, Committed, Effect, Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Mode, Parts, Sync, directory};
 
 use super::Coming;
@@ -101,7 +101,7 @@ impl App {
         settled
     }
 
-    /// Settles many: those that want the same key one after the other, so that the last one is the last.
+    /// Settles many: those that want the same key or are kept in one order one after the other, so that the last one is the last.
     pub(crate) async fn settle_all<T>(&self, all: Vec<(T, Coming)>) -> Vec<(T, TaskKey, Result<Settled, Stop>)> {
         let mut lines: Vec<Vec<(T, Coming)>> = Vec::new();
         let mut places = ahash::AHashMap::new();
@@ -255,11 +255,14 @@ impl App {
 }
 
 impl Coming {
-    /// The key for which others of the same request may compete with it.
-    fn rivals(&self) -> Option<(KeyKind, String)> {
+    /// What others of the same request may have as well, so that one has to come after the other. Of an order key it is the
+    /// order, in which all that have a unique key of it are.
+    fn rivals(&self) -> Option<(SlotKind, String)> {
         let spec = &self.draft.spec;
-        let unique = spec.unique.as_ref().map(|unique| (KeyKind::Unique, unique.key.clone()));
-        unique.or_else(|| Some((KeyKind::Debounce, spec.debounce.as_ref()?.key.clone())))
+        let unique = || spec.unique.as_ref().map(|unique| (SlotKind::Unique, unique.key.clone()));
+        let debounce = || spec.debounce.as_ref().map(|debounce| (SlotKind::Debounce, debounce.key.clone()));
+        let order = |wanted| spec.order_name().filter(|(kind, _)| *kind == wanted).map(|(kind, name)| (kind, name.to_owned()));
+        order(SlotKind::Order).or_else(unique).or_else(debounce).or_else(|| order(SlotKind::Queue))
     }
 
     /// The answer of the request that took the idempotency key.

@@ -62,7 +62,17 @@ pub(crate) struct Signature {
     pub max_run: Option<Duration>,
     /// When and how often to try again.
     pub retry: Option<RetryPolicy>,
-    /// At most one task at a time has this key.
+    /// Its limits beside those of its queue, task type and worker: up to 8, all of which have to agree.
+    #[schema(max_items = 8)]
+    pub limits: Option<Vec<TaskLimit>>,
+    /// One task at a time has this key, in order of acceptance whatever the priority; not beside `batch`, and not for tasks
+    /// that other tasks start.
+    #[schema(min_length = 1, max_length = 255)]
+    pub order_key: Option<String>,
+    /// Tasks of this key share the queue evenly with those of other keys; an `order_key` beside it rules alone.
+    #[schema(min_length = 1, max_length = 255)]
+    pub fair_key: Option<String>,
+    /// At most one task at a time has this key; with `order_key` one of each order key.
     pub unique: Option<Unique>,
     /// Of the tasks submitted with this key in a row, only the last runs.
     pub debounce: Option<Debounce>,
@@ -90,7 +100,27 @@ pub(crate) struct Signature {
     pub redact: Option<Vec<String>>,
 }
 
-/// A signature or a list of them; without `id`, `unique` and `debounce`.
+/// How often and how many at once tasks of a key start, over all nodes. A stored limit of the key goes before.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct TaskLimit {
+    /// Of your own choice, but not `queue:…`, `task:…` or `worker:…`.
+    #[schema(example = "customer:42", min_length = 1, max_length = 255)]
+    pub key: String,
+    /// Starts per second, minute or hour (none).
+    #[schema(example = "10/s")]
+    pub rate: Option<String>,
+    /// Starts that may come at once (1).
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub burst: Option<u32>,
+    /// Tasks that may run at once (any number).
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub concurrency: Option<u32>,
+    /// For how many starts this one counts in the rate (1); at most `burst`.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub cost: Option<u32>,
+}
+
+/// A signature or a list of them; without `id`, `order_key`, `unique` and `debounce`.
 #[derive(ToSchema, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Links {

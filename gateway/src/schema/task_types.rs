@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Batch, Callbacks, Debounce, Duration, Links, Pause, RetryPolicy, Unique};
+use super::{Batch, Callbacks, Debounce, Duration, Links, Pause, RetryPolicy, TaskLimit, Unique};
 
 /// Defaults for what a signature leaves out, and a schema for the arguments.
 #[derive(ToSchema, Serialize)]
@@ -36,6 +36,12 @@ pub(crate) struct TaskTypeIn {
     pub max_run: Option<Duration>,
     /// When and how often to try again; taken whole.
     pub retry: Option<RetryPolicy>,
+    /// Taken whole. What all tasks of a name share is better said with `rate`, `burst` and `concurrency`.
+    pub limits: Option<Vec<TaskLimit>>,
+    /// All tasks that have it from this type run one after the other; not beside `batch`, not for tasks that other tasks start.
+    pub order_key: Option<String>,
+    /// Share of the queue.
+    pub fair_key: Option<String>,
     /// One task at a time of all that have it from this type; not for tasks that other tasks start.
     pub unique: Option<Unique>,
     /// Only the last of a row runs; not for tasks that other tasks start.
@@ -63,6 +69,17 @@ pub(crate) struct TaskTypeIn {
     /// JSON Schema 2020-12 of what is delivered: `{"args": […], "kwargs": {…}}`, or `{"payload": …}`.
     #[schema(example = json!({"properties": {"kwargs": {"required": ["width"]}}}))]
     pub args_schema: Option<Value>,
+    /// Starts of each task name by itself, over all nodes: the limit `task:NAME`.
+    #[schema(example = "200/m")]
+    pub rate: Option<String>,
+    /// Starts that may come at once (1); needs a rate.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub burst: Option<u32>,
+    /// Tasks of each name that may run at once, over all nodes; 0 stops them.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub concurrency: Option<u32>,
+    /// The worker of these tasks, whatever the patterns of workers say.
+    pub worker: Option<String>,
 }
 
 /// A task type.

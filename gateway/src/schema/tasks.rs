@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Batch, Debounce, RetryPolicy, Unique};
+use super::{Batch, Debounce, RetryPolicy, TaskLimit, Unique};
 
 /// A stored task, at submit.
 #[derive(ToSchema, Serialize)]
@@ -98,6 +98,12 @@ pub(crate) struct Task {
     /// Not before, as it was asked for.
     #[schema(format = DateTime)]
     pub eta: Option<String>,
+    /// Its own limits, by key.
+    pub limits: Option<Vec<TaskLimit>>,
+    /// Its place in an order.
+    pub order_key: Option<String>,
+    /// Its share of the queue.
+    pub fair_key: Option<String>,
     /// The key that one task at a time holds.
     pub unique: Option<Unique>,
     /// The key of which only the last task runs.

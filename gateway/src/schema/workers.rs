@@ -34,6 +34,12 @@ pub(crate) struct WorkerIn {
     /// Open requests per instance (100).
     #[schema(minimum = 1)]
     pub concurrency: Option<u32>,
+    /// Starts of its tasks, over all instances and nodes: the limit `worker:NAME` (none).
+    #[schema(example = "10/s")]
+    pub rate: Option<String>,
+    /// Starts that may come at once (1); needs a rate.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub burst: Option<u32>,
     /// How long a running attempt may go on after a soft cancel (10 s).
     pub cancel_grace: Option<Duration>,
     /// Every 202 that it answers is an acceptance, with a `Lovage-Lease` or without (false).
@@ -118,6 +124,10 @@ pub(crate) struct Worker {
     pub queues: Vec<String>,
     /// Open requests per instance.
     pub concurrency: u32,
+    /// Starts of its tasks, over all instances and nodes.
+    pub rate: Option<String>,
+    /// Starts that may come at once.
+    pub burst: Option<u32>,
     /// How long a running attempt may go on after a soft cancel.
     pub cancel_grace: String,
     /// Whether every 202 that it answers is an acceptance.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
+use lovage_core::board::{InstanceBoard, WorkerBoard};
 use lovage_core::problem::Code;
 use lovage_core::standing::{BreakerState, Standing, Standings};
 use lovage_core::{Event, Millis, Ns, Outcome, Partition, Reason, SessionId, TaskError};
@@ -23,16 +24,28 @@ fn at(seconds: u64) -> String {
 struct Scripted(BTreeMap<&'static str, Standing>);
 
 impl Standings for Scripted {
-    fn worker(&self, _: Ns, name: &str, _: Millis) -> Option<Standing> {
-        self.0.get(name).copied()
-    }
-
-    fn origin(&self, _: Ns, origin: &str, _: Millis) -> Option<Standing> {
-        self.0.get(origin).copied()
+    fn worker(&self, ns: Ns, name: &str, origin: bool, _: Millis) -> Option<WorkerBoard> {
+        let standing = self.0.get(name)?;
+        let of = |n| InstanceBoard {
+            url: format!("http://a.example/{n}"),
+            open: if n == 0 { standing.open } else { 0 },
+            slots: if n == 0 { standing.slots } else { 0 },
+            ..InstanceBoard::default()
+        };
+        Some(WorkerBoard {
+            ns,
+            name: name.to_owned(),
+            origin,
+            instances: (0..standing.instances).map(of).collect(),
+            breaker: standing.breaker,
+            paused_until: standing.paused_until,
+            ..WorkerBoard::default()
+        })
     }
 }
 
-const FREE: Standing = Standing { instances: 2, open: 1, slots: 200, breaker: BreakerState::Closed, paused_until: None };
+const FREE: Standing =
+    Standing { instances: 2, open: 1, slots: 200, breaker: BreakerState::Closed, paused_until: None, effective_rate: None };
 
 fn knowing(standings: &[(&'static str, Standing)]) -> Harness {
     let mut options = options();
@@ -140,7 +153,7 @@ async fn queued_tasks_say_who_would_get_them_and_what_keeps_them() {
         assert_eq!(said["worker"]["name"], named, "{said}");
         assert_eq!(
             said["lane"],
-            json!({"queue": "default", "task": format!("{name}.x"), "origin": null, "ahead": 0, "more": false})
+            json!({"queue": "default", "task": format!("{name}.x"), "origin": null, "ahead": 0, "more": false, "higher": 0, "higher_more": false})
         );
     }
     let id = h.submit(r#"{"url":"http://bare.example/x"}"#).await;

@@ -8,7 +8,7 @@ use lovage_core::Event;
 use lovage_core::problem::Code;
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, Reply, options};
+use crate::harness::{Harness, Reply, options, until};
 
 async fn put(h: &Harness, queue: &str, body: &str) -> Reply {
     h.call(Method::PUT, &format!("/v1/queues/{queue}"), &[("content-type", "application/json")], body.to_owned()).await
@@ -121,18 +121,13 @@ async fn a_pulling_worker_gets_nothing_of_a_paused_queue() {
     let worker = r#"{"pull":true,"tasks":["*"]}"#;
     h.call(Method::PUT, "/v1/workers/w", &[("content-type", "application/json")], worker).await;
     let id = h.submit(r#"{"task":"t","queue":"q"}"#).await;
-    crate::harness::until("the worker is known", async || {
-        let explained = h.get(&format!("/v1/tasks/{id}/explain")).await.json();
-        explained["worker"]["name"] == "w"
-    })
-    .await;
     h.post("/v1/queues/q/pause", r#"{"until":"2027-01-15T09:00:00Z"}"#).await;
     let lease = async || h.post("/v1/leases", r#"{"worker":"w","max":1}"#).await.json()["items"].as_array().unwrap().len();
     assert_eq!(lease().await, 0);
     let explained = h.get(&format!("/v1/tasks/{id}/explain")).await.json();
     assert_eq!((&explained["reason"], &explained["causes"][0]["until"]), (&json!("paused"), &json!("2027-01-15T09:00:00.000Z")));
     h.clock.advance(Duration::from_secs(3600));
-    assert_eq!(lease().await, 1);
+    until("the pause is over and the worker known", async || lease().await == 1).await;
 }
 
 #[tokio::test]

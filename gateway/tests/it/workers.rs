@@ -104,7 +104,8 @@ async fn bad_workers_are_refused() {
         (r#"{"tasks":["a"],"status_map":"best"}"#, Code::InvalidField, "/status_map"),
         (r#"{"tasks":["a"],"status_map":{"retry":[200]}}"#, Code::InvalidField, "/status_map/retry/0"),
         (r#"{"tasks":["a"],"signing":"abc"}"#, Code::InvalidField, "/signing"),
-        (r#"{"tasks":["a"],"rate":"10/s"}"#, Code::UnknownField, "/rate"),
+        (r#"{"tasks":["a"],"rate":"0/s"}"#, Code::InvalidField, "/rate"),
+        (r#"{"tasks":["a"],"burst":3}"#, Code::InvalidField, "/burst"),
         (r#"{"task":["a"]}"#, Code::UnknownField, "/task"),
     ] {
         let problem = put(&h, "/v1/workers/w", &[], body).await.is_problem(code);

@@ -19,6 +19,8 @@ use crate::style::Style;
 /// What is said of refusals that pass.
 pub(super) const LATER: &str = "try again later";
 
+/// Items of one page of a list.
+const PAGE: usize = 200;
 /// The longest `?wait=` that a server keeps.
 const ONE_WAIT: Duration = Duration::from_secs(60);
 /// Time for an answer beyond what was waited for.
@@ -141,12 +143,31 @@ impl Client {
         }
         match text("code") {
             "unauthenticated" => said.push_str("\ngive a key with --key or LOVAGE_KEY"),
-            "overloaded" | "store_unavailable" | "store_full" | "draining" | "queue_full" => {
+            "overloaded" | "store_unavailable" | "store_full" | "draining" | "queue_full" | "queue_paused" => {
                 said.extend(["\n", LATER]);
             }
             _ => {}
         }
         Failure::Refused(said)
+    }
+
+    /// The items of a list, at most `most`, and the cursor after them if there are more.
+    pub async fn pages(&self, path: &str, most: usize) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let (mut items, mut cursor): (Vec<Value>, Option<String>) = (Vec::new(), None);
+        while items.len() < most {
+            let mark = if path.contains('?') { '&' } else { '?' };
+            let mut page = format!("{path}{mark}limit={}", (most - items.len()).min(PAGE));
+            if let Some(cursor) = &cursor {
+                page.extend(["&cursor=", &encoded(cursor)]);
+            }
+            let mut page = self.send(self.request(Method::GET, &page)).await?.json()?;
+            items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok((items, cursor))
     }
 
     /// Asks for the task until it is final or `timeout` is over. The last record either way, and whether it is final.

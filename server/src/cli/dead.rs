@@ -9,9 +9,6 @@ use super::client::{Client, encoded, task_id};
 use super::{ClientArgs, Failure, show};
 use crate::style::plain;
 
-/// Tasks of one page of the list.
-const PAGE: usize = 200;
-
 /// What to do with dead letters: tasks that failed and are kept for inspection.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum DeadCommand {
@@ -110,24 +107,11 @@ pub(crate) async fn dead(client: &Client, command: &DeadCommand) -> Result<(), F
 async fn list(client: &Client, args: &DeadListArgs) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["ID", "TASK", "QUEUE", "ATTEMPTS", "FAILED AT", "ERROR"]);
-    let mut items: Vec<Value> = Vec::new();
-    let mut cursor: Option<String> = None;
-    let more = loop {
-        let room = args.limit - items.len();
-        if room == 0 {
-            break cursor.is_some();
-        }
-        let mut path = format!("/v1/dead-letters?limit={}", room.min(PAGE));
-        for (name, value) in args.filter.pairs().into_iter().chain(cursor.as_deref().map(|cursor| ("cursor", cursor))) {
-            path.extend(["&", name, "=", &encoded(value)]);
-        }
-        let mut page = client.send(client.request(Method::GET, &path)).await?.json()?;
-        items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
-        cursor = page["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            break false;
-        }
-    };
+    let mut path = "/v1/dead-letters?".to_owned();
+    for (name, value) in args.filter.pairs() {
+        path.extend([name, "=", &encoded(value), "&"]);
+    }
+    let (items, cursor) = client.pages(path.trim_end_matches(['?', '&']), args.limit).await?;
     if client.wants_json() {
         show::line(&json!({ "items": items, "next_cursor": cursor }).to_string());
         return Ok(());
@@ -149,7 +133,7 @@ async fn list(client: &Client, args: &DeadListArgs) -> Result<(), Failure> {
     } else {
         show::table(table);
     }
-    if more {
+    if cursor.is_some() {
         eprintln!("{}", client.style.dim("there are more; show them with --limit"));
     }
     Ok(())

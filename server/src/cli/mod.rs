@@ -4,12 +4,16 @@
 //! go to standard output, everything said about them to standard error, so that output can be piped.
 
 mod client;
+mod control;
 mod copies;
 mod dead;
 mod insight;
+mod inspect;
+mod limits;
 mod migrate;
 mod nodes;
 mod place;
+mod queues;
 mod show;
 mod submit;
 mod tasks;
@@ -22,11 +26,15 @@ use clap::Args;
 use crate::style::plain;
 
 pub(crate) use client::Client;
+pub(crate) use control::{ControlCommand, control};
 pub(crate) use copies::{BackupArgs, RestoreArgs, run_backup, run_restore};
 pub(crate) use dead::{DeadCommand, dead};
 pub(crate) use insight::{ExplainArgs, TreeArgs, explain, tree};
+pub(crate) use inspect::{InspectCommand, inspect};
+pub(crate) use limits::{LimitsCommand, limits};
 pub(crate) use migrate::{MigrateArgs, run as migrate};
 pub(crate) use nodes::{NodesArgs, nodes};
+pub(crate) use queues::{QueuesCommand, queues};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
 pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};

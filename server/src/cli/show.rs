@@ -166,6 +166,15 @@ pub(super) fn text<'a>(record: &'a Value, name: &str) -> Cow<'a, str> {
     plain(record[name].as_str().unwrap_or_default())
 }
 
+/// A value in a table; null is nothing.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => plain(text).into_owned(),
+        other => plain(&other.to_string()).into_owned(),
+    }
+}
+
 /// `Type: message`.
 fn error(value: &Value) -> String {
     format!("{}: {}", text(value, "type"), text(value, "message"))

@@ -59,6 +59,7 @@ pub(crate) struct LimitsSection {
     pub cascade_tasks: usize,
     pub cascades: usize,
     pub task_types: usize,
+    pub stored_limits: usize,
 }
 
 impl Default for LimitsSection {
@@ -88,6 +89,7 @@ impl Default for LimitsSection {
             cascade_tasks: it.cascade_tasks,
             cascades: it.cascades,
             task_types: it.task_types,
+            stored_limits: it.stored_limits,
         }
     }
 }
@@ -119,6 +121,7 @@ impl LimitsSection {
             cascade_tasks: self.cascade_tasks,
             cascades: self.cascades,
             task_types: self.task_types,
+            stored_limits: self.stored_limits,
         }
     }
 }
@@ -186,6 +189,9 @@ pub(crate) struct DispatcherSection {
     pub settle_linger: Dur,
     pub claim_linger: Dur,
     pub lane_window: usize,
+    pub lanes: usize,
+    pub aging: Dur,
+    pub limits: usize,
     pub renew_every: Dur,
     pub lease: Dur,
     pub close_after: Dur,
@@ -205,6 +211,9 @@ impl Default for DispatcherSection {
             settle_linger: dur(it.settle_linger),
             claim_linger: dur(it.claim_linger),
             lane_window: it.lane_window,
+            lanes: it.lanes,
+            aging: dur(it.aging),
+            limits: it.limits,
             renew_every: dur(it.renew_every),
             lease: dur(it.lease),
             close_after: dur(it.close_after),
@@ -226,6 +235,9 @@ impl DispatcherSection {
             settle_linger: self.settle_linger.get(),
             claim_linger: self.claim_linger.get(),
             lane_window: self.lane_window,
+            lanes: self.lanes,
+            aging: self.aging.get(),
+            limits: self.limits,
             renew_every: self.renew_every.get(),
             lease: self.lease.get(),
             close_after: self.close_after.get(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, Score, TaskKey, placement};
 
-use crate::{Cursor, FeedBatch, FeedPos, Index, ListQuery, QueueCounts, Result, Store};
+use crate::{Cursor, FeedBatch, FeedPos, Index, ListQuery, QueueCounts, Result, Store, all_lanes};
 
 /// All heads of a partition.
 pub type Heads = BTreeMap<TaskKey, Head>;
@@ -106,7 +106,7 @@ async fn compare_places(store: &dyn Store, p: Partition, known: &Known, heads: &
         running.extend(place.running.then(|| (key.clone(), 0)));
         done.extend(place.done.map(|time| (key.clone(), time.0)));
     }
-    let defined: BTreeMap<_, _> = store.lanes(p).await.map_err(failed)?.into_iter().collect();
+    let defined: BTreeMap<_, _> = all_lanes(store, p).await.map_err(failed)?.into_iter().collect();
     for (lane, def) in &known.lanes {
         let index = Index::Lane { lane: *lane, after: None };
         let found: Vec<_> = scan_all(store, p, &index, 64).await?;

@@ -8,7 +8,7 @@ use lovage_core::{Batching, Flags, LaneDef, Millis, Ns, State};
 use super::Fixture;
 use super::audit::{Known, audit};
 use super::kit::{Kit, LONG, SESSION, Task, lane};
-use crate::{Claimed, Commit, Committed, Effect, Index, Mode, Sync};
+use crate::{Claimed, Commit, Committed, Effect, Index, Mode, Sync, all_lanes};
 
 fn lanes() -> [Arc<LaneDef>; 3] {
     [lane(Ns::DEFAULT, "default", "demo"), lane(Ns::DEFAULT, "mail", "demo"), lane(Ns::DEFAULT, "default", "other")]
@@ -94,7 +94,7 @@ pub async fn there_and_back(fixture: &dyn Fixture) {
             (kit.count(Ns::DEFAULT, "mail", State::Queued).await, kit.count(Ns::DEFAULT, "default", State::Queued).await),
             (1, 0)
         );
-        let found = kit.store.lanes(kit.p).await.unwrap();
+        let found = all_lanes(&*kit.store, kit.p).await.unwrap();
         assert!(found.contains(&(second.id(), (*second).clone())), "{found:?}");
         kit.committed(&at, at.commit(None)).await;
     }
@@ -133,7 +133,7 @@ pub async fn a_batched_lane(fixture: &dyn Fixture) {
     let (item, _) = task.moved(&second, |_| {});
     kit.committed(&task, item).await;
     check(&kit, &known).await;
-    let found = kit.store.lanes(kit.p).await.unwrap();
+    let found = all_lanes(&*kit.store, kit.p).await.unwrap();
     for lane in [&first, &second] {
         assert!(found.contains(&(lane.id(), (**lane).clone())), "{found:?}");
     }

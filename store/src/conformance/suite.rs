@@ -58,6 +58,17 @@ macro_rules! conformance_suite {
                 guards, versions_are_never_reused, each_applies_alone, pages_in_order, a_change_wakes, apart_by_namespace_and_kind,
                 bytes_are_untouched,
             }
+            flow {
+                a_burst_then_the_rate, reserved_ahead, what_is_told_to_come_again_comes, all_that_is_needed_or_none,
+                unused_starts_are_given_back, without_a_rule_all_is_granted, a_rule_may_change, counts_are_absolute, holders_expire,
+                first_come_first_served, all_have_their_turn, what_is_left_goes_on, a_place_in_line_is_lost,
+                without_a_slot_no_start, looks_change_nothing, the_latest_rule_of_a_task_is_remembered, many_keys_in_one_call,
+                nobody_gets_too_much,
+            }
+            talk {
+                notes_wait_for_their_reader, a_note_wakes_its_reader, a_reader_that_left_takes_nothing, boards_are_seen, a_board_ends,
+            }
+            lanes { definitions_come_back, many_lanes_in_pages, order_goes_before_priority }
             limits {
                 large_bodies_are_untouched, empty_batches, a_full_batch, a_longer_batch_is_refused, unknown_partitions_are_refused,
                 namespaces_are_apart, partitions_are_apart, survives_a_restart, answers_a_ping,

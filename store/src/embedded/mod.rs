@@ -41,6 +41,7 @@ pub use backup::{Copied, backup, restore};
 pub use documents::documents_of;
 pub use options::{Durability, EmbeddedOptions, ReadClock};
 
+use crate::local::Local;
 use crate::ownership::Owners;
 use crate::{Caps, Error, Result};
 use checkpoint::Checkpoints;
@@ -63,6 +64,8 @@ struct Shared {
     feed: Feed,
     /// The lock on the data directory lets one process in, so ownership is a matter of this process's memory.
     owners: Mutex<Owners>,
+    /// So are limits, notes and boards.
+    local: Local,
     readers: Arc<Readers>,
     checkpoints: Checkpoints,
     doc_version: watch::Sender<u64>,
@@ -102,6 +105,7 @@ impl EmbeddedStore {
             feed: Feed::new(life, options.feed_rows),
             // A session of an earlier process is over: the index of running tasks tells which had attempts open.
             owners: Mutex::new(Owners::after(reads::running_sessions(&conn).map_err(failed)?)),
+            local: Local::default(),
             readers: Arc::new(Readers::new(options.dir.clone())),
             checkpoints: Checkpoints::new(options.dir.clone(), options.wal_bytes),
             doc_version: watch::Sender::new(documents::change_number(&conn).map_err(failed)?),

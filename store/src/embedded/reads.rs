@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::failure::failed;
 use super::row::{self, HEAD_WIDTH, head_columns};
 use super::{books, schema};
-use crate::{Cursor, Error, Index, ListQuery, Page, Parts, QueueCounts, Result, Stored};
+use crate::{Cursor, Error, Index, LanePage, ListQuery, Page, Parts, QueueCounts, Result, Stored};
 
 /// Reads of at most so many rows are carried out on the caller's thread.
 pub(super) const INLINE_ROWS: usize = 16;
@@ -220,11 +220,31 @@ fn place_of(cursor: &Cursor) -> Option<(i64, i64)> {
     Some((i64::from_be_bytes(*first), i64::from_be_bytes(second.try_into().ok()?)))
 }
 
-/// The lanes with tasks that are not final.
-pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<(LaneId, LaneDef)>> {
-    let mut statement = conn.prepare_cached("SELECT id, ns, queue, task, origin, batch, more FROM lane WHERE live > 0")?;
-    let rows = statement.query_map([], |row| Ok((LaneId(row.get::<_, i64>(0)? as u64), books::lane_def(row)?)))?;
-    rows.collect()
+/// A page of the lanes with tasks that are not final, in order of their ids as SQLite sees them.
+pub(super) fn lanes(conn: &Connection, from: &Cursor, limit: usize) -> rusqlite::Result<LanePage> {
+    let limit = limit.clamp(1, PAGE_LIMIT);
+    let after = place_of(from).map_or(i64::MIN, |(id, _)| id);
+    let mut statement = conn.prepare_cached(
+        "SELECT id, ns, queue, task, origin, batch, more FROM lane INDEXED BY lane_live WHERE live > 0 AND id > ?1 \
+         ORDER BY id LIMIT ?2",
+    )?;
+    let rows = statement
+        .query_map(params![after, limit as i64], |row| Ok((LaneId(row.get::<_, i64>(0)? as u64), books::lane_def(row)?)))?;
+    let items: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+    let next = items.last().filter(|_| items.len() == limit).map(|(lane, _)| cursor_at((lane.0 as i64, 0)));
+    Ok(LanePage { items, next })
+}
+
+/// The definitions of these lanes.
+pub(super) fn lane_defs(conn: &Connection, lanes: &[LaneId]) -> rusqlite::Result<Vec<Option<LaneDef>>> {
+    let mut statement = conn.prepare_cached("SELECT id, ns, queue, task, origin, batch, more FROM lane WHERE id = ?1")?;
+    lanes.iter().map(|lane| statement.query_row([lane.0 as i64], books::lane_def).optional()).collect()
+}
+
+/// How many tasks these lanes hold: a walk of their part of the index.
+pub(super) fn lane_sizes(conn: &Connection, lanes: &[LaneId]) -> rusqlite::Result<Vec<u64>> {
+    let mut statement = conn.prepare_cached("SELECT count(*) FROM task INDEXED BY ready WHERE lane = ?1 AND rank IS NOT NULL")?;
+    lanes.iter().map(|lane| Ok(statement.query_row([lane.0 as i64], |row| row.get::<_, i64>(0))?.max(0) as u64)).collect()
 }
 
 /// Counts that are not all zero, in order.

@@ -116,6 +116,8 @@ INSERT INTO meta VALUES ('seq', 0), ('session', 0), ('docs', 0), ('sync', 0);
 
 /// What later versions of this format added: made when a store is opened, so that a file of an earlier one has it too.
 const ADDED: &str = "
+CREATE INDEX IF NOT EXISTS lane_live ON lane (id) WHERE live > 0;
+CREATE INDEX IF NOT EXISTS lane_empty ON lane (id) WHERE stored <= 0;
 CREATE INDEX IF NOT EXISTS key_task ON key (task) WHERE kind IN (98, 117);
 CREATE TABLE IF NOT EXISTS barrier (seq INTEGER PRIMARY KEY, members INTEGER NOT NULL, arrived INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS arrival (seq INTEGER NOT NULL, page INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (seq, page))
@@ -206,7 +208,7 @@ pub(super) fn prepare(conn: &Connection) -> Result<()> {
             let known = "SELECT count(*) FROM pragma_table_info('lane') WHERE name = ?1";
             let known: i64 = conn.query_row(known, [column], |row| row.get(0)).map_err(failed)?;
             if known == 0 {
-                added.push_str(&format!("ALTER TABLE lane ADD COLUMN {column} BLOB;"));
+                added = added + "ALTER TABLE lane ADD COLUMN " + column + " BLOB;";
             }
         }
         return conn.execute_batch(&format!("BEGIN IMMEDIATE; {added} {ADDED} COMMIT;")).map_err(failed);

@@ -8,12 +8,19 @@ use lovage_core::{Head, LaneDef, LaneId, Ns, Partition, SessionId, TaskKey};
 
 use super::queue::{Op, Work};
 use super::reads::{self, INLINE_ROWS};
-use super::{EmbeddedStore, documents, keys, outbox};
+use super::{EmbeddedStore, Shared, documents, keys, outbox};
+use crate::limit::Times;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index,
-    Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page,
-    Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode, OutboxPage,
+    OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
+
+impl Shared {
+    fn times(&self) -> Times {
+        Times { rate: self.clock.now().0 * 1_000, lease: (self.options.lease_clock)() }
+    }
+}
 
 #[async_trait]
 impl Store for EmbeddedStore {
@@ -58,6 +65,7 @@ impl Store for EmbeddedStore {
         let random = getrandom::u64().map_err(|error| crate::Error::Unavailable(format!("no random numbers: {error}")))?;
         let reply = self.shared.owners.lock().renew(now, &request, random)?;
         self.shared.queue.put(Op { work: Work::Tidy, _room: None });
+        self.shared.local.tidy(&self.shared.times());
         Ok(OwnReply { now: self.shared.clock.now(), ..reply })
     }
 
@@ -108,9 +116,24 @@ impl Store for EmbeddedStore {
         self.shared.readers.offload(move |conn| reads::scan(conn, &index, &from, limit)).await
     }
 
-    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+    async fn lanes(&self, p: Partition, from: Cursor, limit: usize) -> Result<LanePage> {
         self.caps.check_call(p, 0)?;
-        self.shared.readers.offload(reads::lanes).await
+        self.shared.readers.offload(move |conn| reads::lanes(conn, &from, limit)).await
+    }
+
+    async fn lane_defs(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<Option<LaneDef>>> {
+        self.caps.check_call(p, 0)?;
+        if lanes.len() <= INLINE_ROWS {
+            return self.shared.readers.with(|conn| reads::lane_defs(conn, lanes));
+        }
+        let lanes = lanes.to_vec();
+        self.shared.readers.offload(move |conn| reads::lane_defs(conn, &lanes)).await
+    }
+
+    async fn lane_sizes(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<u64>> {
+        self.caps.check_call(p, 0)?;
+        let lanes = lanes.to_vec();
+        self.shared.readers.offload(move |conn| reads::lane_sizes(conn, &lanes)).await
     }
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
@@ -168,6 +191,27 @@ impl Store for EmbeddedStore {
             return Ok(*now);
         }
         Ok(*self.shared.doc_version.borrow())
+    }
+
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
+        Ok(self.shared.local.limit(&self.shared.times(), &requests))
+    }
+
+    async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {
+        self.shared.local.wake(session, keys);
+        Ok(())
+    }
+
+    async fn woken(&self, session: SessionId, wait: Duration) -> Result<Vec<LimitKey>> {
+        Ok(self.shared.local.woken(session, wait).await)
+    }
+
+    async fn publish(&self, session: SessionId, board: Option<Bytes>) -> Result<()> {
+        self.shared.local.publish((self.shared.options.lease_clock)(), session, board)
+    }
+
+    async fn boards(&self) -> Result<Vec<(SessionId, Bytes)>> {
+        Ok(self.shared.local.boards((self.shared.options.lease_clock)()))
     }
 
     async fn ping(&self) -> Result<()> {

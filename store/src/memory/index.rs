@@ -97,9 +97,27 @@ impl Indexes {
         page(self.newest.get(&ns), 0..=u64::MAX, from, limit)
     }
 
-    /// Each lane that holds tasks, with the first of them.
-    pub(super) fn lanes(&self) -> impl Iterator<Item = (LaneId, &TaskKey)> {
-        self.lanes.iter().filter_map(|(lane, tasks)| Some((*lane, &tasks.first()?.1)))
+    /// At most `limit` lanes that hold tasks behind the cursor, and where to go on.
+    pub(super) fn lanes(&self, from: &Cursor, limit: usize) -> Result<(Vec<LaneId>, Option<Cursor>)> {
+        let start = match from.0.as_slice() {
+            [] => Bound::Unbounded,
+            last => Bound::Excluded(LaneId(u64::from_be_bytes(last.try_into().map_err(|_| not_a_cursor())?))),
+        };
+        let mut rest = self.lanes.range((start, Bound::Unbounded)).map(|(lane, _)| *lane).peekable();
+        let lanes: Vec<_> = rest.by_ref().take(limit.max(1)).collect();
+        let more = rest.peek().is_some();
+        let next = lanes.last().filter(|_| more).map(|lane| Cursor(lane.0.to_be_bytes().to_vec()));
+        Ok((lanes, next))
+    }
+
+    /// The first task of a lane.
+    pub(super) fn first_of(&self, lane: LaneId) -> Option<&TaskKey> {
+        self.lanes.get(&lane)?.first().map(|(_, key)| key)
+    }
+
+    /// How many tasks there are in a lane.
+    pub(super) fn lane_size(&self, lane: LaneId) -> u64 {
+        self.lanes.get(&lane).map_or(0, |tasks| tasks.len() as u64)
     }
 
     /// The counts that are not all zero.
@@ -157,5 +175,9 @@ fn decode(cursor: &Cursor) -> Result<Option<(u64, TaskKey)>> {
         .0
         .split_first_chunk::<8>()
         .and_then(|(number, key)| Some((u64::from_be_bytes(*number), TaskKey::from_bytes(key)?)));
-    entry.map(Some).ok_or_else(|| Error::Invalid("not a cursor of this store".into()))
+    entry.map(Some).ok_or_else(not_a_cursor)
+}
+
+fn not_a_cursor() -> Error {
+    Error::Invalid("not a cursor of this store".into())
 }

@@ -21,11 +21,13 @@ use tokio::sync::watch;
 
 pub use clock::MemoryClock;
 
+use crate::limit::Times;
+use crate::local::Local;
 use crate::ownership::Owners;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken,
-    Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    FeedRow, Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode,
+    OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// How many records one page of a listing looks at.
@@ -61,6 +63,7 @@ pub struct MemoryStore {
     shelves: Vec<Shelf>,
     docs: Mutex<docs::Docs>,
     docs_changed: watch::Sender<()>,
+    local: Local,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -92,6 +95,7 @@ impl MemoryStore {
             shelves: (0..partitions).map(|_| Shelf::default()).collect(),
             docs: Mutex::default(),
             docs_changed: watch::Sender::default(),
+            local: Local::default(),
             random: Mutex::new(fastrand::Rng::with_seed(options.seed)),
             options,
         }
@@ -106,6 +110,11 @@ impl MemoryStore {
 
     fn now(&self) -> Millis {
         self.options.clock.now()
+    }
+
+    fn times(&self) -> Times {
+        let now = self.now();
+        Times { rate: now.0 * 1_000, lease: now }
     }
 
     fn shelf(&self, p: Partition, items: usize) -> Result<&Shelf> {
@@ -169,6 +178,7 @@ impl Store for MemoryStore {
         let shelf = self.shelf(p, 0)?;
         let now = self.now();
         let random = self.random.lock().u64(..);
+        self.local.tidy(&self.times());
         let mut part = shelf.part.lock();
         part.tasks.drop_old_keys(now);
         if let Some(keep) = self.options.feed_keep {
@@ -223,10 +233,21 @@ impl Store for MemoryStore {
         Ok(Shelf::page(part.tasks.index.page(index, &from, limit)?, &part))
     }
 
-    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+    async fn lanes(&self, p: Partition, from: Cursor, limit: usize) -> Result<LanePage> {
         let part = self.shelf(p, 0)?.part.lock();
-        let lanes = part.tasks.index.lanes();
-        Ok(lanes.filter_map(|(lane, first)| Some((lane, (*part.tasks.get(first)?.lane).clone()))).collect())
+        let (lanes, next) = part.tasks.index.lanes(&from, limit)?;
+        let items = lanes.into_iter().filter_map(|lane| Some((lane, part.tasks.lane(lane)?)));
+        Ok(LanePage { items: items.collect(), next })
+    }
+
+    async fn lane_defs(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<Option<LaneDef>>> {
+        let part = self.shelf(p, 0)?.part.lock();
+        Ok(lanes.iter().map(|lane| part.tasks.lane(*lane)).collect())
+    }
+
+    async fn lane_sizes(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<u64>> {
+        let part = self.shelf(p, 0)?.part.lock();
+        Ok(lanes.iter().map(|lane| part.tasks.index.lane_size(*lane)).collect())
     }
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
@@ -292,6 +313,27 @@ impl Store for MemoryStore {
             return Ok(first);
         }
         Ok(self.docs.lock().changes())
+    }
+
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
+        Ok(self.local.limit(&self.times(), &requests))
+    }
+
+    async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {
+        self.local.wake(session, keys);
+        Ok(())
+    }
+
+    async fn woken(&self, session: SessionId, wait: Duration) -> Result<Vec<LimitKey>> {
+        Ok(self.local.woken(session, wait).await)
+    }
+
+    async fn publish(&self, session: SessionId, board: Option<Bytes>) -> Result<()> {
+        self.local.publish(self.now(), session, board)
+    }
+
+    async fn boards(&self) -> Result<Vec<(SessionId, Bytes)>> {
+        Ok(self.local.boards(self.now()))
     }
 
     async fn ping(&self) -> Result<()> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lovage_core::attempt::KEPT_ENTRIES;
-use lovage_core::{Head, LaneDef, Millis, Ns, State, TaskKey};
+use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, State, TaskKey};
 
 use super::barrier::Barriers;
 use super::index::Indexes;
@@ -47,6 +47,11 @@ impl Tasks {
     /// The record of a task.
     pub(super) fn get(&self, key: &TaskKey) -> Option<&Record> {
         self.records.get(key)
+    }
+
+    /// What defines a lane that holds tasks.
+    pub(super) fn lane(&self, lane: LaneId) -> Option<LaneDef> {
+        Some((*self.get(self.index.first_of(lane)?)?.lane).clone())
     }
 
     /// Inserts a batch; the rows that changed go to `rows`.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use fastrand::Rng;
 use lovage_core::units::Dur;
 use lovage_core::{
-    Batching, Flags, Head, IdRun, LaneDef, LaneId, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State, TaskId, TaskKey,
+    Batching, Flags, Head, IdRun, LaneDef, LaneId, LaneOrder, Millis, Ns, Partition, Reason, Route, SessionId, Slot, State,
+    TaskId, TaskKey, TaskLimit,
 };
 
 use crate::conformance::kit::first_head;
@@ -51,7 +52,11 @@ impl Source {
         let batch = Batching { key: "k\u{e9}y".into(), max: 7, max_wait: Dur::from_millis(50) };
         let lanes = NAMESPACES.into_iter().flat_map(|ns| {
             let batched = lane(ns, "mail", "a", Some(batch.clone()));
-            [lane(ns, "default", "a", None), lane(ns, "default", "b", None), lane(ns, "mail", "a", None), batched]
+            let fifo = LaneDef { order: LaneOrder::Fifo, ..LaneDef::of(ns, "mail", Route::Mixed) };
+            let limits = vec![TaskLimit { key: "l".into(), rate: None, burst: None, concurrency: Some(2), cost: 1 }];
+            let limited = LaneDef { limits, fair_key: Some("f".into()), ..(*lane(ns, "default", "a", None)).clone() };
+            let plain = [lane(ns, "default", "a", None), lane(ns, "default", "b", None), lane(ns, "mail", "a", None)];
+            plain.into_iter().chain([batched, Arc::new(fifo), Arc::new(limited)])
         });
         let client_ids = NAMESPACES.into_iter().flat_map(|ns| {
             let keys = (0u32..).map(move |n| TaskKey::new(ns, TaskId::Client(format!("order-{n}").into())));
@@ -109,7 +114,7 @@ impl Source {
         head.due = self.time(now);
         head.expires = self.time_or_none(now);
         head.deadline = self.time_or_none(now);
-        head.flags = if self.chance(20) { Flags::ORDERED } else { Flags(0) };
+        head.flags = if self.chance(20) { Flags::ORDERED } else { lane.flags() };
         self.made += 1;
         Insert {
             key: TaskKey::new(lane.ns, self.ids.nth(self.made)),
@@ -157,7 +162,8 @@ impl Source {
         head.due = self.time(now);
         if self.chance(20) {
             head.priority = self.rng.u8(0..10);
-            head.flags = self.pick(&[Flags(0), Flags::ORDERED, Flags::ORDERED.with(Flags::HAS_RESULT), Flags::CANCEL]);
+            head.flags =
+                self.pick(&[Flags(0), Flags::FIFO, Flags::ORDERED, Flags::ORDERED.with(Flags::HAS_RESULT), Flags::CANCEL]);
             head.expires = self.time_or_none(now);
             head.deadline = self.time_or_none(now);
             head.generation = head.generation.wrapping_add(1);

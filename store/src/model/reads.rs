@@ -137,8 +137,8 @@ impl Pair {
 
     pub(super) async fn compare_counts(&mut self) -> Result<(), String> {
         same("counts", &ok("counts", self.store.counts(self.p).await)?, &ok("counts", self.model.counts(self.p).await)?)?;
-        let found: BTreeMap<_, _> = ok("lanes", self.store.lanes(self.p).await)?.into_iter().collect();
-        for (lane, def) in ok("lanes", self.model.lanes(self.p).await)? {
+        let found: BTreeMap<_, _> = ok("lanes", crate::all_lanes(&*self.store, self.p).await)?.into_iter().collect();
+        for (lane, def) in ok("lanes", crate::all_lanes(&self.model, self.p).await)? {
             same("a lane", &found.get(&lane), &Some(&def))?;
         }
         Ok(())

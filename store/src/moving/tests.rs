@@ -304,14 +304,14 @@ async fn a_chosen_id_lives_where_its_key_does() {
     // An id and a key whose homes differ in the destination.
     let unique =
         Unique { key: "customer-1".into(), scope: UniqueScope::default(), ttl: None, on_conflict: OnConflict::default() };
-    let spec = Spec { task: Some("mail.send".into()), unique: Some(unique.clone()), ..Spec::default() };
+    let spec = Spec { task: Some("mail.send".into()), unique: Some(unique), ..Spec::default() };
     let slot = spec.bound(Ns(3)).unwrap();
     let homes = (0..).map(|n| TaskKey::new(Ns(3), TaskId::parse(&format!("order-{n}")).unwrap()));
     let key = homes.into_iter().find(|key| key.slot().partition(16) != slot.partition(16)).unwrap();
     let item = Insert {
         key: key.clone(),
         body: Body::encode(&spec.encode(), "application/json", b"{}"),
-        keys: vec![KeyPut::unique(&unique, T0)],
+        keys: KeyPut::unique(&spec, T0).into_iter().collect(),
         ..task(0, State::Queued)
     };
     from.insert(Partition(0), vec![item], Mode::Each).await.unwrap();

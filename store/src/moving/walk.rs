@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lovage_core::{AttemptEntry, Head, Ns, Partition, State, TaskKey};
 
 use super::{END_OF_TIME, Move, Report, batch};
-use crate::{Cursor, Index, ListQuery, Parts, Result};
+use crate::{Cursor, Index, ListQuery, Parts, Result, all_lanes};
 
 /// Records of one batch: a call of any store may carry them.
 const BATCH: usize = 200;
@@ -39,7 +39,7 @@ pub(super) async fn partition(this: &Move<'_>, p: Partition, report: &mut Report
     }
     drop(blocked);
     index(this, p, Index::Running { session: None }, report).await?;
-    for (lane, _) in this.from.lanes(p).await? {
+    for (lane, _) in all_lanes(this.from, p).await? {
         index(this, p, Index::Lane { lane, after: None }, report).await?;
     }
     index(this, p, Index::Timer { until: END_OF_TIME }, report).await?;

@@ -1,6 +1,7 @@
 //! The names of everything in Redis. All keys of a partition carry its hash tag, so that they share one slot of a cluster.
 
-use lovage_core::{LaneId, Ns, TaskKey};
+use lovage_core::id::SlotKind;
+use lovage_core::{LaneId, Ns, SessionId, Slot, TaskKey};
 
 use crate::{DocKind, KeyKind};
 
@@ -166,7 +167,7 @@ impl DocKeys {
 
     /// All keys with their types.
     pub(super) fn types(&self) -> Vec<(Vec<u8>, &'static str)> {
-        let few = [(self.meta(), "hash"), (self.changes(), "string"), (self.feed(), "stream")];
+        let few = [(self.meta(), "hash"), (self.changes(), "string"), (self.feed(), "stream"), (self.boards(), "zset")];
         let kinds = DocKind::ALL.into_iter().flat_map(|kind| [(self.docs(kind), "hash"), (self.names(kind), "zset")]);
         few.into_iter().chain(kinds).map(|(name, kind)| (name.into_bytes(), kind)).collect()
     }
@@ -186,6 +187,16 @@ impl DocKeys {
         format!("{}f", self.tag)
     }
 
+    /// The sessions that show a board, and until when.
+    pub(super) fn boards(&self) -> String {
+        format!("{}boards", self.tag)
+    }
+
+    /// The board of a session.
+    pub(super) fn board(&self, session: SessionId) -> String {
+        format!("{}board:{}", self.tag, session.0)
+    }
+
     /// Documents of a kind: [`doc_name`] -> version, live, bytes.
     pub(super) fn docs(&self, kind: DocKind) -> String {
         format!("{}d:{}", self.tag, kind as u8 as char)
@@ -194,6 +205,29 @@ impl DocKeys {
     /// The names of the live ones in order.
     pub(super) fn names(&self, kind: DocKind) -> String {
         format!("{}i:{}", self.tag, kind as u8 as char)
+    }
+}
+
+/// The names of what limits keep: `<prefix>{lNNNN}…` by the slot of the key, and `<prefix>{s…}…` by session.
+#[derive(Clone, Debug)]
+pub(super) struct LimitKeys {
+    prefix: String,
+}
+
+impl LimitKeys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The state of a key.
+    pub(super) fn state(&self, ns: Ns, key: &str) -> Vec<u8> {
+        let slot = Slot::of(ns, SlotKind::Limit, key.as_bytes()).number();
+        format!("{}{{l{slot:04}}}g:{}:{key}", self.prefix, ns.0).into_bytes()
+    }
+
+    /// The notes for a session.
+    pub(super) fn notes(&self, session: SessionId) -> Vec<u8> {
+        format!("{}{{s{}}}notes", self.prefix, session.0).into_bytes()
     }
 }
 

@@ -75,6 +75,16 @@ impl Link {
         self.call(kind, pipe, Some(script)).await
     }
 
+    /// The way to another slot.
+    pub(super) fn to(&self, slot: u16) -> Self {
+        Self { nodes: Arc::clone(&self.nodes), slot }
+    }
+
+    /// Several calls of a script in one go, whose keys the same server has; they may be of several slots.
+    pub(super) async fn run_all(&self, kind: Kind, script: &Lua, calls: Pipeline) -> Result<Vec<Value>> {
+        self.call(kind, calls, Some(script)).await
+    }
+
     async fn call(&self, kind: Kind, pipe: Pipeline, script: Option<&Lua>) -> Result<Vec<Value>> {
         let peer = self.nodes.owner(self.slot)?;
         let (mut answers, pipe) = exchange(&peer, kind, pipe).await?;

@@ -14,6 +14,7 @@
 
 mod address;
 mod batch;
+mod boards;
 mod change;
 mod clock;
 mod dial;
@@ -24,10 +25,13 @@ mod general;
 mod insert;
 mod inside;
 mod keys;
+mod lanes;
+mod limit;
 mod link;
 mod meta;
 mod node;
 mod nodes;
+mod notes;
 mod open;
 mod outbox;
 mod own;
@@ -58,17 +62,18 @@ use tokio::runtime::Handle;
 use self::batch::Batcher;
 use self::clock::RedisClock;
 use self::feed::Feeds;
-use self::keys::{DocKeys, PartitionKeys};
+use self::keys::{DocKeys, LimitKeys, PartitionKeys};
 use self::link::{Kind, Link};
 use self::meta::Watch;
 use self::nodes::Nodes;
+use self::notes::Ears;
 use self::own::FeedBounds;
 use self::sender::Sender;
 use self::slot::slot_of;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership,
-    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode,
+    OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// The most items of one call: about 1.5 ms of a busy Redis. Scripts number items with one byte.
@@ -140,6 +145,8 @@ pub struct RedisStore {
     feeds: Feeds,
     parts: Vec<Part>,
     docs: DocKeys,
+    limits: LimitKeys,
+    ears: Ears,
     id: u64,
     watch: Watch,
     bounds: FeedBounds,
@@ -203,7 +210,8 @@ impl RedisStore {
         let bounds = FeedBounds { keep_ms: options.feed_keep.as_millis() as u64, keep_bytes: options.feed_bytes };
         let caps = Caps { name: "redis", partitions, durability, max_batch: MAX_BATCH };
         let watch = Watch::start(link.clone(), docs.clone(), facts, Arc::clone(&clock));
-        Ok(Arc::new(Self { caps, clock, link, feeds, parts, docs, id: facts.id, watch, bounds }))
+        let (limits, ears) = (LimitKeys::new(&options.prefix), Ears::default());
+        Ok(Arc::new(Self { caps, clock, link, feeds, parts, docs, limits, ears, id: facts.id, watch, bounds }))
     }
 
     /// A number for a new session. It is random: a counter in Redis gives a number twice when Redis loses its last writes, and
@@ -322,9 +330,19 @@ impl Store for RedisStore {
         pages::scan(&part.link, &part.names, index, from, limit).await
     }
 
-    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
+    async fn lanes(&self, p: Partition, from: Cursor, limit: usize) -> Result<LanePage> {
         let part = self.part(p, 0)?;
-        read::lanes(&part.link, &part.names).await
+        lanes::page(&part.link, &part.names, from, limit).await
+    }
+
+    async fn lane_defs(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<Option<LaneDef>>> {
+        let part = self.part(p, 0)?;
+        lanes::definitions(&part.link, &part.names, lanes).await
+    }
+
+    async fn lane_sizes(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<u64>> {
+        let part = self.part(p, 0)?;
+        lanes::sizes(&part.link, &part.names, lanes).await
     }
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
@@ -386,6 +404,27 @@ impl Store for RedisStore {
         }
         self.feeds.read(self.parts.len(), tail, wait).await?;
         docs::changes(self.link()?, &self.docs).await
+    }
+
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
+        self.caps.check_call(Partition(0), requests.len())?;
+        limit::judge(self.link()?, &self.limits, &requests).await
+    }
+
+    async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {
+        notes::leave(self.link()?, &self.limits.notes(session), keys).await
+    }
+
+    async fn woken(&self, session: SessionId, wait: Duration) -> Result<Vec<LimitKey>> {
+        self.ears.listen(self.link()?, &self.limits.notes(session), wait).await
+    }
+
+    async fn publish(&self, session: SessionId, board: Option<Bytes>) -> Result<()> {
+        boards::publish(self.link()?, &self.docs, self.clock.now(), session, board).await
+    }
+
+    async fn boards(&self) -> Result<Vec<(SessionId, Bytes)>> {
+        boards::read(self.link()?, &self.docs).await
     }
 
     async fn ping(&self) -> Result<()> {

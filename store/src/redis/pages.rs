@@ -4,8 +4,9 @@
 //! walked with Redis's own cursor, which shows everything that is there all the time; a step may bring more than a page
 //! holds, so the cursor also names the last key taken of the step.
 
-use lovage_core::{Head, Placement, TaskKey, placement};
+use lovage_core::{Head, LaneDef, LaneId, Placement, TaskKey, placement};
 use redis::{Cmd, Value};
+use smallvec::SmallVec;
 
 use super::keys::{PartitionKeys, root_prefix};
 use super::link::{Kind, Link};
@@ -161,31 +162,37 @@ pub(super) async fn list(link: &Link, names: &PartitionKeys, query: &ListQuery, 
 }
 
 /// A step of a walk with Redis's cursor.
-struct Walk {
-    cursor: u64,
+pub(super) struct Walk {
+    pub(super) cursor: u64,
     /// The last key taken of this step, if it did not fit into one page.
     taken: Vec<u8>,
 }
 
 /// What a step sorts its findings by.
-trait Keyed {
-    fn key(&self) -> &TaskKey;
+pub(super) trait Keyed {
+    fn key(&self) -> SmallVec<[u8; 32]>;
 }
 
 impl Keyed for TaskKey {
-    fn key(&self) -> &TaskKey {
-        self
+    fn key(&self) -> SmallVec<[u8; 32]> {
+        SmallVec::from_slice(&self.to_bytes())
     }
 }
 
 impl Keyed for (TaskKey, Head) {
-    fn key(&self) -> &TaskKey {
-        &self.0
+    fn key(&self) -> SmallVec<[u8; 32]> {
+        self.0.key()
+    }
+}
+
+impl Keyed for (LaneId, LaneDef) {
+    fn key(&self) -> SmallVec<[u8; 32]> {
+        SmallVec::from_slice(&self.0.0.to_be_bytes())
     }
 }
 
 impl Walk {
-    fn read(cursor: &Cursor) -> Result<Self> {
+    pub(super) fn read(cursor: &Cursor) -> Result<Self> {
         if cursor.0.is_empty() {
             return Ok(Self { cursor: 0, taken: Vec::new() });
         }
@@ -194,7 +201,7 @@ impl Walk {
     }
 
     /// The findings behind those taken before, at most `room`, in order; and the last one if some are left.
-    fn cut<V, T: Keyed>(
+    pub(super) fn cut<V, T: Keyed>(
         &mut self,
         found: Vec<V>,
         read: impl Fn(V) -> Result<T>,
@@ -202,7 +209,7 @@ impl Walk {
     ) -> Result<(Vec<T>, Option<Vec<u8>>)> {
         let mut items: Vec<_> = found
             .into_iter()
-            .map(|value| read(value).map(|item| (item.key().to_bytes(), item)))
+            .map(|value| read(value).map(|item| (item.key(), item)))
             .filter(|item| item.as_ref().map_or(true, |(key, _)| key[..] > self.taken[..]))
             .collect::<Result<_>>()?;
         items.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -213,7 +220,7 @@ impl Walk {
     }
 
     /// Where to go on: in this step if something is left of it, else with the next.
-    fn next(&self, cut: Option<Vec<u8>>, next: u64) -> Option<Cursor> {
+    pub(super) fn next(&self, cut: Option<Vec<u8>>, next: u64) -> Option<Cursor> {
         match cut {
             Some(last) => Some(Cursor([&self.cursor.to_be_bytes()[..], &last].concat())),
             None if next == 0 => None,
@@ -223,7 +230,7 @@ impl Walk {
 }
 
 /// One step: where to go on, 0 at the end, and what was found.
-async fn walk(link: &Link, cmd: &Cmd) -> Result<(u64, Vec<Value>)> {
+pub(super) async fn walk(link: &Link, cmd: &Cmd) -> Result<(u64, Vec<Value>)> {
     let [next, found] = value::exactly(link.send(Kind::Read, cmd).await?)?;
     let next = value::text(next)?.parse().map_err(|_| Error::Corrupt("a cursor of redis cannot be read".into()))?;
     Ok((next, value::list(found)?))

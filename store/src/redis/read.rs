@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lovage_core::{Head, LaneDef, LaneId, Ns, TaskKey};
+use lovage_core::{Head, Ns, TaskKey};
 use redis::Value;
 
 use super::keys::{KeyPlace, PartitionKeys};
@@ -15,7 +15,7 @@ use super::value;
 use crate::{Error, KeyEntry, KeyKind, Parts, QueueCounts, Result, Stored};
 
 /// Keys of one read; longer lists take several.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 
 pub(super) async fn heads(link: &Link, names: &PartitionKeys, keys: &[TaskKey]) -> Result<Vec<Option<Head>>> {
     let mut out = Vec::with_capacity(keys.len());
@@ -84,36 +84,6 @@ pub(super) async fn lookup(link: &Link, names: &PartitionKeys, ns: Ns, kind: Key
         }
     }
     value::bytes(link.send(Kind::Read, &cmd).await?)?.map(|entry| read_key_entry(&entry)).transpose()
-}
-
-/// A definition outlives its lane's tasks while records of them are kept, so empty lanes are left out here.
-pub(super) async fn lanes(link: &Link, names: &PartitionKeys) -> Result<Vec<(LaneId, LaneDef)>> {
-    let mut cmd = redis::cmd("HGETALL");
-    cmd.arg(names.lanes());
-    let mut known = Vec::new();
-    for (lane, definition) in value::pairs(link.send(Kind::Read, &cmd).await?)? {
-        let bad = || Error::Corrupt("a stored lane cannot be read".into());
-        let lane = value::bytes(lane)?.and_then(|lane| lane.try_into().ok()).map(u64::from_be_bytes).ok_or_else(bad)?;
-        let definition = value::bytes(definition)?.unwrap_or_default();
-        known.push((LaneId(lane), rmp_serde::from_slice(&definition).map_err(|_| bad())?));
-    }
-    let mut out = Vec::new();
-    while !known.is_empty() {
-        let rest = known.split_off(known.len().min(CHUNK));
-        let mut sizes = redis::pipe();
-        for (lane, _) in &known {
-            sizes.cmd("ZCARD").arg(names.lane(*lane));
-        }
-        let sizes = link.send_all(Kind::Read, &sizes).await?;
-        for (lane, size) in known.into_iter().zip(sizes) {
-            if value::number(size)? > 0 {
-                out.push(lane);
-            }
-        }
-        known = rest;
-    }
-    out.sort_by_key(|(lane, _)| *lane);
-    Ok(out)
 }
 
 pub(super) async fn counts(link: &Link, names: &PartitionKeys) -> Result<Vec<QueueCounts>> {

@@ -59,6 +59,7 @@ pub(super) static GENERAL: LazyLock<Lua> = script!(
 );
 pub(super) static KEY: LazyLock<Lua> = script!(include_str!("lua/key.lua"));
 pub(super) static OWN: LazyLock<Lua> = script!(include_str!("lua/own.lua"));
+pub(super) static LIMIT: LazyLock<Lua> = script!(include_str!("lua/limit.lua"));
 pub(super) static META: LazyLock<Lua> = script!(include_str!("lua/meta.lua"));
 pub(super) static DOC: LazyLock<Lua> = script!(include_str!("lua/doc.lua"));
 pub(super) static GET: LazyLock<Lua> = script!(include_str!("lua/get.lua"));

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::Verb;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
-    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, ListQuery, Mode, OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership,
-    Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode,
+    OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
 };
 
 /// What goes wrong with a call.
@@ -240,8 +240,16 @@ impl Store for Faulty {
         self.call(Verb::Scan, self.inner.scan(p, index, from, limit)).await
     }
 
-    async fn lanes(&self, p: Partition) -> Result<Vec<(LaneId, LaneDef)>> {
-        self.call(Verb::Lanes, self.inner.lanes(p)).await
+    async fn lanes(&self, p: Partition, from: Cursor, limit: usize) -> Result<LanePage> {
+        self.call(Verb::Lanes, self.inner.lanes(p, from, limit)).await
+    }
+
+    async fn lane_defs(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<Option<LaneDef>>> {
+        self.call(Verb::LaneDefs, self.inner.lane_defs(p, lanes)).await
+    }
+
+    async fn lane_sizes(&self, p: Partition, lanes: &[LaneId]) -> Result<Vec<u64>> {
+        self.call(Verb::LaneSizes, self.inner.lane_sizes(p, lanes)).await
     }
 
     async fn list(&self, p: Partition, query: &ListQuery, from: Cursor, limit: usize) -> Result<Page> {
@@ -283,6 +291,26 @@ impl Store for Faulty {
 
     async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64> {
         self.call(Verb::DocVersion, self.inner.doc_version(seen, wait)).await
+    }
+
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
+        self.call(Verb::Limit, self.inner.limit(requests)).await
+    }
+
+    async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {
+        self.call(Verb::Wake, self.inner.wake(session, keys)).await
+    }
+
+    async fn woken(&self, session: SessionId, wait: Duration) -> Result<Vec<LimitKey>> {
+        self.call(Verb::Woken, self.inner.woken(session, wait)).await
+    }
+
+    async fn publish(&self, session: SessionId, board: Option<Bytes>) -> Result<()> {
+        self.call(Verb::Publish, self.inner.publish(session, board)).await
+    }
+
+    async fn boards(&self) -> Result<Vec<(SessionId, Bytes)>> {
+        self.call(Verb::Boards, self.inner.boards()).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -34,6 +34,10 @@ pub enum Verb {
     Scan,
     /// [`Store::lanes`](crate::Store::lanes).
     Lanes,
+    /// [`Store::lane_defs`](crate::Store::lane_defs).
+    LaneDefs,
+    /// [`Store::lane_sizes`](crate::Store::lane_sizes).
+    LaneSizes,
     /// [`Store::list`](crate::Store::list).
     List,
     /// [`Store::put_key`](crate::Store::put_key).
@@ -54,6 +58,16 @@ pub enum Verb {
     PutDocs,
     /// [`Store::doc_version`](crate::Store::doc_version).
     DocVersion,
+    /// [`Store::limit`](crate::Store::limit).
+    Limit,
+    /// [`Store::wake`](crate::Store::wake).
+    Wake,
+    /// [`Store::woken`](crate::Store::woken).
+    Woken,
+    /// [`Store::publish`](crate::Store::publish).
+    Publish,
+    /// [`Store::boards`](crate::Store::boards).
+    Boards,
     /// [`Store::ping`](crate::Store::ping).
     Ping,
 }
@@ -74,6 +88,8 @@ impl Verb {
             Self::Bodies => "bodies",
             Self::Scan => "scan",
             Self::Lanes => "lanes",
+            Self::LaneDefs => "lane_defs",
+            Self::LaneSizes => "lane_sizes",
             Self::List => "list",
             Self::PutKey => "put_key",
             Self::Lookup => "lookup",
@@ -84,18 +100,35 @@ impl Verb {
             Self::Doc => "doc",
             Self::PutDocs => "put_docs",
             Self::DocVersion => "doc_version",
+            Self::Limit => "limit",
+            Self::Wake => "wake",
+            Self::Woken => "woken",
+            Self::Publish => "publish",
+            Self::Boards => "boards",
             Self::Ping => "ping",
         }
     }
 
     /// Whether a call may have changed something although its answer got lost.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Insert | Self::Claim | Self::Commit | Self::Own | Self::PutKey | Self::Delivered | Self::PutDocs)
+        matches!(
+            self,
+            Self::Insert
+                | Self::Claim
+                | Self::Commit
+                | Self::Own
+                | Self::PutKey
+                | Self::Delivered
+                | Self::PutDocs
+                | Self::Limit
+                | Self::Wake
+                | Self::Publish
+        )
     }
 
     /// Whether a call may wait for news: then its time says nothing about the store.
     pub fn waits(self) -> bool {
-        matches!(self, Self::Feed | Self::DocVersion)
+        matches!(self, Self::Feed | Self::DocVersion | Self::Woken)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lovage_core::classify::StatusMap;
 use lovage_core::keys::MAX_BATCH;
+use lovage_core::limit::{check_rule, read_rule};
 use lovage_core::problem;
 use lovage_core::problem::{Code, Problem, pointer_step};
 use lovage_core::units::Dur;
@@ -17,12 +18,14 @@ use crate::secrets;
 use lovage_core::fields::{self, Errors};
 use lovage_core::{Rules, names};
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "url",
     "urls",
     "tasks",
     "queues",
     "concurrency",
+    "rate",
+    "burst",
     "cancel_grace",
     "headers",
     "async",
@@ -33,7 +36,7 @@ const FIELDS: [&str; 14] = [
     "status_map",
     "signing",
 ];
-const LATER: [&str; 8] = ["rate", "burst", "balance", "auth", "health", "recycle", "http", "max_run"];
+const LATER: [&str; 6] = ["balance", "auth", "health", "recycle", "http", "max_run"];
 const MOST_URLS: usize = 100;
 const MOST_PATTERNS: usize = 100;
 const MOST_CONCURRENCY: u64 = 100_000;
@@ -83,6 +86,11 @@ pub(super) fn apply(
                     None
                 };
             }
+            "rate" | "burst" => {
+                let mut rule = config.rule();
+                read_rule(&mut rule, &name, raw, &format!("/{name}"), &mut errors);
+                (config.rate, config.burst) = (rule.rate, rule.burst);
+            }
             "cancel_grace" => config.cancel_grace = if given { fields::value(raw, "/cancel_grace", &mut errors) } else { None },
             "headers" => config.headers = headers(raw, kept, &rules, &mut errors),
             "async" => config.accepts = given && fields::boolean(raw, "/async", &mut errors).unwrap_or_default(),
@@ -106,6 +114,7 @@ pub(super) fn apply(
             other => errors.unknown("", other, &FIELDS),
         }
     }
+    check_rule(&config.rule(), "", &mut errors);
     if url && urls {
         errors.invalid("/urls", "cannot be given together with url");
     }

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use lovage_core::classify::StatusMap;
-use lovage_core::units::Dur;
+use lovage_core::units::{Dur, Rate};
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use lovage_core::{Millis, Ns, Version};
 use lovage_store::DocKind;
@@ -36,6 +36,8 @@ struct WorkerView<'a> {
     tasks: &'a [String],
     queues: &'a [String],
     concurrency: u32,
+    rate: Option<Rate>,
+    burst: Option<u32>,
     cancel_grace: String,
     r#async: bool,
     pull: bool,
@@ -56,7 +58,7 @@ struct WorkerView<'a> {
 impl<'a> WorkerView<'a> {
     fn new(app: &App, ns: Ns, (name, config): (&'a str, &'a WorkerConfig), version: Version, secret: &'a Secret) -> Self {
         let now = app.now();
-        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, now));
+        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, false, now)).map(|it| it.standing());
         let (until, because) = standing.and_then(|it| it.pause()).unzip();
         Self {
             name,
@@ -64,6 +66,8 @@ impl<'a> WorkerView<'a> {
             tasks: &config.tasks,
             queues: &config.queues,
             concurrency: config.concurrency(),
+            rate: config.rate,
+            burst: config.burst,
             cancel_grace: config.cancel_grace.map_or_else(default_grace, |grace| grace.to_string()),
             r#async: config.accepts,
             pull: config.pull,

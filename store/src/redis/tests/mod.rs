@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod faults;
 mod leftovers;
+mod limits;
 mod loss;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -41,6 +41,7 @@ mod list;
 mod operation;
 mod policies;
 mod queues;
+mod queues_paused;
 mod raw;
 mod results;
 mod signing;

@@ -135,7 +135,8 @@ async fn a_type_is_a_document(store: Store) {
     assert_eq!(site.get(path).await.json, changed.json);
     assert_eq!(site.list("/v1/task-types").await, std::slice::from_ref(&changed.json));
     for (body, code, pointer) in [
-        (json!({"rate": "10/s"}), "unknown_field", "/rate"),
+        (json!({"rate": "0/s"}), "invalid_field", "/rate"),
+        (json!({"burst": 2}), "invalid_field", "/burst"),
         (json!({"burst": 1}), "unknown_field", "/burst"),
         (json!({"concurrency": 1}), "unknown_field", "/concurrency"),
         (json!({"worker": "w"}), "unknown_field", "/worker"),

@@ -4,6 +4,7 @@ mod by_partition;
 mod failover;
 mod frozen;
 mod kills;
+mod limits;
 mod rolling;
 mod store;
 

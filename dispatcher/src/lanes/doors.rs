@@ -1,0 +1,260 @@
+//! Why a lane may not start anything, and who opens it again.
+//!
+//! Lanes that wait for the same gate or the same limit wait in one room, where turns are taken as among all: whoever has the
+//! most lanes there gets no more than the others, and a higher priority that comes later goes first.
+
+use std::time::Duration;
+
+use ahash::AHashMap;
+use lovage_core::{LaneId, Millis, Score};
+
+use super::turns::{Kin, Rank, Turns};
+use super::{Lane, Lanes};
+
+/// Why no task of a lane may start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // Limits close lanes.
+pub enum Closed {
+    /// No worker serves it.
+    NoWorker,
+    /// It is paused until somebody says otherwise: [`Lanes::open_all`].
+    Paused,
+    /// The gate with this number has no free slot.
+    Busy(u64),
+    /// The limit with this number has nothing left.
+    Limit(u64),
+    /// The worker or the store wants to be left alone until then.
+    Until(Millis),
+    /// Its tasks wait for company until then.
+    Gathering(Millis),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shut {
+    pub(super) why: Closed,
+    /// The task that could not start. Where each has to pass something else, another one may.
+    first: Option<Score>,
+}
+
+/// For how many of its tasks a lane waits, and until when at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gather {
+    pub(super) enough: usize,
+    until: Millis,
+}
+
+/// Where lanes wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Ready,
+    Gate(u64),
+    Limit(u64),
+}
+
+/// The place of a lane in a room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub(super) room: Room,
+    pub(super) rank: Rank,
+    pub(super) kin: Kin,
+    pub(super) stamp: u64,
+}
+
+/// Who waits in a room. With a lane for each key of a limit, nearly all are alone.
+#[derive(Debug)]
+pub(super) enum Crowd {
+    One(LaneId),
+    Many(Box<Turns>),
+}
+
+/// Lanes opened in one go when all are to be opened.
+const OPENED_AT_ONCE: usize = 512;
+
+impl Lanes {
+    /// No task of this lane may start until it is opened.
+    pub fn close(&mut self, id: LaneId, why: Closed) {
+        let Some(lane) = self.known.get_mut(&id) else { return };
+        if let Closed::Until(at) | Closed::Gathering(at) = why {
+            self.until.insert((at, id));
+        }
+        lane.closed = Some(Shut { why, first: lane.first() });
+        self.place(id);
+    }
+
+    /// Whether tasks of this lane may go together: as many as are asked for are here, or the first of them has waited so long.
+    /// Otherwise the lane is closed until one of the two is so.
+    pub fn gather(&mut self, id: LaneId, most: usize, now: Millis, wait: Duration) -> bool {
+        let window = self.bounds.window;
+        let Some(lane) = self.known.get_mut(&id) else { return false };
+        let until = lane.gather.as_ref().map_or(now.after(wait), |gather| gather.until);
+        let enough = most.min(window);
+        lane.gather = Some(Box::new(Gather { enough, until }));
+        if lane.window.len() >= enough || until <= now {
+            return true;
+        }
+        self.close(id, Closed::Gathering(until));
+        false
+    }
+
+    /// Opens a lane that has gathered enough.
+    pub(super) fn open_gathered(&mut self, id: LaneId) {
+        let Some(lane) = self.known.get(&id) else { return };
+        if let (Some(was @ Closed::Gathering(_)), Some(gather)) = (lane.why(), &lane.gather)
+            && lane.window.len() >= gather.enough
+        {
+            self.open(id, was);
+        }
+    }
+
+    /// Opens a lane that is closed for this reason.
+    fn open(&mut self, id: LaneId, was: Closed) {
+        if let Some(lane) = self.known.get_mut(&id).filter(|lane| lane.why() == Some(was)) {
+            lane.closed = None;
+            self.place(id);
+        }
+    }
+
+    /// The gates that lanes wait for.
+    pub fn busy_gates(&self) -> Vec<u64> {
+        self.gates.keys().copied().collect()
+    }
+
+    /// Opens up to `slots` of the lanes that wait for this gate, in turn.
+    pub fn open_busy(&mut self, gate: u64, slots: usize) {
+        for _ in 0..slots {
+            let Some(id) = self.first_in(&self.gates, gate) else { return };
+            self.open(id, Closed::Busy(gate));
+        }
+    }
+
+    /// How many lanes wait for this limit.
+    #[allow(dead_code)] // Limits ask.
+    pub fn waiting_for(&self, limit: u64) -> usize {
+        match self.limits.get(&limit) {
+            None => 0,
+            Some(Crowd::One(_)) => 1,
+            Some(Crowd::Many(turns)) => turns.len(),
+        }
+    }
+
+    /// Opens up to `most` of the lanes that wait for this limit, in turn; answers how many.
+    pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
+        for opened in 0..most {
+            let Some(id) = self.first_in(&self.limits, limit) else { return opened };
+            self.open(id, Closed::Limit(limit));
+        }
+        most
+    }
+
+    /// Whose turn it is in a room, counted as a start.
+    fn first_in(&self, rooms: &AHashMap<u64, Crowd>, number: u64) -> Option<LaneId> {
+        match rooms.get(&number)? {
+            Crowd::One(id) => Some(*id),
+            Crowd::Many(turns) => turns.first(|rank, id| self.effective(rank, id)),
+        }
+    }
+
+    /// The time is this: opens lanes whose time has come, and the next of those that are to be opened.
+    pub fn open_until(&mut self, now: Millis) {
+        self.now = now;
+        while let Some((at, id)) = self.until.first().copied().filter(|(at, _)| *at <= now) {
+            self.until.remove(&(at, id));
+            self.open(id, Closed::Until(at));
+            self.open(id, Closed::Gathering(at));
+        }
+        for id in self.opening.split_off(self.opening.len().saturating_sub(OPENED_AT_ONCE)) {
+            if let Some(lane) = self.known.get_mut(&id) {
+                lane.closed = None;
+                self.place(id);
+            }
+        }
+    }
+
+    /// When the next lane opens by itself.
+    pub fn next_opening(&self) -> Option<Millis> {
+        if self.opening.is_empty() { self.until.first().map(|(at, _)| *at) } else { Some(Millis(0)) }
+    }
+
+    /// Opens every lane but those that wait for a limit, which tells them of all that concerns it: the workers changed. With very many of them it takes a few turns of the loop, which others use too.
+    pub fn open_all(&mut self) {
+        let opens = |lane: &Lane| lane.why().is_some_and(|why| !matches!(why, Closed::Limit(_)));
+        self.opening = self.known.iter().filter(|(_, lane)| opens(lane)).map(|(id, _)| *id).collect();
+        self.open_until(self.now);
+    }
+
+    /// Notes that a lane that is closed for another task than its first may be open.
+    pub(super) fn look_at_door(&mut self, id: LaneId) {
+        if let Some(lane) = self.known.get_mut(&id)
+            && lane.is_mixed()
+            && lane.closed.is_some_and(|shut| shut.first != lane.first())
+        {
+            lane.closed = None;
+        }
+    }
+
+    pub(super) fn sit_down(&mut self, id: LaneId, room: Room, rank: Rank, kin: Kin) {
+        let stamp = match room {
+            Room::Ready => self.ready.insert(id, rank, &kin),
+            Room::Gate(number) => enter(&mut self.known, &mut self.gates, number, id, rank, &kin),
+            Room::Limit(number) => enter(&mut self.known, &mut self.limits, number, id, rank, &kin),
+        };
+        if let Some(lane) = self.known.get_mut(&id) {
+            lane.seat = Some(Seat { room, rank, kin, stamp });
+        }
+    }
+
+    pub(super) fn stand_up(&mut self, id: LaneId) {
+        let Some(seat) = self.known.get_mut(&id).and_then(|lane| lane.seat.take()) else { return };
+        match seat.room {
+            Room::Ready => self.ready.remove(id, seat.stamp, seat.rank, &seat.kin),
+            Room::Gate(number) => leave(&mut self.gates, number, id, &seat),
+            Room::Limit(number) => leave(&mut self.limits, number, id, &seat),
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn why(&self) -> Option<Closed> {
+        self.closed.map(|shut| shut.why)
+    }
+
+    fn first(&self) -> Option<Score> {
+        self.window.first().map(|task| task.head.score())
+    }
+}
+
+type Known = AHashMap<LaneId, Box<Lane>>;
+
+fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: LaneId, rank: Rank, kin: &Kin) -> u64 {
+    match rooms.entry(number).or_insert(Crowd::One(id)) {
+        Crowd::One(only) if *only == id => 0,
+        crowd => {
+            if let Crowd::One(only) = *crowd {
+                let mut turns = Turns::default();
+                if let Some(seat) = known.get_mut(&only).and_then(|lane| lane.seat.as_mut()) {
+                    seat.stamp = turns.insert(only, seat.rank, &seat.kin);
+                }
+                *crowd = Crowd::Many(Box::new(turns));
+            }
+            match crowd {
+                Crowd::Many(turns) => turns.insert(id, rank, kin),
+                Crowd::One(_) => 0,
+            }
+        }
+    }
+}
+
+fn leave(rooms: &mut AHashMap<u64, Crowd>, number: u64, id: LaneId, seat: &Seat) {
+    let is_empty = match rooms.get_mut(&number) {
+        Some(Crowd::Many(turns)) => {
+            // Whoever leaves has had its turn: those that share with it have had one too.
+            let stamp = turns.serve(id, seat.stamp, seat.rank, &seat.kin);
+            turns.remove(id, stamp, seat.rank, &seat.kin);
+            turns.is_empty()
+        }
+        _ => true,
+    };
+    if is_empty {
+        rooms.remove(&number);
+    }
+}

@@ -1,0 +1,294 @@
+//! Which lanes are held at all.
+//!
+//! A walk over the definitions in the store makes the lanes known that are there; afterwards a lane that the feed names and
+//! that is not known is new, or was empty when it was forgotten: only its definition is read. If there are more than may be
+//! held, the walk goes on in circles: lanes that have not started anything for the longest time, closed ones first, make room for
+//! the next page, and what the feed brings for others is left to the store until their turn comes.
+
+use ahash::AHashMap;
+use lovage_core::{Flags, Head, LaneDef, LaneId};
+use lovage_store::Cursor;
+use std::sync::Arc;
+
+use super::{Lane, Lanes, Waiting};
+
+/// Where the walk over the definitions stands.
+#[derive(Debug, Default)]
+enum Walk {
+    /// It must not begin yet.
+    #[default]
+    Not,
+    /// For the first time: what was not read yet may hold tasks.
+    First(Cursor),
+    /// In circles, because not all fit in.
+    Round(Cursor),
+    /// All that hold tasks are known.
+    Done,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    walk: Walk,
+    reading: bool,
+    /// Lanes that the next pages of a round may bring.
+    quota: usize,
+    /// Something was left to the store since the walk began.
+    left_out: bool,
+    /// There was no room at the last look.
+    full: bool,
+    /// Tasks of lanes that are not known.
+    strangers: AHashMap<LaneId, Vec<Waiting>>,
+    unasked: Vec<LaneId>,
+    /// Strangers that keep an order and are not new: they come from another lane.
+    moved: usize,
+}
+
+/// Definitions read at once.
+const PAGE: usize = 1_000;
+/// Empty lanes are forgotten above this number.
+const KEEP: usize = 1_000;
+
+impl Lanes {
+    /// What is read from now on holds all that the feed does not tell.
+    pub fn begin(&mut self) {
+        self.hold.walk = Walk::First(Cursor::default());
+    }
+
+    /// Makes a lane known; `more`: the store may hold tasks of it that were not offered.
+    pub fn add(&mut self, def: LaneDef, more: bool) {
+        let id = def.id();
+        if self.known.contains_key(&id) {
+            return;
+        }
+        self.tick += 1;
+        let lane = Lane::new(Arc::new(def), more, self.tick);
+        if let Some(group) = lane.group {
+            self.groups.entry(group).or_default().push(id);
+        }
+        self.known.insert(id, Box::new(lane));
+        for task in self.hold.take_strangers(id) {
+            self.offer(task);
+        }
+        self.place(id);
+    }
+
+    /// The page of definitions to be read now, and how many; then call [`Lanes::paged`].
+    pub fn take_page(&mut self) -> Option<(Cursor, usize)> {
+        let room = self.bounds.lanes.saturating_sub(self.known.len());
+        let hold = &mut self.hold;
+        let (from, most) = match &hold.walk {
+            Walk::First(from) => (from, PAGE),
+            Walk::Round(from) => (from, hold.quota.min(room).min(PAGE)),
+            Walk::Not | Walk::Done => return None,
+        };
+        if most == 0 || std::mem::replace(&mut hold.reading, true) {
+            return None;
+        }
+        Some((from.clone(), most))
+    }
+
+    /// The page that was asked for in this `life`, and where the next one begins. `None`: it could not be read.
+    pub fn paged(&mut self, life: u64, page: Option<(Vec<LaneDef>, Option<Cursor>)>) {
+        if life != self.life {
+            return;
+        }
+        self.hold.reading = false;
+        let Some((defs, next)) = page else { return };
+        self.hold.quota = self.hold.quota.saturating_sub(defs.len());
+        for def in defs {
+            let id = def.id();
+            if self.known.len() >= self.bounds.lanes && !self.known.contains_key(&id) && !self.make_room() {
+                self.hold.left_out = true;
+            } else {
+                self.add(def, true);
+            }
+        }
+        let first = matches!(self.hold.walk, Walk::First(_));
+        let (next, end) = next.map_or_else(|| (Cursor::default(), true), |next| (next, false));
+        self.hold.walk = match (end, self.hold.left_out) {
+            (true, false) => Walk::Done,
+            (false, false) if first => Walk::First(next),
+            _ => Walk::Round(next),
+        };
+        if end {
+            (self.hold.left_out, self.hold.quota) = (false, 0);
+        }
+        if first && self.hold.knows_orders() {
+            self.place_groups();
+        }
+    }
+
+    /// Lanes whose definitions are to be read, at most `most`; then call [`Lanes::learned`].
+    pub fn take_unknown(&mut self, most: usize) -> Vec<LaneId> {
+        let unasked = &mut self.hold.unasked;
+        unasked.split_off(unasked.len().saturating_sub(most))
+    }
+
+    /// What was asked for by [`Lanes::take_unknown`] in this `life`.
+    pub fn learned(&mut self, life: u64, lanes: Vec<(LaneId, Option<LaneDef>)>) {
+        if life != self.life {
+            return;
+        }
+        // The store may hold more of a lane than the task that made it known, unless all that do are known.
+        let more = !matches!(self.hold.walk, Walk::Done);
+        let moved = self.hold.moved > 0;
+        for (id, def) in lanes {
+            match def {
+                Some(def) => self.add(def, more),
+                // It held tasks when the feed named it, and does not any more.
+                None => drop(self.hold.take_strangers(id)),
+            }
+        }
+        if moved && self.hold.moved == 0 {
+            self.place_groups();
+        }
+    }
+
+    /// The definitions of these lanes could not be read in this `life`: ask again.
+    pub fn not_learned(&mut self, life: u64, lanes: Vec<LaneId>) {
+        if life == self.life {
+            self.hold.unasked.extend(lanes);
+        }
+    }
+
+    /// Keeps a task until the definition of its lane is there.
+    pub(super) fn keep_stranger(&mut self, task: Waiting) {
+        let id = task.head.lane;
+        if self.hold.strangers.contains_key(&id)
+            || self.known.len() + self.hold.strangers.len() < self.bounds.lanes
+            || self.make_room()
+        {
+            self.hold.add_stranger(task);
+            return;
+        }
+        self.hold.left_out = true;
+        if matches!(self.hold.walk, Walk::Done) {
+            self.hold.walk = Walk::Round(Cursor::default());
+        }
+    }
+
+    /// A task that has ended is not waited for in a lane that is not known.
+    pub(super) fn remove_stranger(&mut self, head: &Head) {
+        self.hold.remove_stranger(head);
+        if head.flags.has(Flags::ORDERED) && matches!(self.hold.walk, Walk::Done) {
+            self.gone_from_all(head.score(), head.version);
+        }
+    }
+
+    /// Forgets empty lanes; false: there is no room even so.
+    fn make_room(&mut self) -> bool {
+        if !self.hold.full {
+            self.forget_empty();
+            self.hold.full = self.known.len() >= self.bounds.lanes;
+        }
+        !self.hold.full
+    }
+
+    fn forget_empty(&mut self) {
+        let empty: Vec<LaneId> = self.known.iter().filter(|(_, lane)| lane.is_empty()).map(|(id, _)| *id).collect();
+        for id in empty {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: LaneId) {
+        self.stand_up(id);
+        let Some(lane) = self.known.remove(&id) else { return };
+        if let Some(group) = lane.group
+            && let Some(lanes) = self.groups.get_mut(&group)
+        {
+            lanes.retain(|other| *other != id);
+            if lanes.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// Once in a while: forgets empty lanes, gives back memory, and lets lanes make room for those that are not held. Answers
+    /// how many had to.
+    pub fn tidy(&mut self) -> usize {
+        self.hold.full = false;
+        if self.known.len() > KEEP {
+            self.forget_empty();
+        }
+        if self.known.capacity() > 4 * self.known.len().max(KEEP) {
+            let wanted = self.known.len() * 2;
+            self.known.shrink_to(wanted);
+            self.groups.shrink_to(wanted);
+            self.gates.shrink_to(wanted);
+            self.limits.shrink_to(wanted);
+            self.hold.strangers.shrink_to(wanted);
+            self.hungry.shrink_to(wanted);
+            self.unread.shrink_to(wanted);
+            self.ready.shrink();
+        }
+        if !matches!(self.hold.walk, Walk::Round(_)) {
+            return 0;
+        }
+        // So a round takes at most ten times as long as these calls are apart for each time that all that may be held is in
+        // the store.
+        self.hold.quota = (self.bounds.lanes / 10).max(1);
+        let room = self.bounds.lanes.saturating_sub(self.known.len());
+        self.evict(self.hold.quota.saturating_sub(room))
+    }
+
+    /// Lets go of `most` lanes that have not started anything for the longest time, those that are closed first.
+    fn evict(&mut self, most: usize) -> usize {
+        let may = |lane: &Lane| {
+            let shares = lane.group.and_then(|group| self.groups.get(&group)).is_some_and(|lanes| lanes.len() > 1);
+            // What runs keeps others from starting, and is not always on the first page.
+            lane.aside.is_none() && lane.window.open() == 0 && !shares
+        };
+        let rank = |lane: &Lane| (lane.closed.is_none(), lane.served);
+        let mut lanes: Vec<_> = self.known.iter().filter(|(_, lane)| may(lane)).map(|(id, lane)| (rank(lane), *id)).collect();
+        lanes.sort_unstable();
+        lanes.truncate(most);
+        for (_, id) in &lanes {
+            self.forget(*id);
+        }
+        self.hold.left_out |= !lanes.is_empty();
+        lanes.len()
+    }
+}
+
+impl Hold {
+    /// Whether it is known of each order which lanes have it.
+    pub(super) fn knows_orders(&self) -> bool {
+        match self.walk {
+            Walk::Not | Walk::First(_) => false,
+            Walk::Done => self.moved == 0,
+            // Of lanes that are not held nothing is known anyway.
+            Walk::Round(_) => true,
+        }
+    }
+
+    fn add_stranger(&mut self, task: Waiting) {
+        self.moved += usize::from(is_moved(&task));
+        let tasks = self.strangers.entry(task.head.lane).or_default();
+        if tasks.is_empty() {
+            self.unasked.push(task.head.lane);
+        }
+        tasks.push(task);
+    }
+
+    fn take_strangers(&mut self, id: LaneId) -> Vec<Waiting> {
+        let tasks = self.strangers.remove(&id).unwrap_or_default();
+        self.moved -= tasks.iter().filter(|task| is_moved(task)).count();
+        tasks
+    }
+
+    fn remove_stranger(&mut self, head: &Head) {
+        let Some(tasks) = self.strangers.get_mut(&head.lane) else { return };
+        let (score, moved) = (head.score(), &mut self.moved);
+        tasks.retain(|task| {
+            let stays = task.head.score() != score || task.head.version > head.version;
+            *moved -= usize::from(!stays && is_moved(task));
+            stays
+        });
+    }
+}
+
+fn is_moved(task: &Waiting) -> bool {
+    task.head.flags.has(Flags::ORDERED) && task.head.version > 1
+}
