@@ -11,6 +11,7 @@ mod breaker;
 mod control;
 pub mod egress;
 mod gate;
+mod instances;
 mod lanes;
 mod limits;
 mod notice;

@@ -39,6 +39,12 @@ pub struct Options {
     pub max_batch: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
+    /// How long an instance may take to answer whether it is well.
+    pub probe_timeout: Duration,
+    /// Such questions under way at once.
+    pub probes: usize,
+    /// How long an instance that is to be started anew gets no task while it does not answer, and how long it is left alone then.
+    pub recycle_wait: Duration,
     /// Where workers report; none: pushes do not say.
     pub attempt_urls: Option<AttemptUrls>,
     /// What signatures in answers are checked against.
@@ -66,6 +72,9 @@ impl Default for Options {
             max_answer: 1024 * 1024,
             max_batch: 8 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(2),
+            probes: 64,
+            recycle_wait: Duration::from_secs(600),
             attempt_urls: None,
             signatures: SignatureLimits::default(),
             user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),

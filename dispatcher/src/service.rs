@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::instances;
 use crate::limits::Limits;
 use crate::notice::Notices;
 use crate::options::Options;
@@ -100,6 +101,7 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         // A process that dies shows nothing more.
         let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
@@ -112,6 +114,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, showing, limits);
+        let _ = tokio::join!(watch, notices, upkeep, showing, limits);
     }
 }

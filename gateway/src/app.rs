@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::boards::Boards;
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
 use crate::lengths::Lengths;
@@ -39,6 +40,8 @@ pub(crate) struct App {
     pub inflaters: Arc<Semaphore>,
     /// Cancels that go on behind their answers.
     pub cascades: Arc<Places>,
+    /// What dispatchers say of themselves.
+    pub boards: Boards,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
     /// New tasks so far.
@@ -64,6 +67,7 @@ impl App {
             open: TaskTracker::new(),
             inflaters,
             cascades,
+            boards: Boards::default(),
             openapi: std::sync::OnceLock::new(),
             turn,
         }

@@ -14,6 +14,7 @@ use lovage_core::{Ns, QueueLibrary, Queues, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::documents::content;
@@ -23,6 +24,10 @@ use crate::types::TypeCache;
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// After the documents were read, so many times as long nobody reads them again, ...
+const REST: u32 = 9;
+/// ... but a change is known after this at the latest.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -140,11 +145,14 @@ impl Directory {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
+                    let started = Instant::now();
                     let workers = self.load(store).await?;
                     let queues = self.load_queues(store).await?;
                     if types.load(store).await? || queues || workers {
                         rerouted();
                     }
+                    // However often instances renew their leases: most of the time is left for other work.
+                    tokio::time::sleep((started.elapsed() * REST).min(LONGEST_REST)).await;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
@@ -166,8 +174,8 @@ impl Directory {
             workers.names.insert((document.ns, worker_mark(&name)), name.clone());
             // One that cannot be read serves nothing; whoever asks for it is told.
             let Ok(config) = content::<WorkerConfig>(&document) else { continue };
-            let WorkerConfig { tasks, queues, pull, .. } = config;
-            let config = WorkerConfig { tasks, queues, pull, ..WorkerConfig::default() };
+            let WorkerConfig { tasks, queues, pull, paused, .. } = config;
+            let config = WorkerConfig { tasks, queues, pull, paused, ..WorkerConfig::default() };
             workers.routes.entry(document.ns).or_default().push((name, config));
         }
         let changed = **self.workers.load() != workers;
@@ -196,13 +204,11 @@ impl App {
             workers.push((content::<WorkerConfig>(&document)?, document.name));
         }
         let types = self.types(ns).await?;
-        Ok(match types.worker_of(queue, task) {
-            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
-            None => {
-                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
-                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
-            }
-        })
+        if let Some(named) = types.worker_of(queue, task) {
+            return Ok(workers.into_iter().find(|(_, name)| name == named).map(|(config, name)| (name, config)));
+        }
+        let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+        Ok(route(all, queue, task).map(|(name, config)| (name.clone(), config.clone())))
     }
 }
 

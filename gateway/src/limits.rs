@@ -172,6 +172,7 @@ impl App {
     ) -> Result<Vec<Counters>, Refusal> {
         let requests: Vec<LimitRequest> = keys.clone().map(|(key, rule)| LimitRequest::look(ns, key, rule)).collect();
         let replies = if requests.is_empty() { Vec::new() } else { self.store.limit(requests).await? };
+        let replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(keys.zip(replies).map(|((_, rule), reply)| Counters::of(rule, LimitRule::default(), &reply, 1)).collect())
     }
 

@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
 use lovage_core::spec::DEFAULT_PRIORITY;
-use lovage_core::worker::WorkerConfig;
+use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{
     Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
     decide, worker_mark,
@@ -78,8 +78,9 @@ impl App {
         let mut haul = Haul::default();
         let until = Instant::now() + wish.wait;
         if wish.wait.is_zero() {
-            self.check_pulls(wish).await?;
-            self.take_anywhere(wish, &mut haul).await?;
+            if self.paused(wish).await?.is_none() {
+                self.take_anywhere(wish, &mut haul).await?;
+            }
             return Ok(haul.taken);
         }
         // Entered before the first look: what comes after the look is told, also that the worker is gone.
@@ -87,13 +88,21 @@ impl App {
         if !poller.live(Instant::now() + LIVE_WITHIN).await {
             return Err(Problem::new(Code::StoreUnavailable, "the store cannot be reached; nothing was changed").into());
         }
-        self.check_pulls(wish).await?;
-        self.take_anywhere(wish, &mut haul).await?;
+        let mut until = until;
+        match self.paused(wish).await? {
+            None => self.take_anywhere(wish, &mut haul).await?,
+            // The worker asks again when its pause is over.
+            Some(pause) => until = pause.until.map_or(until, |end| until.min(Instant::now() + end.since(self.now()))),
+        }
         while haul.taken.is_empty() {
             tokio::select! {
                 mut news = poller.line.news() => {
                     // Asked of the store: what this process knows of the worker may be older than the end of it.
-                    self.check_pulls(wish).await?;
+                    let is_paused = self.paused(wish).await?.is_some();
+                    while is_paused && let Some(p) = news.first() {
+                        // The end of the pause is told anew.
+                        news.is_empty_now(p);
+                    }
                     while let Some(p) = news.first().filter(|_| !haul.full) {
                         self.take_from(p, wish, &mut haul).await?;
                         if !haul.full {
@@ -104,7 +113,9 @@ impl App {
                 () = tokio::time::sleep_until(until) => break,
                 () = self.pause_is_over(haul.paused_until) => {
                     haul.paused_until = None;
-                    self.take_anywhere(wish, &mut haul).await?;
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
+                    }
                 }
                 () = self.draining.cancelled() => break,
             }
@@ -120,11 +131,12 @@ impl App {
         }
     }
 
-    /// Refuses to take tasks for a worker that there is not, or that is called.
-    async fn check_pulls(&self, wish: &Wish) -> Result<(), Refusal> {
+    /// Refuses to take tasks for a worker that there is not, or that is called. Answers its pause.
+    async fn paused(&self, wish: &Wish) -> Result<Option<WorkerPause>, Refusal> {
         let document = self.store.doc(DocKind::Worker, wish.ns, &wish.worker).await?.ok_or_else(|| unknown(&wish.worker))?;
-        if content::<WorkerConfig>(&document)?.pull {
-            return Ok(());
+        let config = content::<WorkerConfig>(&document)?;
+        if config.pull {
+            return Ok(config.paused(self.now()));
         }
         Err(Problem::invalid("/worker", "must be a worker that is registered with `pull: true`").into())
     }

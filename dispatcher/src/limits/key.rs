@@ -37,6 +37,8 @@ pub(super) struct Accepted {
     pub until: Millis,
     /// Is to be told.
     pub news: bool,
+    /// Not all of them are known yet: what was told by whoever counted them before is better.
+    pub silent: bool,
 }
 
 /// See the module.
@@ -188,6 +190,8 @@ impl State {
         if rule.concurrency.is_none() {
             // What the store counts for this process ends by itself.
             self.told = 0;
+            self.handed.clear();
+            self.accepted.retain(|accepted| accepted.count > 0);
         }
         self.slots_wait = AGAIN.0;
         (self.slots_again, self.starts_again) = (None, None);
@@ -255,6 +259,39 @@ impl State {
         !self.others && self.asked_at.is_some_and(|at| now < at + FRESH)
     }
 
+    /// An attempt of this partition is accepted: nobody's connection holds it any more, if one of this process did. `taken`: the
+    /// worker took it itself, and it is counted under this name. Whether somebody has to see to it.
+    pub(super) fn accept(&mut self, new: Accepted, from_here: bool, taken: Option<&str>) -> bool {
+        // Not used again: the store is told of both counts at once.
+        self.held -= u32::from(from_here && self.held > 0);
+        match self.accepted.iter_mut().find(|accepted| accepted.partition == new.partition) {
+            Some(known) => {
+                known.count += new.count;
+                known.until = known.until.max(new.until);
+                known.news = true;
+            }
+            None => self.accepted.push(new),
+        }
+        let counts = self.rule.concurrency.is_some();
+        if counts {
+            self.handed.extend(taken.map(str::to_owned));
+        }
+        counts
+    }
+
+    /// An accepted attempt ended; whether somebody has to see to it.
+    pub(super) fn unaccept(&mut self, partition: u16) -> bool {
+        let counts = self.rule.concurrency.is_some();
+        if let Some(known) = self.accepted.iter_mut().find(|accepted| accepted.partition == partition) {
+            known.count = known.count.saturating_sub(1);
+            known.news = true;
+        }
+        if !counts {
+            self.accepted.retain(|accepted| accepted.count > 0);
+        }
+        counts
+    }
+
     /// Hands out what is there; `wake` is told of partitions and numbers of lanes. Then whether the store is to be asked.
     pub(super) fn visit(&mut self, now: Instant, wake: &mut impl FnMut(u16, u32)) -> bool {
         self.slot_line.expire(now);
@@ -294,10 +331,10 @@ impl State {
             // Nothing to lose: what it finds is in force soon.
             by(self.asked_at.map_or(now, |asked| asked + if self.submitted_told { LOOK } else { AGAIN.0 }));
         }
-        if !self.handed.is_empty() || self.accepted.iter().any(|accepted| accepted.news) {
-            by(now);
-        }
         if self.rule.concurrency.is_some() {
+            if !self.handed.is_empty() || self.accepted.iter().any(|accepted| accepted.news && !accepted.silent) {
+                by(now);
+            }
             let kept = self.held + self.stock;
             if kept > self.told || (self.told > kept && (self.others || lane_waits)) {
                 by(now);
@@ -309,7 +346,7 @@ impl State {
             } else if self.in_line && !lane_waits {
                 by(now);
             }
-            if self.told > 0 || self.held > 0 {
+            if self.told > 0 || self.held > 0 || self.accepted.iter().any(|accepted| !accepted.silent) {
                 by(self.asked_at.map_or(now, |asked| asked + super::RENEW));
             }
         }
@@ -355,10 +392,13 @@ impl State {
         } else {
             (self.told, self.stock, self.freed_at) = (0, 0, None);
         }
-        for accepted in &mut self.accepted {
+        let counted = self.accepted.iter_mut().filter(|accepted| !accepted.silent && self.rule.concurrency.is_some());
+        for accepted in counted {
             accepted.news = false;
             let holder = Holder::Partition(lovage_core::Partition(accepted.partition));
-            request.holds.push(Hold { holder, count: accepted.count, lease: accepted.until.since(store_now) });
+            // If nobody owns the partition any more, they are counted until they end.
+            let lease = lease.max(accepted.until.since(store_now));
+            request.holds.push(Hold { holder, count: accepted.count, lease });
         }
         for name in self.handed.drain(..) {
             request.holds.push(Hold { holder: Holder::Attempt(name), count: 0, lease });

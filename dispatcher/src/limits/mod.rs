@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -27,7 +28,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::key::{Lack, State};
+use self::key::{Accepted, Lack, State};
 use self::line::Line;
 use self::rules::Kind;
 use crate::registry::{Registry, Worker};
@@ -78,6 +79,12 @@ pub(crate) struct Gates {
 /// The right to run of one task, given back when it is dropped.
 pub(crate) struct Permit(Arc<Gates>);
 
+/// An accepted attempt that the owner of its partition counts, until this is dropped.
+pub(crate) struct Count {
+    gates: Arc<Gates>,
+    partition: Partition,
+}
+
 /// See the module.
 pub(crate) struct Limits {
     store: Arc<dyn Store>,
@@ -88,6 +95,8 @@ pub(crate) struct Limits {
     book: Mutex<Book>,
     /// Somebody is to be asked or woken.
     work: Notify,
+    /// Something is known to say how many tasks may run at once.
+    counts: AtomicBool,
     meters: Meters,
 }
 
@@ -132,7 +141,17 @@ impl Limits {
             waits: counter!("lovage_limit_waits_total"),
             unused: counter!("lovage_limit_starts_unused_total"),
         };
-        Arc::new(Self { store, registry, session, lease, most, book: Mutex::default(), work: Notify::new(), meters })
+        Arc::new(Self {
+            store,
+            registry,
+            session,
+            lease,
+            most,
+            book: Mutex::default(),
+            work: Notify::new(),
+            counts: AtomicBool::new(false),
+            meters,
+        })
     }
 
     /// Where the owner of a partition hears which of its lanes may try again.
@@ -143,7 +162,11 @@ impl Limits {
     }
 
     /// The limits of tasks with these gates that this worker gets.
-    pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: &Worker) -> Arc<Gates> {
+    pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>) -> Arc<Gates> {
+        if lane.limits.iter().any(|limit| limit.concurrency.is_some()) {
+            self.counts.store(true, Ordering::Relaxed);
+        }
+        let rated = worker.filter(|worker| worker.mark != 0 && !worker.config.rule().is_free());
         let mut book = self.book.lock();
         let mut parts = SmallVec::new();
         let named = [
@@ -155,7 +178,7 @@ impl Limits {
                     _ => None,
                 },
             ),
-            (Kind::Worker, (worker.mark != 0 && !worker.config.rule().is_free()).then_some(&*worker.name)),
+            (Kind::Worker, rated.map(|worker| &*worker.name)),
         ];
         let built_in = named.into_iter().filter_map(|(kind, name)| Some((kind, name?, 1, None)));
         let own = lane.limits.iter().map(|limit| (Kind::Own, &*limit.key, limit.cost, Some(limit.rule())));
@@ -241,7 +264,59 @@ impl Limits {
         }
     }
 
-    /// The lanes of a partition are forgotten here.
+    /// Whether anything is known to say how many tasks may run at once: if not, accepted attempts need not be counted.
+    pub(crate) fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed) || self.registry.counts()
+    }
+
+    /// Counts an attempt that its worker has accepted until `until` for its partition, which is owned here. It had this permit
+    /// until now, or its worker took it itself and it is counted under the name `taken`. `silent`: not all of the partition are
+    /// known yet.
+    pub(crate) fn accept(
+        &self,
+        from: Result<Permit, Arc<Gates>>,
+        partition: Partition,
+        until: Millis,
+        taken: Option<&str>,
+        silent: bool,
+    ) -> Count {
+        let now = Instant::now();
+        let from_here = from.is_ok();
+        let gates = match from {
+            Ok(permit) => permit.defused(),
+            Err(gates) => gates,
+        };
+        let mut book = self.book.lock();
+        let new = Accepted { partition: partition.0, count: 1, until, news: true, silent };
+        for part in gates.parts.iter().flatten() {
+            if book.keys.get_mut(&part.number).is_some_and(|key| key.accept(new, from_here, taken)) {
+                book.visit(part.number, now);
+            }
+        }
+        drop(book);
+        self.work.notify_one();
+        Count { gates, partition }
+    }
+
+    /// All accepted attempts of a partition are known.
+    pub(crate) fn tell_accepted(&self, partition: Partition) {
+        let now = Instant::now();
+        let mut book = self.book.lock();
+        let mut numbers = Vec::new();
+        for key in book.keys.values_mut() {
+            for accepted in key.accepted.iter_mut().filter(|accepted| accepted.partition == partition.0) {
+                accepted.silent = false;
+                numbers.push(key.number);
+            }
+        }
+        for number in numbers {
+            book.visit(number, now);
+        }
+        drop(book);
+        self.work.notify_one();
+    }
+
+    /// What a partition waits for and has accepted is another owner's matter, or is read anew.
     pub(crate) fn forget(&self, partition: Partition) {
         let now = Instant::now();
         let mut book = self.book.lock();
@@ -251,6 +326,7 @@ impl Limits {
         for key in keys.values_mut() {
             key.slot_line.forget(partition.0);
             key.start_line.forget(partition.0);
+            key.accepted.retain(|accepted| accepted.partition != partition.0);
             freed.push(key.number);
         }
         for number in freed {
@@ -268,7 +344,41 @@ impl Drop for Gates {
     }
 }
 
+impl Count {
+    /// It goes on until then.
+    pub(crate) fn renew(&self, until: Millis) {
+        let mut book = self.gates.limits.book.lock();
+        for part in self.gates.parts.iter().flatten() {
+            let Some(key) = book.keys.get_mut(&part.number) else { continue };
+            for accepted in key.accepted.iter_mut().filter(|accepted| accepted.partition == self.partition.0) {
+                accepted.until = accepted.until.max(until);
+            }
+        }
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let limits = &self.gates.limits;
+        let mut book = limits.book.lock();
+        for part in self.gates.parts.iter().flatten() {
+            if book.keys.get_mut(&part.number).is_some_and(|key| key.unaccept(self.partition.0)) {
+                book.visit(part.number, now);
+            }
+        }
+        drop(book);
+        limits.work.notify_one();
+    }
+}
+
 impl Permit {
+    /// Its limits, without giving anything back.
+    fn defused(mut self) -> Arc<Gates> {
+        let nothing = Arc::new(Gates { limits: Arc::clone(&self.0.limits), parts: None });
+        std::mem::replace(&mut self.0, nothing)
+    }
+
     /// The task was not started after all.
     pub(crate) fn unused(self) {
         let limits = &self.0.limits;

@@ -106,7 +106,7 @@ impl World {
 
     async fn in_use(&self, key: &str) -> u32 {
         let look = lovage_store::LimitRequest::look(Ns(0), key, LimitRule::default());
-        self.store.limit(vec![look]).await.unwrap()[0].in_use
+        self.store.limit(vec![look]).await.unwrap().remove(0).unwrap().in_use
     }
 }
 
@@ -127,7 +127,7 @@ async fn own(
             if *tasks == 0 {
                 continue;
             }
-            let gates = limits.gates(lane, &worker);
+            let gates = limits.gates(lane, Some(&worker));
             let permit = match limits.try_start(&gates, partition, EPOCH, *tasks as usize) {
                 Verdict::Go(permit) => permit,
                 Verdict::Wait(number) => {
@@ -291,7 +291,7 @@ async fn the_rule_of_the_latest_task_holds_everywhere() {
     assert_eq!(world.starts("k").len(), 4);
     let newer = lane(&[limit("k", None, None, Some(4))]);
     let worker = nodes[1].limits.registry.origin(Ns(0), "http://127.0.0.1:9", EPOCH);
-    let gates = nodes[1].limits.gates(&newer, &worker);
+    let gates = nodes[1].limits.gates(&newer, Some(&worker));
     let _ = nodes[1].limits.try_start(&gates, Partition(0), EPOCH.after(ms(3_000)), 1);
     tokio::time::sleep(ms(2_100)).await;
     assert!(world.most("k") >= 3, "{}", world.most("k"));
@@ -330,7 +330,7 @@ async fn without_rules_nothing_is_asked_and_keys_that_are_not_used_are_forgotten
     // The documents are read first.
     tokio::time::sleep(ms(1)).await;
     for _ in 0..1_000 {
-        let gates = node.limits.gates(&plain, &worker);
+        let gates = node.limits.gates(&plain, Some(&worker));
         let Verdict::Go(permit) = node.limits.try_start(&gates, Partition(0), EPOCH, 1) else { panic!("it has to wait") };
         assert!(!node.limits.book.lock().keys.values().any(|key| key.is_idle()));
         drop(permit);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::decide::claim;
+use lovage_core::instance::Balance;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
 use lovage_core::{
@@ -49,6 +50,8 @@ pub(super) struct Begun {
     pub body: Body,
     pub target: Arc<Target>,
     pub instance: Arc<str>,
+    /// Where else it goes at the same time.
+    pub others: Vec<(Arc<str>, Arc<Target>)>,
 }
 
 /// Where tasks of a lane go now.
@@ -159,7 +162,7 @@ impl Owner {
                 Some((_, queue, worker)) if is_last => (Arc::clone(queue), worker.clone()),
                 _ => {
                     let worker = self.route(&lane).map(|worker| {
-                        let limits = self.shared.limits.gates(&lane, &worker);
+                        let limits = self.shared.limits.gates(&lane, Some(&worker));
                         (worker, limits)
                     });
                     (lane.queue.as_str().into(), worker)
@@ -391,12 +394,9 @@ impl Owner {
             Some((spec, body)) => (Arc::new(spec), Some(body)),
             None => (Arc::new(Spec::default()), None),
         };
-        let target = match (&spec.url, &instance.target) {
-            (Some(url), _) => self.shared.registry.target(url),
-            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
-            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
-            (None, None) => None,
-        };
+        let target = self.target(&spec, &instance);
+        let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
+        let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
         self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
@@ -425,7 +425,7 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Permanent { error } }, None);
             return None;
         };
-        let Some(target) = target else {
+        let Some((target, others)) = target.zip(others) else {
             // Judged again at every attempt: the rules may have become stricter since it was registered.
             let error = lovage_core::Fault::Forbidden.error();
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
@@ -435,12 +435,25 @@ impl Owner {
             let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             self.note_soft_limit(&key, &started, &given, &called);
         }
-        Some(Begun { key, attempt, body, target, instance: instance.url })
+        Some(Begun { key, attempt, body, target, instance: instance.url, others })
+    }
+
+    /// Where an instance is called with this task; `None`: it may not be called.
+    fn target(&self, spec: &Spec, instance: &Instance) -> Option<Arc<Target>> {
+        match (&spec.url, &instance.target) {
+            (Some(url), _) => self.shared.registry.target(url),
+            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
+            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
+            (None, None) => None,
+        }
     }
 
     /// Pushes a task by itself.
     fn push(&mut self, begun: Begun) {
-        let Begun { key, attempt, body, target, instance } = begun;
+        if self.running.get(&begun.key).is_some_and(|running| running.worker.config.balance == Balance::Broadcast) {
+            return self.push_to_all(begun);
+        }
+        let Begun { key, attempt, body, target, instance, others: _ } = begun;
         let Some(running) = self.running.get_mut(&key) else { return };
         let limits = stream::Limits {
             silence: running.spec.time_limit().get(),

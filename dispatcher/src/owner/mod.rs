@@ -4,9 +4,11 @@
 //! whose answer comes back as a [`Done`]; every push is a task whose answer comes back over one channel. So nothing
 //! blocks anything, and a wedged loop renews nothing and loses its partition.
 
+mod accepted;
 mod admit;
 mod background;
 mod batch;
+mod broadcast;
 mod calls;
 mod meters;
 mod orders;
@@ -32,6 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::accepted::Accepted;
 use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
@@ -169,6 +172,7 @@ pub(crate) struct Owner {
     freed: usize,
     /// A lane that waits for a slot may find one.
     slots_freed: bool,
+    accepted: Accepted,
     /// Lanes that wait for a limit may try again.
     opened: mpsc::UnboundedReceiver<Opened>,
     settling: Vec<Box<Settlement>>,
@@ -254,6 +258,7 @@ impl Owner {
             last_claim: now,
             freed: 0,
             slots_freed: false,
+            accepted: Accepted::default(),
             opened,
             settling: Vec::new(),
             settling_since: now,
@@ -345,6 +350,7 @@ impl Owner {
             self.flush();
             self.send_updates();
             self.deliver();
+            self.read_accepted();
         } else {
             self.turn = None;
         }
@@ -467,6 +473,7 @@ impl Owner {
     }
 
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
+        self.look_at_accepted(&row.key, row.head.as_ref());
         let Some(head) = &row.head else { return };
         self.look_if_over(&row.key, head);
         if head.is_accepted() && self.token.is_some() {
@@ -601,7 +608,9 @@ impl Owner {
     fn forget_lanes(&mut self) {
         self.lanes.clear();
         self.timers.clear();
+        // Nothing is told of what goes with these.
         self.shared.limits.forget(self.partition);
+        self.accepted.clear();
     }
 
     /// A limit has something for lanes that wait for it.

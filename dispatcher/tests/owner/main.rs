@@ -3,9 +3,12 @@
 
 mod batches;
 mod cluster;
+mod instances;
 mod life;
+mod limits;
 mod outage;
 mod outbox;
+mod pace;
 mod protocol;
 mod queues;
 mod simulation;

@@ -174,16 +174,13 @@ impl App {
                 sorted.drafts.insert(place, draft);
             }
             let last = sorted.groups.iter_mut().rev().find(|group| group.partition == partition);
-            match last.filter(|group| group.inserts.len() < max) {
-                Some(group) => {
-                    group.places.push(place);
-                    group.inserts.push(insert);
-                    group.ordered |= order.is_some();
-                }
-                None => {
-                    let (places, inserts) = (vec![place], vec![insert]);
-                    sorted.groups.push(Group { partition, ordered: order.is_some(), places, inserts });
-                }
+            if let Some(group) = last.filter(|group| group.inserts.len() < max) {
+                group.places.push(place);
+                group.inserts.push(insert);
+                group.ordered |= order.is_some();
+            } else {
+                let (places, inserts) = (vec![place], vec![insert]);
+                sorted.groups.push(Group { partition, ordered: order.is_some(), places, inserts });
             }
         }
         sorted

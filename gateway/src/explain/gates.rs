@@ -93,6 +93,7 @@ impl Case<'_> {
         let look = |gate: &Gate| LimitRequest::look(self.key.ns, gate.key.clone(), gate.rule());
         let requests: Vec<LimitRequest> = gates.iter().map(look).collect();
         let replies = if requests.is_empty() { Vec::new() } else { self.app.store.limit(requests).await? };
+        let replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut paces = Vec::new();
         for (gate, reply) in gates.into_iter().zip(replies) {
             let counters = Counters::of(gate.stored.rule, gate.own, &reply, gate.cost);

@@ -137,7 +137,7 @@ impl LanePlace {
             (None, LaneOrder::Fifo) => "queue",
             (None, LaneOrder::Priority | LaneOrder::Fair) => "lane",
         };
-        let mut words = match (self.ahead, self.more) {
+        let words = match (self.ahead, self.more) {
             (0, false) => format!("It is the first of its {what}."),
             (1, false) => format!("One task of its {what} is before it."),
             (n, false) => format!("{n} tasks of its {what} are before it."),
@@ -145,10 +145,9 @@ impl LanePlace {
         };
         let more = if self.higher_more { "at least " } else { "" };
         match self.higher {
-            0 => {}
-            1 => words.push_str(&format!(" {more}1 task of its queue has a higher priority.")),
-            n => words.push_str(&format!(" {more}{n} tasks of its queue have a higher priority.")),
+            0 => words,
+            1 => format!("{words} {more}1 task of its queue has a higher priority."),
+            n => format!("{words} {more}{n} tasks of its queue have a higher priority."),
         }
-        words
     }
 }

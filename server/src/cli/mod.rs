@@ -18,6 +18,7 @@ mod show;
 mod submit;
 mod tasks;
 mod verbs;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ pub(crate) use queues::{QueuesCommand, queues};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
 pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};
+pub(crate) use workers::{WorkersCommand, workers};
 
 /// Where the server is and how to speak to it.
 #[derive(Clone, Debug, Args)]

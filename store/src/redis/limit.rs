@@ -4,6 +4,8 @@ use lovage_core::gcra::Lot;
 use lovage_core::{LimitRule, Millis, SessionId};
 use redis::{Cmd, Pipeline, Value};
 
+use super::MAX_BATCH;
+use super::address::Endpoint;
 use super::keys::LimitKeys;
 use super::link::{Kind, Link};
 use super::script::LIMIT;
@@ -18,13 +20,28 @@ struct Group {
     calls: Pipeline,
 }
 
-/// Carries out requests.
-pub(super) async fn judge(link: &Link, keys: &LimitKeys, requests: &[LimitRequest]) -> Result<Vec<LimitReply>> {
-    let mut groups: Vec<(_, Group)> = Vec::new();
+/// Carries out requests. What a server that cannot be reached should have judged fails alone.
+pub(super) async fn judge(link: &Link, keys: &LimitKeys, requests: &[LimitRequest]) -> Result<Vec<Result<LimitReply>>> {
+    let mut replies = Vec::with_capacity(requests.len());
+    for some in requests.chunks(MAX_BATCH) {
+        replies.extend(judge_some(link, keys, some).await?);
+    }
+    Ok(replies)
+}
+
+async fn judge_some(link: &Link, keys: &LimitKeys, requests: &[LimitRequest]) -> Result<Vec<Result<LimitReply>>> {
+    let mut groups: Vec<(Endpoint, Group)> = Vec::new();
+    let mut replies: Vec<_> = requests.iter().map(|_| Err(Error::Unavailable(String::new()))).collect();
     for (place, request) in requests.iter().enumerate() {
         let key = keys.state(request.ns, &request.key);
         let slot = slot_of(&key);
-        let endpoint = link.nodes().place(slot)?;
+        let endpoint = match link.nodes().place(slot) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                replies[place] = Err(error);
+                continue;
+            }
+        };
         let group = groups.iter().position(|(known, _)| *known == endpoint).unwrap_or_else(|| {
             groups.push((endpoint, Group { link: link.to(slot), places: Vec::new(), calls: Pipeline::new() }));
             groups.len() - 1
@@ -35,15 +52,28 @@ pub(super) async fn judge(link: &Link, keys: &LimitKeys, requests: &[LimitReques
     }
     // Not as a write: no replica has to confirm it, and whoever asked tells all that it holds the next time.
     let answers = groups.into_iter().map(|(_, group)| async move {
-        Ok::<_, Error>((group.places, group.link.run_all(Kind::Read, &LIMIT, group.calls).await?))
+        let answers = group.link.run_each(Kind::Read, &LIMIT, group.calls).await;
+        (group.places, answers)
     });
-    let mut replies = vec![LimitReply::default(); requests.len()];
-    for (places, answers) in futures_util::future::try_join_all(answers).await? {
-        for (place, answer) in places.into_iter().zip(answers) {
-            replies[place] = read(answer, &requests[place].rule)?;
+    for (places, answers) in futures_util::future::join_all(answers).await {
+        match answers {
+            Ok(answers) => {
+                for (place, answer) in places.into_iter().zip(answers) {
+                    replies[place] = answer.and_then(|answer| read(answer, &requests[place].rule));
+                }
+            }
+            Err(error) => {
+                for place in places {
+                    replies[place] = Err(error.again());
+                }
+            }
         }
     }
-    Ok(replies)
+    // A fault that all of them met is one of the call.
+    match replies.iter().any(Result::is_ok) {
+        true => Ok(replies),
+        false => replies.into_iter().find_map(Result::err).map_or(Ok(Vec::new()), Err),
+    }
 }
 
 fn call(key: &[u8], request: &LimitRequest) -> Result<Cmd> {

@@ -3,6 +3,7 @@
 mod by_partition;
 mod failover;
 mod frozen;
+mod instances;
 mod kills;
 mod limits;
 mod rolling;
