@@ -3,6 +3,7 @@
 //! It validates, stores and shows tasks; it never decides what happens to one and never calls a worker. It meets the
 //! dispatcher only in the store, whose feed wakes those who wait.
 
+mod allowed;
 mod app;
 mod attempt_key;
 mod auth;

@@ -115,6 +115,7 @@ impl<'a> LimitView<'a> {
 }
 
 /// A limit that a task has to pass.
+#[derive(Clone)]
 pub(crate) struct Gate {
     pub key: String,
     pub stored: StoredLimit,

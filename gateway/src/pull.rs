@@ -5,6 +5,7 @@
 //! renew or end it, and the owner of its partition declares it lost when the lease has run out.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,17 @@ use lovage_core::resume::Children;
 use lovage_core::spec::DEFAULT_PRIORITY;
 use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{
-    Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
-    decide, worker_mark,
+    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey,
+    Transition, decide, worker_mark,
 };
 use lovage_store::{Commit, Committed, Cursor, DocKind, Error, Index, Mode, Sync};
 use metrics::counter;
 use tokio::time::Instant;
 
+use crate::allowed::Candidate;
 use crate::app::App;
 use crate::documents::content;
+use crate::limits::Gate;
 use crate::problem::Refusal;
 use crate::routes::workers::unknown;
 use crate::view::read_body;
@@ -69,6 +72,8 @@ struct Haul {
     full: bool,
     /// When the first pause is over that keeps tasks back.
     paused_until: Option<Millis>,
+    /// Some wait for their limits: when to look again, because no news tells.
+    again: Option<Instant>,
 }
 
 impl App {
@@ -110,7 +115,14 @@ impl App {
                         }
                     }
                 }
-                () = tokio::time::sleep_until(until) => break,
+                () = tokio::time::sleep_until(haul.again.unwrap_or(until).min(until)) => {
+                    if haul.again.take().is_none_or(|again| again >= until) {
+                        break;
+                    }
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
+                    }
+                }
                 () = self.pause_is_over(haul.paused_until) => {
                     haul.paused_until = None;
                     if self.paused(wish).await?.is_none() {
@@ -241,7 +253,8 @@ impl App {
         let keys: Vec<TaskKey> = some.iter().map(|(key, _)| key.clone()).collect();
         let bodies = self.store.bodies(p, &keys).await?;
         let (now, unread) = (self.now(), Spec::default());
-        let (mut candidates, mut commits) = (Vec::new(), Vec::new());
+        let (mut candidates, mut commits, mut limited) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known: HashMap<LaneDef, Vec<Gate>> = HashMap::new();
         for ((key, head), body) in some.into_iter().zip(bodies) {
             let bytes = body.as_ref().map_or(0, Bytes::len);
             if haul.bytes > 0 && haul.bytes + bytes > self.options.limits.array_bytes {
@@ -256,6 +269,16 @@ impl App {
             let Some(transition) = leased(&key, &head, content.as_ref().map(|(spec, _)| spec), wish, now, self.random()) else {
                 continue;
             };
+            let lane = spec.gates(key.ns);
+            let gates = match known.get(&lane) {
+                Some(gates) => gates.clone(),
+                None => {
+                    let gates = self.limits_of(key.ns, spec, wish).await?;
+                    known.insert(lane, gates.clone());
+                    gates
+                }
+            };
+            limited.push(Candidate { key: key.clone(), attempt: head.attempt + 1, created: head.created, gates });
             haul.bytes += bytes;
             let after = transition.head.clone();
             let (queue, random) = (spec.queue().into(), || self.random());
@@ -264,15 +287,34 @@ impl App {
             let taken = content.zip(after).map(|((spec, body), head)| Taken { key, head, spec, body, children });
             candidates.push(taken);
         }
+        let allowed = self.allow(&limited).await?;
+        if let Some(after) = allowed.again {
+            let again = Instant::now() + after;
+            haul.again = Some(haul.again.map_or(again, |known| known.min(again)));
+        }
+        let mut may = allowed.may.iter();
+        commits.retain(|_| may.next() == Some(&true));
+        let chosen = candidates.into_iter().zip(limited).zip(&allowed.may).filter(|(_, may)| **may);
+        let (candidates, limited): (Vec<_>, Vec<_>) = chosen.map(|(both, _)| both).unzip();
         if commits.is_empty() {
             return Ok(());
         }
         let committed = self.store.commit(p, SessionId(0), commits, Mode::Each, Sync::Durable).await?;
         // Of the others somebody else was faster.
+        let lost = limited.iter().zip(&committed).filter(|(_, committed)| **committed != Committed::Ok);
+        self.release(lost.map(|(candidate, _)| candidate)).await;
         let ours = candidates.into_iter().zip(committed).filter(|(_, committed)| *committed == Committed::Ok);
         haul.taken.extend(ours.filter_map(|(taken, _)| taken).inspect(|_| counter!("lovage_tasks_leased_total").increment(1)));
         haul.full |= haul.taken.len() >= wish.most;
         Ok(())
+    }
+
+    /// The limits of a task that say anything.
+    async fn limits_of(&self, ns: Ns, spec: &Spec, wish: &Wish) -> Result<Vec<Gate>, Error> {
+        let gates = self.gates_of(ns, spec, Some(&wish.worker)).await;
+        let mut gates = gates.map_err(|_| Error::Unavailable("the limits of a task cannot be read".to_owned()))?;
+        gates.retain(|gate| !gate.rule().is_free() || gate.stored.paused_until.is_some());
+        Ok(gates)
     }
 }
 

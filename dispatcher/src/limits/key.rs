@@ -488,7 +488,7 @@ impl State {
         self.slot_line = Line::default();
         self.start_line = Line::default();
         self.stock = 0;
-        self.freed_at = self.freed_at.map(|at| at - UNUSED);
+        self.freed_at = Instant::now().checked_sub(UNUSED);
         self.unused += self.starts.clear();
     }
 

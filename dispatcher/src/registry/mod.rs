@@ -54,6 +54,8 @@ struct Snapshot {
     limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
     /// Some rule says how many tasks may run at once.
     counts: bool,
+    /// The documents have been read.
+    loaded: bool,
 }
 
 #[derive(Default)]
@@ -127,7 +129,7 @@ impl Registry {
 
     /// Whether the documents have been read: before that nothing is known of any rule.
     pub fn is_loaded(&self) -> bool {
-        *self.changed.borrow() > 0
+        self.snapshot.load().loaded
     }
 
     /// Whether any queue, task type or key of a user's own has a stored rule of how many tasks may run at once.
@@ -313,7 +315,7 @@ impl Registry {
             tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
         });
         let counts = counts || queue_docs.iter().any(says_concurrency);
-        let mut snapshot = Snapshot { types, queues, counts, ..Snapshot::default() };
+        let mut snapshot = Snapshot { types, queues, counts, loaded: true, ..Snapshot::default() };
         for doc in all(store, DocKind::Limit, &mut print).await? {
             let Some(limit) = read::<StoredLimit>(&doc) else { continue };
             snapshot.counts |= limit.rule.concurrency.is_some();
@@ -356,7 +358,7 @@ impl Registry {
             }
             other
         });
-        let is_other = lapsed || before.print != self.snapshot.load().print;
+        let is_other = lapsed || !before.loaded || before.print != self.snapshot.load().print;
         // What only that one held is of no use any more.
         drop(before);
         self.forget_unused(now);

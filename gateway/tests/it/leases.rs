@@ -260,3 +260,31 @@ async fn wrong_wishes_are_refused() {
     h.faulty.set_away(true);
     h.post("/v1/leases", r#"{"worker":"p"}"#).await.is_problem(Code::StoreUnavailable);
 }
+
+#[tokio::test]
+async fn tasks_are_taken_only_under_their_limits() {
+    let h = harness().await;
+    let held = |limit: &Value| json!({"task": "t", "limits": [limit]}).to_string();
+    for (limit, allowed) in
+        [(json!({"key": "one", "concurrency": 1}), 1), (json!({"key": "seldom", "rate": "2/h", "burst": 2}), 2)]
+    {
+        let mut submitted = Vec::new();
+        for _ in 0..3 {
+            submitted.push(h.submit(&held(&limit)).await);
+        }
+        // The first look comes as soon as the gateway knows the worker.
+        assert_eq!(lease(&h, &json!({"worker": "p", "max": 10, "wait": "20s"})).await.len(), allowed, "{limit}");
+        assert_eq!(lease(&h, &json!({"worker": "p", "max": 10})).await.len(), 0, "{limit}");
+        for id in &submitted {
+            h.post(&format!("/v1/tasks/{id}/cancel"), r#"{"mode":"hard"}"#).await;
+        }
+    }
+    // What waits for a limit is looked at again although nothing tells.
+    let stored = h.call(Method::PUT, "/v1/limits/k", &[("content-type", "application/json")], r#"{"concurrency":0}"#).await;
+    assert_eq!(stored.status, 201);
+    let id = h.submit(r#"{"task":"t","limits":[{"key":"k"}]}"#).await;
+    let wish = json!({"worker": "p", "wait": "20s"});
+    let opened = h.call(Method::PUT, "/v1/limits/k", &[("content-type", "application/json")], r#"{"concurrency":1}"#);
+    let (taken, opened) = tokio::join!(lease(&h, &wish), opened);
+    assert_eq!((ids(&taken), opened.status.as_u16()), (vec![id.as_str()], 200));
+}
