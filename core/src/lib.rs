@@ -34,6 +34,7 @@ pub mod queue;
 pub mod readable;
 pub mod redact;
 pub mod report;
+pub mod rest;
 pub mod resume;
 pub mod retry;
 pub mod signature;

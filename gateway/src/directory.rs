@@ -8,6 +8,7 @@ use std::time::Duration;
 use ahash::{AHashMap, AHashSet};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use lovage_core::rest::Rest;
 use lovage_core::spec::DEFAULT_QUEUE;
 use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Ns, QueueLibrary, Queues, worker_mark};
@@ -24,10 +25,6 @@ use crate::types::TypeCache;
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
-/// After the documents were read, so many times as long nobody reads them again, ...
-const REST: u32 = 9;
-/// ... but a change is known after this at the latest.
-const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -141,6 +138,7 @@ impl Directory {
     /// Follows the documents for ever; tells when tasks may have become another worker's, or may start again.
     pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache, rerouted: impl Fn()) {
         let mut seen = 0;
+        let (mut rest, mut ended) = (Rest::default(), Instant::now());
         loop {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
@@ -152,7 +150,8 @@ impl Directory {
                         rerouted();
                     }
                     // However often instances renew their leases: most of the time is left for other work.
-                    tokio::time::sleep((started.elapsed() * REST).min(LONGEST_REST)).await;
+                    tokio::time::sleep(rest.after(started.elapsed(), started.duration_since(ended))).await;
+                    ended = Instant::now();
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::instance::Recycling;
+use lovage_core::rest::Rest;
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
 use lovage_core::{
@@ -36,10 +37,6 @@ const PAGE: usize = 500;
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest one call waits for a change of the documents.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// After the documents were read, so many times as long nobody reads them again, ...
-const REST: u32 = 9;
-/// ... but a change is in force after this at the latest.
-const LONGEST_REST: Duration = Duration::from_millis(500);
 /// What nothing uses any more is looked for whenever origins have doubled, from this number on.
 const PRUNE_FROM: usize = 1_000;
 
@@ -443,6 +440,7 @@ impl Registry {
     /// Keeps the snapshot fresh until `stop`.
     pub async fn watch(self: Arc<Self>, store: Arc<dyn Store>, stop: CancellationToken) {
         let (mut seen, mut stale) = (None, None);
+        let (mut rest, mut ended) = (Rest::default(), Instant::now());
         while !stop.is_cancelled() {
             let step = async {
                 let now = || store.clock().now();
@@ -454,10 +452,11 @@ impl Registry {
                 }
                 let started = Instant::now();
                 let end = self.load(&*store).await?;
-                // However often instances renew their leases: most of the time is left for other work.
                 let took = started.elapsed();
                 histogram!("lovage_registry_load_seconds").record(took.as_secs_f64());
-                tokio::time::sleep((took * REST).min(LONGEST_REST)).await;
+                // However often instances renew their leases: most of the time is left for other work.
+                tokio::time::sleep(rest.after(took, started.duration_since(ended))).await;
+                ended = Instant::now();
                 Ok::<_, lovage_store::Error>((version, end))
             };
             let outcome = tokio::select! { () = stop.cancelled() => return, outcome = step => outcome };
