@@ -69,13 +69,11 @@ impl TaskType {
         if !defaults.is_empty() {
             signature::read(&defaults, &mut errors)?;
         }
-        match errors.problem() {
-            Some(problem) => Err(problem),
-            None => {
-                let worker = worker.map(Into::into);
-                Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker, paused })
-            }
+        if let Some(problem) = errors.problem() {
+            return Err(problem);
         }
+        let worker = worker.map(Into::into);
+        Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker, paused })
     }
 
     /// Applies the rules of signatures to the defaults.

@@ -22,7 +22,7 @@ pub fn with_pause(text: &str, pause: Option<Pause>) -> Result<String, Problem> {
         let pause = serde_json::to_string(&pause).map_err(|error| fields::json_problem(&error))?;
         text.pop();
         let comma = if text.len() > 1 { "," } else { "" };
-        text.push_str(&format!("{comma}\"{PAUSED}\":{pause}}}"));
+        text.extend([comma, "\"", PAUSED, "\":", &pause, "}"]);
     }
     Ok(text)
 }

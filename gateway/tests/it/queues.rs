@@ -139,7 +139,7 @@ async fn no_more_are_taken_than_a_queue_may_have() {
         async move {
             let mut taken = 0;
             for i in 0..20 {
-                if (n + i) % 3 == 0 {
+                if (n + i).is_multiple_of(3) {
                     let body = r#"[{"task":"t","queue":"q"},{"task":"t","queue":"q","delay":"1h"}]"#;
                     let items = h.post("/v1/tasks:batch", body).await.json()["items"].clone();
                     taken += items.as_array().unwrap().iter().filter(|item| item["status"] == 202).count();
