@@ -64,7 +64,7 @@ fn workers(registry: &Registry, now: Millis) -> (Vec<WorkerBoard>, bool) {
     all.retain(|(_, worker)| !worker.config.pull);
     let cut = all.len() > MOST_WORKERS;
     if cut {
-        all.sort_by_key(|(_, worker)| std::cmp::Reverse(worker.open(now)));
+        all.sort_by_key(|(_, worker)| std::cmp::Reverse(worker.load(now).0));
         all.truncate(MOST_WORKERS);
     }
     let mut boards: Vec<_> = all.iter().map(|(ns, worker)| board(*ns, worker, now)).collect();

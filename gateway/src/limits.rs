@@ -145,12 +145,10 @@ impl App {
                 Some(queue) => (queue.rule(), queue.dispatch_closed(self.now()).map(end_of)),
                 None => return Ok(None),
             },
-            Some(("task:", name)) => {
-                match self.types(ns).await?.and_then(|types| types.of(name).map(lovage_core::TaskType::rule)) {
-                    Some(rule) => (rule, None),
-                    None => return Ok(None),
-                }
-            }
+            Some(("task:", name)) => match self.types(ns).await?.type_of(name).map(lovage_core::TaskType::rule) {
+                Some(rule) => (rule, None),
+                None => return Ok(None),
+            },
             Some((_, name)) => match self.store.doc(DocKind::Worker, ns, name).await? {
                 Some(document) => (content::<WorkerConfig>(&document)?.rule(), None),
                 None => return Ok(None),
@@ -175,6 +173,7 @@ impl App {
     ) -> Result<Vec<Counters>, Refusal> {
         let requests: Vec<LimitRequest> = keys.clone().map(|(key, rule)| LimitRequest::look(ns, key, rule)).collect();
         let replies = if requests.is_empty() { Vec::new() } else { self.store.limit(requests).await? };
+        let replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(keys.zip(replies).map(|((_, rule), reply)| Counters::of(rule, LimitRule::default(), &reply, 1)).collect())
     }
 

@@ -9,7 +9,7 @@ use metrics::gauge;
 use crate::auth::Auth;
 use crate::ids::Random;
 use lovage_core::standing::Standings;
-use lovage_core::{AttemptUrls, Destinations, SignatureLimits};
+use lovage_core::{AttemptUrls, Destinations, SessionId, SignatureLimits};
 
 /// Sizes of what is accepted, in bytes or items (API: Conventions).
 #[derive(Clone, Debug)]
@@ -225,4 +225,6 @@ pub struct Cluster {
     pub drain: Arc<AtomicBool>,
     /// How long leases of nodes are good for.
     pub lease: Duration,
+    /// The session of this process.
+    pub session: SessionId,
 }

@@ -15,7 +15,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
 use lovage_core::spec::DEFAULT_PRIORITY;
-use lovage_core::worker::WorkerConfig;
+use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{
     Body, Event, Flags, Head, LaneDef, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey,
     Transition, decide, worker_mark,
@@ -72,6 +72,8 @@ struct Haul {
     full: bool,
     /// Some wait for their limits: when to look again, because no news tells.
     again: Option<Instant>,
+    /// When the first pause is over that keeps tasks back.
+    paused_until: Option<Millis>,
 }
 
 impl App {
@@ -81,8 +83,9 @@ impl App {
         let mut haul = Haul::default();
         let until = Instant::now() + wish.wait;
         if wish.wait.is_zero() {
-            self.check_pulls(wish).await?;
-            self.take_anywhere(wish, &mut haul).await?;
+            if self.paused(wish).await?.is_none() {
+                self.take_anywhere(wish, &mut haul).await?;
+            }
             return Ok(haul.taken);
         }
         // Entered before the first look: what comes after the look is told, also that the worker is gone.
@@ -90,13 +93,21 @@ impl App {
         if !poller.live(Instant::now() + LIVE_WITHIN).await {
             return Err(Problem::new(Code::StoreUnavailable, "the store cannot be reached; nothing was changed").into());
         }
-        self.check_pulls(wish).await?;
-        self.take_anywhere(wish, &mut haul).await?;
+        let mut until = until;
+        match self.paused(wish).await? {
+            None => self.take_anywhere(wish, &mut haul).await?,
+            // The worker asks again when its pause is over.
+            Some(pause) => until = pause.until.map_or(until, |end| until.min(Instant::now() + end.since(self.now()))),
+        }
         while haul.taken.is_empty() {
             tokio::select! {
                 mut news = poller.line.news() => {
                     // Asked of the store: what this process knows of the worker may be older than the end of it.
-                    self.check_pulls(wish).await?;
+                    let is_paused = self.paused(wish).await?.is_some();
+                    while is_paused && let Some(p) = news.first() {
+                        // The end of the pause is told anew.
+                        news.is_empty_now(p);
+                    }
                     while let Some(p) = news.first().filter(|_| !haul.full) {
                         self.take_from(p, wish, &mut haul).await?;
                         if !haul.full {
@@ -104,12 +115,18 @@ impl App {
                         }
                     }
                 }
-                () = tokio::time::sleep_until(haul.again.unwrap_or(until).min(until)) => {
-                    if haul.again.take().is_none_or(|again| again >= until) {
-                        break;
+                () = tokio::time::sleep_until(until) => break,
+                () = self.pause_is_over(haul.paused_until) => {
+                    haul.paused_until = None;
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
                     }
-                    self.check_pulls(wish).await?;
-                    self.take_anywhere(wish, &mut haul).await?;
+                }
+                () = tokio::time::sleep_until(haul.again.unwrap_or(until)), if haul.again.is_some() => {
+                    haul.again = None;
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
+                    }
                 }
                 () = self.draining.cancelled() => break,
             }
@@ -117,11 +134,20 @@ impl App {
         Ok(haul.taken)
     }
 
-    /// Refuses to take tasks for a worker that there is not, or that is called.
-    async fn check_pulls(&self, wish: &Wish) -> Result<(), Refusal> {
+    /// Waits for the end of a pause that nobody else tells; for ever if there is none.
+    async fn pause_is_over(&self, until: Option<Millis>) {
+        match until {
+            Some(until) => tokio::time::sleep(until.since(self.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Refuses to take tasks for a worker that there is not, or that is called. Answers its pause.
+    async fn paused(&self, wish: &Wish) -> Result<Option<WorkerPause>, Refusal> {
         let document = self.store.doc(DocKind::Worker, wish.ns, &wish.worker).await?.ok_or_else(|| unknown(&wish.worker))?;
-        if content::<WorkerConfig>(&document)?.pull {
-            return Ok(());
+        let config = content::<WorkerConfig>(&document)?;
+        if config.pull {
+            return Ok(config.paused(self.now()));
         }
         Err(Problem::invalid("/worker", "must be a worker that is registered with `pull: true`").into())
     }
@@ -152,7 +178,7 @@ impl App {
     }
 
     async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
-        let mut lanes = self.lanes_of(p, wish).await?;
+        let mut lanes = self.lanes_of(p, wish, haul).await?;
         if lanes.is_empty() {
             return Ok(());
         }
@@ -184,23 +210,24 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker, with their priorities.
-    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<(u8, LaneId)>, Error> {
+    /// The lanes whose tasks go to this worker and are not paused, with their priorities.
+    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, LaneId)>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = lovage_store::all_lanes(&*self.store, p).await?;
-        let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
-        let routed: Vec<_> = ours
-            .map(|(id, lane)| {
-                let worker = match &lane.route {
-                    Route::Task(task) => self.route(lane.ns, &lane.queue, task),
-                    Route::Origin(_) | Route::Mixed => None,
-                };
-                (lane.priority.unwrap_or(DEFAULT_PRIORITY), id, worker)
-            })
-            .collect();
-        let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
-        let found = routed.iter().filter(|(.., worker)| of_worker(worker)).map(|(priority, id, _)| (*priority, *id)).collect();
-        self.hub.desk.learn(edition, routed.into_iter().map(|(_, id, worker)| (id, worker)));
+        let (types, now) = (self.types(wish.ns).await?, self.now());
+        let (mut routed, mut found) = (Vec::new(), Vec::new());
+        for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
+            let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
+            let worker = task.and_then(|task| self.route(lane.ns, &lane.queue, task));
+            if worker.as_deref() == Some(&*wish.worker) {
+                match types.dispatch_pause(&lane.queue, task, now) {
+                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), id)),
+                    Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
+                }
+            }
+            routed.push((id, worker));
+        }
+        self.hub.desk.learn(edition, routed.into_iter());
         Ok(found)
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
     BackupArgs, CancelArgs, ControlCommand, DeadCommand, ExplainArgs, GetArgs, InspectCommand, LimitsCommand, MigrateArgs,
-    NodesArgs, ReplayArgs, RestoreArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs, WorkersCommand,
+    NodesArgs, QueuesCommand, ReplayArgs, RestoreArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs, WorkersCommand,
 };
 use crate::config::Flags;
 
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Look after workers and their instances.
     #[command(subcommand)]
     Workers(WorkersCommand),
+    /// Look after queues: settings, pauses, what is in them.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
     /// Look after limits: how often and how many at once tasks of a key start.
     #[command(subcommand)]
     Limits(LimitsCommand),

@@ -60,7 +60,8 @@ async fn main() {
             let calls = (keys / width).min(20_000);
             let (cpu, start) = (used(&server), Instant::now());
             for call in 0..calls {
-                store.limit((0..width).map(|n| ask.of((call * width + n) % 1_000)).collect()).await.unwrap();
+                let requests = (0..width).map(|n| ask.of((call * width + n) % 1_000)).collect();
+                assert!(store.limit(requests).await.unwrap().iter().all(Result::is_ok));
             }
             let per_call = (used(&server) - cpu) * 1e6 / calls as f64;
             let ms = start.elapsed().as_secs_f64() * 1e3 / calls as f64;

@@ -22,6 +22,7 @@ use lovage_core::gcra::Lot;
 use lovage_core::{LimitRule, Millis, Ns, Partition, SessionId, TaskKey};
 
 pub(crate) use self::book::{Book, Times};
+pub(crate) use self::rate::allowed_burst;
 
 /// A limit's tenant and key.
 pub type LimitKey = (Ns, String);

@@ -43,7 +43,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             Ok(()) = changed.changed() => {}
-            Some(Ok(ended)) = watcher.turns.join_next() => { watcher.mine.remove(&ended); }
+            Some(_) = watcher.turns.join_next() => {}
             () = tokio::time::sleep(LOOK), if busy => {}
         }
     }
@@ -54,8 +54,8 @@ type Key = (Ns, Arc<str>, Millis);
 
 struct Watcher {
     shared: Arc<Shared>,
-    turns: JoinSet<Key>,
-    /// Turns that are seen to here.
+    turns: JoinSet<()>,
+    /// Turns that are or were seen to here: one that has ended is shown for a moment longer.
     mine: HashSet<Key>,
     /// Bounds that were reached where nobody can be asked for a new start: told once.
     told: HashMap<(Ns, Arc<str>, String), (Millis, RecycleReason)>,
@@ -71,8 +71,14 @@ impl Watcher {
         };
         let workers: Vec<_> = self.shared.registry.called().into_iter().filter(|(_, worker)| watched(worker)).collect();
         if workers.is_empty() {
+            self.mine.clear();
             return Ok(false);
         }
+        let shown: HashSet<Key> = workers
+            .iter()
+            .filter_map(|(ns, worker)| Some((*ns, Arc::clone(&worker.name), worker.recycling.turn.as_ref()?.since)))
+            .collect();
+        self.mine.retain(|key| shown.contains(key));
         let boards = boards(&self.shared).await?;
         for (ns, worker) in workers {
             match worker.recycling.turn.clone() {

@@ -28,7 +28,7 @@ const LAST: Duration = Duration::from_secs(2);
 struct Call {
     began: Instant,
     asked: Vec<(u64, LimitRequest)>,
-    outcome: Result<Vec<LimitReply>>,
+    outcome: Result<Vec<Result<LimitReply>>>,
 }
 
 impl Limits {
@@ -116,6 +116,17 @@ impl Limits {
         match call.outcome {
             Ok(replies) => {
                 for ((number, asked), reply) in call.asked.into_iter().zip(replies) {
+                    let reply = match reply {
+                        Ok(reply) => reply,
+                        Err(error) => {
+                            error.log("ask for a limit");
+                            if let Some(key) = book.keys.get_mut(&number) {
+                                key.fault(&asked, now);
+                                book.visit(number, now);
+                            }
+                            continue;
+                        }
+                    };
                     for session in &reply.wake {
                         wake.entry(*session).or_default().push((asked.ns, asked.key.clone()));
                     }

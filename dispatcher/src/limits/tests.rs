@@ -106,7 +106,7 @@ impl World {
 
     async fn in_use(&self, key: &str) -> u32 {
         let look = lovage_store::LimitRequest::look(Ns(0), key, LimitRule::default());
-        self.store.limit(vec![look]).await.unwrap()[0].in_use
+        self.store.limit(vec![look]).await.unwrap().remove(0).unwrap().in_use
     }
 }
 

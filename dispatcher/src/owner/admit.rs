@@ -7,7 +7,9 @@ use lovage_core::decide::claim;
 use lovage_core::instance::Balance;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskId, TaskKey};
+use lovage_core::{
+    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Pause, Route, Spec, State, TaskError, TaskId, TaskKey,
+};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -150,8 +152,14 @@ impl Owner {
         let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<(Arc<Worker>, Arc<Gates>)>)> = None;
         while plans.len() < most {
             let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
+            let is_last = last.as_ref().is_some_and(|(known, ..)| Arc::ptr_eq(known, &lane));
+            if let Some(pause) = (!is_last).then(|| self.pause(&lane, now)).flatten() {
+                // Open again as soon as documents change.
+                self.lanes.close(id, pause.until.map_or(Closed::Paused, Closed::Until));
+                continue;
+            }
             let (queue, worker) = match &last {
-                Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
+                Some((_, queue, worker)) if is_last => (Arc::clone(queue), worker.clone()),
                 _ => {
                     let worker = self.route(&lane).map(|worker| {
                         let limits = self.shared.limits.gates(&lane, Some(&worker));
@@ -262,6 +270,16 @@ impl Owner {
             // No task leaves this to others.
             Route::Mixed => None,
         }
+    }
+
+    /// The pause that keeps the tasks of a lane from starting.
+    fn pause(&self, lane: &LaneDef, now: Millis) -> Option<Pause> {
+        let task = match &lane.route {
+            Route::Task(task) => Some(&**task),
+            // A URL's name is in its signature: what comes by this lane may have several.
+            Route::Origin(_) | Route::Mixed => None,
+        };
+        self.shared.registry.pause(lane.ns, &lane.queue, task, now)
     }
 
     /// Opens as many of the lanes that wait for a slot as there are slots.

@@ -157,9 +157,15 @@ impl Owner {
                 self.drop_over(&key);
                 continue;
             }
-            let types = shared.registry.types(key.ns);
+            let (types, queues) = (shared.registry.types(key.ns), shared.registry.queues(key.ns));
             let limits = &shared.options.signatures;
-            let rules = Rules { limits, destinations: shared.registry.policy(), types: types.as_deref(), source: None };
+            let rules = Rules {
+                limits,
+                destinations: shared.registry.policy(),
+                types: types.as_deref(),
+                queues: queues.as_deref(),
+                source: None,
+            };
             let outcome = item.outcome.read(&rules);
             let excerpt = match (&outcome, &item.said) {
                 // The body of a success is the result: it needs no excerpt.

@@ -110,9 +110,11 @@ impl Owner {
         tell_gate(&worker, &mut joined, (sent, now), allowance);
         drop(slot);
         self.meters.attempt_seconds.record(longest.as_secs_f64());
-        let types = shared.registry.types(key.ns);
+        let registry = &shared.registry;
+        let (types, queues) = (registry.types(key.ns), registry.queues(key.ns));
         let limits = &shared.options.signatures;
-        let rules = Rules { limits, destinations: shared.registry.policy(), types: types.as_deref(), source: None };
+        let rules =
+            Rules { limits, destinations: registry.policy(), types: types.as_deref(), queues: queues.as_deref(), source: None };
         let outcome = joined.read(&rules);
         let Some((instance, (status, excerpt))) = excerpts.into_iter().nth(decided) else { return };
         // The bodies of successes are the result: they need no excerpt.

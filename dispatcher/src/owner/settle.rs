@@ -104,9 +104,10 @@ impl Owner {
         let answer = push::answer(end.pushed, self.shared.options.max_answer);
         let worker = &running.worker;
         let registry = &self.shared.registry;
-        let types = registry.types(end.key.ns);
+        let (types, queues) = (registry.types(end.key.ns), registry.queues(end.key.ns));
         let limits = &self.shared.options.signatures;
-        let rules = Rules { limits, destinations: registry.policy(), types: types.as_deref(), source: None };
+        let rules =
+            Rules { limits, destinations: registry.policy(), types: types.as_deref(), queues: queues.as_deref(), source: None };
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
         let sent = slot.as_ref().map_or(now, |slot| slot.since());

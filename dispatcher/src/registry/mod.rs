@@ -15,7 +15,9 @@ use lovage_core::classify::{Preset, StatusMap};
 use lovage_core::instance::Recycling;
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark};
+use lovage_core::{
+    LimitRule, Millis, Ns, Pause, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark,
+};
 use lovage_store::{DocKind, Document, Store};
 use metrics::{gauge, histogram};
 use parking_lot::Mutex;
@@ -139,7 +141,9 @@ impl Registry {
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
-        if let Some(name) = snapshot.types.of(ns).and_then(|types| types.worker_of(task)) {
+        let by_type = snapshot.types.of(ns).and_then(|types| types.worker_of(task));
+        let by_queue = || snapshot.queues.get(ns, queue)?.worker.as_deref();
+        if let Some(name) = by_type.or_else(by_queue) {
             return workers.iter().find(|worker| &*worker.name == name).cloned();
         }
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
@@ -158,6 +162,14 @@ impl Registry {
     /// The queues of a namespace that say anything.
     pub fn queues(&self, ns: Ns) -> Option<Arc<Queues>> {
         self.snapshot.load().queues.of(ns).cloned()
+    }
+
+    /// The pause of queue or task type that keeps tasks of this queue, and of this name if they have one, from starting.
+    pub fn pause(&self, ns: Ns, queue: &str, task: Option<&str>, now: Millis) -> Option<Pause> {
+        let snapshot = self.snapshot.load();
+        let of_queue = snapshot.queues.get(ns, queue).and_then(|queue| queue.dispatch_closed(now));
+        let of_type = || snapshot.types.of(ns)?.of(task?)?.pause(now).filter(|pause| pause.dispatch);
+        of_queue.into_iter().chain(of_type()).reduce(Pause::later)
     }
 
     /// What is stored under a key of `limits`; in force until the next snapshot.

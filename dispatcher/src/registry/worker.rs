@@ -142,7 +142,7 @@ impl Worker {
     }
 
     /// Open pushes, and how many there may be.
-    fn load(&self, now: Millis) -> (u32, u32) {
+    pub fn load(&self, now: Millis) -> (u32, u32) {
         let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
         usable.fold((0, 0), |(open, slots), i| (open + i.state.slots.open(), slots.saturating_add(i.capacity)))
     }

@@ -56,7 +56,7 @@ async fn round_robin_is_even_within_one() {
     world.put(DocKind::Worker, "w", &worker(Balance::RoundRobin, 100)).await;
     let node = world.start();
     let mut keys = Vec::new();
-    for _ in 0..3 * 17 + 1 {
+    for _ in 0..=(3 * 17) {
         keys.push(world.submit(call("t")).await);
     }
     for key in &keys {

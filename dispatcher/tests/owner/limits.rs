@@ -65,7 +65,7 @@ fn most_open(world: &World) -> i32 {
 
 async fn in_use(world: &World, key: &str) -> u32 {
     let look = LimitRequest::look(lovage_core::Ns::DEFAULT, key, lovage_core::LimitRule::default());
-    world.store.limit(vec![look]).await.unwrap()[0].in_use
+    world.store.limit(vec![look]).await.unwrap().remove(0).unwrap().in_use
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,9 +37,12 @@ impl Pace {
 impl Case<'_> {
     /// What is closed on purpose.
     pub(super) async fn paused(&self, story: &mut Story) -> Result<(), Refusal> {
-        let queue = self.app.queue_config(self.key.ns, self.spec.queue()).await?;
-        if let Some(pause) = queue.and_then(|queue| queue.dispatch_closed(self.app.now())) {
-            let text = format!("Queue `{}` is paused {}.", self.spec.queue(), until(pause.until));
+        let types = self.app.types(self.key.ns).await?;
+        let queue = self.spec.queue();
+        if let Some(pause) =
+            types.dispatch_pause(queue, self.spec.task.as_deref().filter(|_| self.spec.url.is_none()), self.app.now())
+        {
+            let text = format!("Queue `{queue}` or its task type is paused {}.", until(pause.until));
             story.cause("paused", text, pause.until);
         }
         Ok(())
@@ -90,6 +93,7 @@ impl Case<'_> {
         let look = |gate: &Gate| LimitRequest::look(self.key.ns, gate.key.clone(), gate.rule());
         let requests: Vec<LimitRequest> = gates.iter().map(look).collect();
         let replies = if requests.is_empty() { Vec::new() } else { self.app.store.limit(requests).await? };
+        let replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut paces = Vec::new();
         for (gate, reply) in gates.into_iter().zip(replies) {
             let counters = Counters::of(gate.stored.rule, gate.own, &reply, gate.cost);

@@ -1,5 +1,6 @@
 //! Why a task that may start has not started: who serves it, and whether that one may be called.
 
+use lovage_core::board::{InstanceBoard, WorkerBoard};
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
 use lovage_core::{LaneDef, LaneOrder, Millis, Route};
@@ -72,6 +73,11 @@ impl Case<'_> {
                     return Ok(false);
                 };
                 together = config.batch.is_some();
+                if let Some(pause) = config.paused(self.app.now()) {
+                    let how = if pause.drain { "is being drained" } else { "is paused" };
+                    let time = pause.until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+                    story.cause("paused", format!("Worker `{name}` {how}{time}."), pause.until);
+                }
                 if config.pull {
                     // Nobody calls it, so nothing keeps anybody from doing so.
                     story.pulled = true;
@@ -79,8 +85,11 @@ impl Case<'_> {
                     (name, None)
                 } else {
                     story.say(format!("Worker `{name}` serves it."));
-                    let standing = self.known(&name, false).await;
-                    (name, standing)
+                    let seen = self.app.seen_worker(self.key.ns, &name, false).await;
+                    if let Some(seen) = &seen {
+                        out_of_use(&name, seen, story);
+                    }
+                    (name, seen.map(|seen| seen.standing()))
                 }
             }
         };
@@ -113,6 +122,18 @@ fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
         slots: standing.map(|it| it.slots),
         breaker: standing.map(|it| it.breaker.as_str()),
         paused_until: standing.and_then(|it| it.paused_until).map(Millis::rfc3339),
+    }
+}
+
+/// Why none of the instances that are there gets a task.
+fn out_of_use(name: &str, seen: &WorkerBoard, story: &mut Story) {
+    if seen.instances.is_empty() || seen.instances.iter().any(InstanceBoard::is_usable) {
+        return;
+    }
+    if seen.instances.iter().any(|instance| !instance.healthy) {
+        story.cause("unhealthy", format!("No instance of `{name}` answers its health probes."), None);
+    } else {
+        story.cause("recycling", format!("The instance of `{name}` is about to start anew."), None);
     }
 }
 

@@ -280,13 +280,43 @@ pub(crate) struct Worker {
     /// Nothing is sent to it before this, as this server sees it now; a change of the document does not end it.
     #[schema(format = DateTime)]
     pub paused_until: Option<String>,
-    /// Why: `throttled` (it asked to be left alone) or `breaker` (its endpoint failed).
+    /// Why: `paused` or `draining` (somebody wants it), `throttled` (it asked to be left alone) or `breaker` (its endpoint failed).
     pub paused_because: Option<String>,
     /// Its instances as the dispatchers see them now, the first 200; only in the answer that shows one worker, and if a dispatcher
     /// knows it.
     pub instances: Option<Vec<SeenInstance>>,
+    /// Whether it gets tasks: `active`, `paused`, `draining` (something is open), `drained`.
+    pub state: String,
+    /// How it is doing now, as the dispatchers see it together; null: none of them knows it.
+    pub live: Option<WorkerLive>,
     /// Also the `ETag`.
     pub version: u64,
+}
+
+/// How a worker is doing now; it is about a second old.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerLive {
+    /// Requests that are open.
+    pub open: u32,
+    /// Requests that may be open at once; fewer while it starts again after a pause or an outage.
+    pub slots: u32,
+    /// `closed`, `open` (it is left alone because its endpoint fails) or `half_open` (the next attempt decides).
+    pub breaker: String,
+    /// Until when it is left alone, because it asked for that or its endpoint fails.
+    #[schema(format = DateTime)]
+    pub paused_until: Option<String>,
+    /// Requests a second that it is sent at most, because it asked for less; null: as many as it has slots for.
+    pub effective_rate: Option<f64>,
+    /// Requests a second that it was sent in the last ten seconds.
+    pub out_rate: f64,
+}
+
+/// How long a worker is to be paused.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerPauseIn {
+    /// Over by itself at this time; until somebody ends it if not given.
+    #[schema(format = DateTime)]
+    pub until: Option<String>,
 }
 
 /// A page of workers.
@@ -346,34 +376,6 @@ pub(crate) struct Instances {
     pub items: Vec<Instance>,
     /// Where to go on; null at the end.
     pub next_cursor: Option<String>,
-}
-
-/// A queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queue {
-    /// Its name.
-    pub name: String,
-    /// When it was first used; null for `default`.
-    #[schema(format = DateTime)]
-    pub created_at: Option<String>,
-}
-
-/// A page of queues.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queues {
-    /// By name.
-    pub items: Vec<Queue>,
-    /// Where to go on; null at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// What is in a queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct QueueStats {
-    /// Tasks by state.
-    pub depth: BTreeMap<String, u64>,
-    /// How long the oldest queued task has been waiting; null if none waits.
-    pub oldest_age: Option<String>,
 }
 
 /// A page of signing keys.

@@ -18,6 +18,8 @@ mod limits;
 mod malformed;
 mod nodes;
 mod openapi;
+mod pauses;
+mod queues;
 mod serve;
 mod task_types;
 mod tasks;

@@ -198,7 +198,10 @@ async fn the_record_names_its_worker() {
 #[tokio::test]
 async fn queues_are_made_on_first_use() {
     let h = Harness::new();
-    assert_eq!(h.get("/v1/queues").await.json()["items"], json!([{"name": "default", "created_at": null}]));
+    assert_eq!(
+        h.get("/v1/queues").await.json()["items"],
+        json!([{"name": "default", "created_at": null, "paused": null, "version": null}])
+    );
     h.submit(r#"{"task":"a","queue":"mail"}"#).await;
     h.clock.advance(Duration::from_secs(5));
     h.submit(r#"{"task":"a","queue":"mail","delay":"1h"}"#).await;

@@ -9,7 +9,7 @@ use lovage_core::{Millis, Ns};
 use metrics::counter;
 use tokio::time::sleep;
 
-use super::{Key, boards, edit, seen};
+use super::{boards, edit, seen};
 use crate::owner::Shared;
 use crate::registry::{Instance, Worker};
 
@@ -29,7 +29,7 @@ enum End {
 }
 
 /// Sees to it until it has ended.
-pub(super) async fn run(shared: Arc<Shared>, ns: Ns, worker: Arc<str>, turn: Turn) -> Key {
+pub(super) async fn run(shared: Arc<Shared>, ns: Ns, worker: Arc<str>, turn: Turn) {
     let end = end_of(&shared, ns, &worker, &turn).await;
     let (instance, reason) = (&*turn.instance, turn.reason.as_str());
     let now = shared.store.clock().now();
@@ -66,7 +66,6 @@ pub(super) async fn run(shared: Arc<Shared>, ns: Ns, worker: Arc<str>, turn: Tur
         }
         sleep(LOOK).await;
     }
-    (ns, worker, turn.since)
 }
 
 async fn end_of(shared: &Shared, ns: Ns, name: &str, turn: &Turn) -> End {

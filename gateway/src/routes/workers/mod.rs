@@ -3,6 +3,8 @@
 mod actions;
 mod edit;
 mod instances;
+mod live;
+mod pause;
 mod register;
 mod seen;
 mod show;
@@ -28,6 +30,9 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(actions::recycle))
         .routes(routes!(actions::ping))
         .routes(routes!(actions::test))
+        .routes(routes!(pause::pause))
+        .routes(routes!(pause::resume))
+        .routes(routes!(pause::drain))
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::get, instances::delete))
 }

@@ -100,7 +100,9 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
             (Start::Stored, None) => return Err(unknown(name).0),
             (Start::Stored, Some(stored)) => stored,
             (Start::Empty(_), stored) => {
-                WorkerConfig { signing: stored.map(|stored| stored.signing).unwrap_or_default(), ..WorkerConfig::default() }
+                // A pause ends when somebody ends it.
+                let (signing, paused) = stored.map(|stored| (stored.signing, stored.paused)).unwrap_or_default();
+                WorkerConfig { signing, paused, ..WorkerConfig::default() }
             }
         };
         let secret = apply(app, bytes, &mut config, &kept)?;
@@ -119,7 +121,7 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
     });
     let put = put.await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown))
+    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown).await)
 }
 
 /// Remove a worker

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::board::Board;
 use lovage_core::classify::StatusMap;
 use lovage_core::instance::{Balance, Health, Recycle};
 use lovage_core::units::{Dur, Rate};
@@ -13,6 +14,7 @@ use lovage_core::{Millis, Ns, Version};
 use lovage_store::DocKind;
 use serde::Serialize;
 
+use super::live::{self, Live};
 use super::seen::{self, SeenInstance};
 use super::unknown;
 use crate::app::{App, Shared};
@@ -58,16 +60,25 @@ struct WorkerView<'a> {
     /// Only of one that is shown by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     instances: Option<Vec<SeenInstance>>,
+    state: &'static str,
+    live: Option<Live>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signing: Option<&'a str>,
     version: Version,
 }
 
 impl<'a> WorkerView<'a> {
-    fn new(app: &App, ns: Ns, (name, config): (&'a str, &'a WorkerConfig), version: Version, secret: &'a Secret) -> Self {
+    fn new(
+        app: &App,
+        ns: Ns,
+        (name, config): (&'a str, &'a WorkerConfig),
+        version: Version,
+        secret: &'a Secret,
+        boards: &[Board],
+    ) -> Self {
         let now = app.now();
-        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, false, now)).map(|it| it.standing());
-        let (until, because) = standing.and_then(|it| it.pause()).unzip();
+        let seen = app.seen_on(boards, ns, name, false);
+        let (until, because) = live::pause(config, seen.as_ref(), now);
         Self {
             name,
             urls: &config.urls,
@@ -94,6 +105,8 @@ impl<'a> WorkerView<'a> {
             paused_until: until.map(Millis::rfc3339),
             paused_because: because,
             instances: None,
+            state: live::state(config, seen.as_ref(), now),
+            live: seen.as_ref().map(Live::new),
             version,
         }
     }
@@ -104,7 +117,7 @@ fn default_grace() -> String {
 }
 
 /// A worker as the whole answer.
-pub(super) fn answer(
+pub(super) async fn answer(
     app: &App,
     ns: Ns,
     status: StatusCode,
@@ -112,7 +125,7 @@ pub(super) fn answer(
     version: Version,
     secret: &Secret,
 ) -> Response {
-    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret));
+    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret, &app.boards().await));
     tag(response.headers_mut(), version);
     response
 }
@@ -133,7 +146,8 @@ pub(crate) async fn get(
     let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
     let instances = if config.pull { None } else { seen::all(&app, caller.ns, &name, &config).await };
-    let shown = WorkerView::new(&app, caller.ns, (&name, &config), document.version, &Secret::Hidden);
+    let (hidden, boards) = (Secret::Hidden, app.boards().await);
+    let shown = WorkerView::new(&app, caller.ns, (&name, &config), document.version, &hidden, &boards);
     let mut response = view::json(StatusCode::OK, &WorkerView { instances, ..shown });
     tag(response.headers_mut(), document.version);
     Ok(response)
@@ -154,10 +168,10 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Q
     for document in &documents {
         configs.push((document, content::<WorkerConfig>(document)?));
     }
-    let hidden = Secret::Hidden;
+    let (hidden, boards) = (Secret::Hidden, app.boards().await);
     let items: Vec<_> = configs
         .iter()
-        .map(|(document, config)| WorkerView::new(&app, caller.ns, (&document.name, config), document.version, &hidden))
+        .map(|(document, config)| WorkerView::new(&app, caller.ns, (&document.name, config), document.version, &hidden, &boards))
         .collect();
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }

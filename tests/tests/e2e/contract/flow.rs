@@ -11,6 +11,7 @@ on_both_stores!(
     a_concurrency_holds_and_is_shown,
     a_stored_limit_goes_before_and_may_be_deleted_while_tasks_hold_it,
     a_changed_limit_is_in_force_within_a_second,
+    a_higher_rate_does_not_wait_for_the_lower_one,
     a_paused_limit_holds_its_tasks_alone,
     a_task_type_limits_each_name_and_names_the_worker,
 );
@@ -93,6 +94,23 @@ async fn a_changed_limit_is_in_force_within_a_second(store: Store) {
     }
     gate.open();
     site.wait_all_final(&ids, PATIENCE).await;
+}
+
+async fn a_higher_rate_does_not_wait_for_the_lower_one(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["quick"]).await;
+    site.worker.on("quick", Reply::json(&json!(1)));
+    site.put("/v1/limits/k", &json!({"rate": "1/h"})).await;
+    let task = json!({"task": "quick", "limits": [{"key": "k"}]});
+    let first = site.submit(&task).await;
+    site.wait_final(&first).await;
+    let second = site.submit(&task).await;
+    let limit = until_limit(&site, "k", "no start left", |limit| limit["tokens"] == 0 && limit["waiting"] == 1).await;
+    assert!(limit["next_at"].is_string(), "{limit}");
+    site.put("/v1/limits/k", &json!({"rate": "10/s"})).await;
+    let changed = std::time::Instant::now();
+    assert_eq!(site.wait_final(&second).await["state"], "succeeded");
+    assert!(changed.elapsed() < Duration::from_millis(2_000), "{:?}", changed.elapsed());
 }
 
 async fn a_paused_limit_holds_its_tasks_alone(store: Store) {

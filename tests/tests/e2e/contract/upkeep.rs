@@ -89,6 +89,17 @@ async fn an_unhealthy_instance_leaves_and_returns(store: Store) {
     let settings = json!({"urls": urls, "tasks": ["work"], "balance": "round_robin", "health": health});
     site.register_worker_with("w", &settings).await;
     until_states(&site, ["ready", "unhealthy"]).await;
+    // Also the only one of a worker: what is for it waits, and says why.
+    site.register_worker_with("alone", &json!({"url": urls[1], "tasks": ["alone"], "health": health})).await;
+    eventually("the other worker to be unhealthy", PATIENCE, async || {
+        let worker = site.get("/v1/workers/alone").await.json;
+        (worker["instances"][0]["state"] == "unhealthy").then_some(())
+    })
+    .await;
+    workers[1].on("alone", Reply::status(204));
+    let alone = site.submit_plain("alone").await;
+    let explained = site.get(&format!("/v1/tasks/{alone}/explain")).await.json;
+    assert_eq!((&explained["state"], &explained["reason"]), (&json!("queued"), &json!("unhealthy")), "{explained}");
     let before = [tasks(&workers[0]).len(), tasks(&workers[1]).len()];
     let ids = site.submit_batch(&vec![json!({"task": "work"}); 10]).await.ids();
     site.wait_all_final(&ids, PATIENCE).await;
@@ -98,6 +109,7 @@ async fn an_unhealthy_instance_leaves_and_returns(store: Store) {
     let ids = site.submit_batch(&vec![json!({"task": "work"}); 10]).await.ids();
     site.wait_all_final(&ids, PATIENCE).await;
     assert!(tasks(&workers[1]).len() >= before[1] + 5);
+    assert_eq!(site.wait_final(&alone).await["state"], "succeeded");
 }
 
 async fn pings_and_tests_tell_the_status_alone(store: Store) {
