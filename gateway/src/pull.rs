@@ -270,13 +270,12 @@ impl App {
                 continue;
             };
             let lane = spec.gates(key.ns);
-            let gates = match known.get(&lane) {
-                Some(gates) => gates.clone(),
-                None => {
-                    let gates = self.limits_of(key.ns, spec, wish).await?;
-                    known.insert(lane, gates.clone());
-                    gates
-                }
+            let gates = if let Some(gates) = known.get(&lane) {
+                gates.clone()
+            } else {
+                let gates = self.limits_of(key.ns, spec, wish).await?;
+                known.insert(lane, gates.clone());
+                gates
             };
             limited.push(Candidate { key: key.clone(), attempt: head.attempt + 1, created: head.created, gates });
             haul.bytes += bytes;
