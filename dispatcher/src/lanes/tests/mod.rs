@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
+mod hold;
+mod order;
+mod shares;
+
 use std::collections::BTreeMap;
 
 use lovage_core::{IdRun, NewTask, Ns, Slot};
-use lovage_store::Cursor;
+use lovage_store::{Cursor, FeedPos};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +15,7 @@ use super::*;
 /// All lanes that there are in the store are known.
 fn lanes(window: usize) -> Lanes {
     let mut lanes = Lanes::new(Bounds { window, lanes: 1_000_000 }, Duration::from_secs(30));
-    lanes.begin();
+    lanes.begin(FeedPos::default());
     let from = lanes.take_page().unwrap().0;
     assert_eq!(from, Cursor::default());
     lanes.paged(lanes.life(), Some((Vec::new(), None)));
@@ -122,7 +126,10 @@ fn a_closed_lane_waits_for_its_gate() {
     assert_eq!(next(&lanes), Some(a.id()));
     lanes.close(a.id(), Closed::Until(Millis(50)));
     lanes.open_until(Millis(49));
-    assert_eq!((next(&lanes), lanes.next_opening()), (None, Some(Millis(50))));
+    // The slot is the next one's.
+    assert_eq!((next(&lanes), lanes.next_opening()), (Some(b.id()), Some(Millis(50))));
+    lanes.close(b.id(), Closed::Busy(7));
+    assert_eq!(next(&lanes), None);
     lanes.open_until(Millis(50));
     lanes.open_busy(7, 5);
     assert_eq!(drain(&mut lanes).len(), 2);
