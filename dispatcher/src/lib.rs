@@ -11,7 +11,8 @@ mod breaker;
 mod control;
 pub mod egress;
 mod gate;
-mod lanes;
+#[doc(hidden)] // For `examples/lanes.rs`.
+pub mod lanes;
 mod notice;
 mod options;
 mod owner;

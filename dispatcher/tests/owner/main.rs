@@ -4,6 +4,7 @@
 mod batches;
 mod cluster;
 mod life;
+mod ordering;
 mod outage;
 mod outbox;
 mod protocol;
