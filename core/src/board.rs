@@ -4,9 +4,12 @@
 //! shows something reads the boards of all. A board is a sight and not the truth: it is about a second old, and nothing is decided
 //! by it.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::Ns;
+use crate::instance::Counters;
 use crate::standing::{BreakerState, Standing};
 use crate::time::Millis;
 
@@ -40,7 +43,7 @@ pub struct WorkerBoard {
     /// It stands for an origin of bare URLs.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub origin: bool,
-    /// Those that can be called now.
+    /// Its live instances.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceBoard>,
     /// Whether it is left alone because its endpoint fails.
@@ -72,6 +75,24 @@ pub struct InstanceBoard {
     /// Whether its health probe finds it well; one that is not probed is.
     #[serde(skip_serializing_if = "is_true")]
     pub healthy: bool,
+    /// Its name, if that is not its URL.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Bad answers to its probe in a row.
+    #[serde(skip_serializing_if = "is_well")]
+    pub failures: u8,
+    /// When its probe was answered last; zero: never.
+    #[serde(skip_serializing_if = "is_never")]
+    pub probed: Millis,
+    /// Since when it gets no new task because it is to be started anew; zero: it gets tasks.
+    #[serde(skip_serializing_if = "is_never")]
+    pub drained: Millis,
+    /// When all processes began to count, as a document says; zero: each when it first saw the instance.
+    #[serde(skip_serializing_if = "is_never")]
+    pub born: Millis,
+    /// When this one began to count.
+    #[serde(skip_serializing_if = "is_never")]
+    pub since: Millis,
     /// What was counted since it was last recycled.
     #[serde(flatten)]
     pub counts: InstanceCounts,
@@ -79,7 +100,19 @@ pub struct InstanceBoard {
 
 impl Default for InstanceBoard {
     fn default() -> Self {
-        Self { url: String::new(), open: 0, slots: 0, healthy: true, counts: InstanceCounts::default() }
+        Self {
+            url: String::new(),
+            open: 0,
+            slots: 0,
+            healthy: true,
+            name: String::new(),
+            failures: 0,
+            probed: Millis(0),
+            drained: Millis(0),
+            born: Millis(0),
+            since: Millis(0),
+            counts: InstanceCounts::default(),
+        }
     }
 }
 
@@ -122,6 +155,16 @@ fn is_none(count: &u64) -> bool {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_well(failures: &u8) -> bool {
+    *failures == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_never(time: &Millis) -> bool {
+    time.0 == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_true(healthy: &bool) -> bool {
     *healthy
 }
@@ -157,13 +200,49 @@ impl Board {
     }
 }
 
+impl InstanceBoard {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        if self.name.is_empty() { &self.url } else { &self.name }
+    }
+
+    /// Whether it gets tasks.
+    pub fn is_usable(&self) -> bool {
+        self.healthy && self.drained.0 == 0
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        Counters { since: self.since, tasks: self.counts.tasks, errors: self.counts.errors, memory: self.counts.memory }
+    }
+
+    /// The same instance as two processes see it. Of counters that began at other times the later ones hold.
+    fn add(&mut self, theirs: &Self) {
+        self.open = self.open.saturating_add(theirs.open);
+        self.slots = self.slots.saturating_add(theirs.slots);
+        self.healthy &= theirs.healthy;
+        self.failures = self.failures.max(theirs.failures);
+        self.probed = self.probed.max(theirs.probed);
+        self.drained = self.drained.max(theirs.drained);
+        let counters = match self.born.cmp(&theirs.born) {
+            Ordering::Less => theirs.counters(),
+            Ordering::Equal => self.counters().with(theirs.counters()),
+            Ordering::Greater => self.counters(),
+        };
+        self.born = self.born.max(theirs.born);
+        self.since = counters.since;
+        self.counts = InstanceCounts { tasks: counters.tasks, errors: counters.errors, memory: counters.memory };
+    }
+}
+
 impl WorkerBoard {
     /// How it is doing, in short.
     pub fn standing(&self) -> Standing {
-        let sum = |count: fn(&InstanceBoard) -> u32| self.instances.iter().map(count).fold(0, u32::saturating_add);
+        let usable = || self.instances.iter().filter(|instance| instance.is_usable());
+        let sum = |count: fn(&InstanceBoard) -> u32| usable().map(count).fold(0, u32::saturating_add);
         let slots = sum(|instance| instance.slots);
         Standing {
-            instances: self.instances.len() as u32,
+            instances: usable().count() as u32,
             open: sum(|instance| instance.open),
             slots: self.allowed.map_or(slots, |allowed| allowed.min(slots)),
             breaker: self.breaker,
@@ -177,12 +256,7 @@ impl WorkerBoard {
     pub fn and(mut self, other: &Self) -> Self {
         for theirs in &other.instances {
             if let Some(ours) = self.instances.iter_mut().find(|ours| ours.url == theirs.url) {
-                ours.open = ours.open.saturating_add(theirs.open);
-                ours.slots = ours.slots.saturating_add(theirs.slots);
-                ours.healthy &= theirs.healthy;
-                ours.counts.tasks += theirs.counts.tasks;
-                ours.counts.errors += theirs.counts.errors;
-                ours.counts.memory = ours.counts.memory.max(theirs.counts.memory);
+                ours.add(theirs);
             } else {
                 self.instances.push(theirs.clone());
             }

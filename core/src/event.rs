@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::head::{Attempt, SessionId};
+use crate::lane::LaneOrder;
 use crate::outcome::Outcome;
 use crate::retry::RetryPolicy;
 use crate::signature::Draft;
@@ -137,6 +138,8 @@ pub struct Patch {
     pub labels: Option<BTreeMap<String, String>>,
     /// The whole retry policy; the inner `None` is the default one.
     pub retry: Option<Option<RetryPolicy>>,
+    /// How the new queue orders its tasks; set by `Rules::reset`.
+    pub order: Option<LaneOrder>,
     /// Which of `priority`, `queue`, `labels` and `retry` were null. They have the general defaults until `Rules::reset` gives
     /// them those of a task's type.
     pub reset: Vec<&'static str>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::classify::StatusMap;
+use crate::instance::{Balance, Health, Recycle};
 use crate::limit::LimitRule;
 use crate::time::Millis;
 use crate::units::{Dur, Rate};
@@ -57,6 +58,15 @@ pub struct WorkerConfig {
     /// It cannot be called: it takes its tasks itself, and has no URL.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pull: bool,
+    /// Which instance gets the next task.
+    #[serde(skip_serializing_if = "Balance::is_default")]
+    pub balance: Balance,
+    /// How its instances are asked whether they are well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// When its instances are to be started anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recycle: Option<Recycle>,
     /// What its statuses mean.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_map: Option<StatusMap>,
@@ -126,12 +136,21 @@ pub struct InstanceConfig {
     pub url: String,
     /// Gone at this time unless it registers again.
     pub until: Millis,
+    /// When it came, under this URL and with this version; zero: not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: Millis,
     /// Open requests it takes; none: the worker's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+// serde passes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(time: &Millis) -> bool {
+    time.0 == 0
 }
 
 impl WorkerConfig {

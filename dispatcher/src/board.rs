@@ -60,11 +60,11 @@ fn of(shared: &Shared, now: Millis) -> Board {
 
 /// The busiest first. Of those that take their tasks themselves nothing is known here.
 fn workers(registry: &Registry, now: Millis) -> (Vec<WorkerBoard>, bool) {
-    let mut all = registry.all();
-    all.retain(|(_, worker)| !worker.config.pull);
+    let mut all = registry.called();
+    all.extend(registry.origins());
     let cut = all.len() > MOST_WORKERS;
     if cut {
-        all.sort_by_key(|(_, worker)| std::cmp::Reverse(worker.open(now)));
+        all.sort_by_key(|(_, worker)| std::cmp::Reverse(worker.load(now).0));
         all.truncate(MOST_WORKERS);
     }
     let mut boards: Vec<_> = all.iter().map(|(ns, worker)| board(*ns, worker, now)).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
+use lovage_core::instance::Turn;
 use lovage_core::{Millis, TaskKey};
 use metrics::counter;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::egress::{HeaderLines, PushRequest, Transport};
-use crate::registry::{Registry, Worker};
+use crate::registry::{Instance, Registry, Worker};
 
 /// Posts under way in this process; more are dropped.
 const MOST_POSTS: usize = 64;
@@ -68,6 +69,27 @@ struct Body<'a> {
     deadline: String,
 }
 
+/// The type of the message that asks for a new start.
+const RECYCLE: &str = "instance.recycle";
+
+#[derive(Serialize)]
+struct RecycleBody<'a> {
+    r#type: &'a str,
+    worker: &'a str,
+    instance: &'a str,
+    url: &'a str,
+    reason: &'a str,
+    counters: Counted,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    tasks: u64,
+    errors: u64,
+    memory: u64,
+    since: String,
+}
+
 /// Sends posts to control URLs.
 pub(crate) struct Control {
     transport: Arc<dyn Transport>,
@@ -106,13 +128,37 @@ impl Control {
         });
     }
 
-    fn message(&self, worker: &Worker, order: Order, about: &About, now: Millis) -> (HeaderLines, Bytes) {
-        let kind = order.as_str();
-        let body =
-            Body { r#type: kind, id: about.key.id.to_string(), attempt: about.attempt, deadline: about.deadline.rfc3339() };
-        let id = format!("{}.{}.{kind}", body.id, body.attempt);
+    /// Asks `worker` to start one of its instances anew; whether it took it. One try.
+    pub async fn recycle(&self, registry: &Registry, worker: &Worker, instance: &Instance, turn: &Turn, now: Millis) -> bool {
+        let Some(target) = worker.config.control_url.as_deref().and_then(|url| registry.target(url)) else { return false };
+        let body = RecycleBody {
+            r#type: RECYCLE,
+            worker: &worker.name,
+            instance: &instance.name,
+            url: &instance.url,
+            reason: turn.reason.as_str(),
+            counters: Counted {
+                tasks: turn.counters.tasks,
+                errors: turn.counters.errors,
+                memory: turn.counters.memory,
+                since: turn.counters.since.rfc3339(),
+            },
+        };
         // Plain data into a Vec cannot fail.
         let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+        // Of one turn every try is the same message.
+        let lines = self.signed(worker, &format!("{}.{}.{RECYCLE}", worker.name, turn.since.0), now, &body);
+        let mut request = PushRequest::new(target, Method::POST, lines, body);
+        request.timeout = LIMIT;
+        request.connect_timeout = TRY_LIMIT;
+        request.max_body = 1024;
+        let taken = self.transport.push(request).await.outcome.is_ok_and(|response| response.status.is_success());
+        let outcome = if taken { "taken" } else { "failed" };
+        counter!("lovage_control_posts_total", "type" => RECYCLE, "outcome" => outcome).increment(1);
+        taken
+    }
+
+    fn signed(&self, worker: &Worker, id: &str, now: Millis, body: &Bytes) -> HeaderLines {
         let seconds = now.0 / 1000;
         let mut lines = HeaderLines::with_capacity(512);
         lines.push(&CONTENT_TYPE, b"application/json");
@@ -120,8 +166,19 @@ impl Control {
         lines.push(&WEBHOOK_ID, id.as_bytes());
         lines.push_number(&WEBHOOK_TIMESTAMP, seconds);
         if let Some(signer) = &worker.signer {
-            lines.push(&WEBHOOK_SIGNATURE, signer.sign(&id, seconds as i64, &body).as_bytes());
+            lines.push(&WEBHOOK_SIGNATURE, signer.sign(id, seconds as i64, body).as_bytes());
         }
+        lines
+    }
+
+    fn message(&self, worker: &Worker, order: Order, about: &About, now: Millis) -> (HeaderLines, Bytes) {
+        let kind = order.as_str();
+        let body =
+            Body { r#type: kind, id: about.key.id.to_string(), attempt: about.attempt, deadline: about.deadline.rfc3339() };
+        let id = format!("{}.{}.{kind}", body.id, body.attempt);
+        // Plain data into a Vec cannot fail.
+        let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+        let mut lines = self.signed(worker, &id, now, &body);
         lines.push_number(&ATTEMPT, about.attempt.into());
         (lines, body)
     }

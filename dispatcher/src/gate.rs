@@ -283,7 +283,7 @@ impl Slots {
     pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         let grow = |open: u32| (open < limit).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
-        Some(Slot { slots: Arc::clone(self), trial: false, since: Millis(0) })
+        Some(Slot { slots: Arc::clone(self), trial: false, since: Millis(0), others: Vec::new() })
     }
 }
 
@@ -294,9 +294,18 @@ pub struct Slot {
     /// Of the attempt that the breaker tries.
     trial: bool,
     since: Millis,
+    /// Those of the other instances that get the same task.
+    others: Vec<Slot>,
 }
 
 impl Slot {
+    /// Together with those of other instances: they are free again when this one is.
+    #[must_use]
+    pub fn with(mut self, others: Vec<Slot>) -> Self {
+        self.others = others;
+        self
+    }
+
     /// The gate that the slot belongs to.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.slots.gate

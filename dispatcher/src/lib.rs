@@ -11,8 +11,10 @@ mod breaker;
 mod control;
 pub mod egress;
 mod gate;
+mod instances;
 #[doc(hidden)] // For `examples/lanes.rs`.
 pub mod lanes;
+mod limits;
 mod notice;
 mod options;
 mod owner;

@@ -23,6 +23,8 @@ pub struct Options {
     pub lanes: usize,
     /// How long a task waits until it counts as of the next higher priority; zero: for ever.
     pub aging: Duration,
+    /// Keys of limits that are held in memory.
+    pub limits: usize,
     /// How often the partition and the session are renewed.
     pub renew_every: Duration,
     /// How long a renewal is good for. Longer than a failover of the store takes.
@@ -37,6 +39,12 @@ pub struct Options {
     pub max_batch: usize,
     /// The part of an attempt that lookup, connect and TLS handshake may take together.
     pub connect_timeout: Duration,
+    /// How long an instance may take to answer whether it is well.
+    pub probe_timeout: Duration,
+    /// Such questions under way at once.
+    pub probes: usize,
+    /// How long an instance that is to be started anew gets no task while it does not answer, and how long it is left alone then.
+    pub recycle_wait: Duration,
     /// Where workers report; none: pushes do not say.
     pub attempt_urls: Option<AttemptUrls>,
     /// What signatures in answers are checked against.
@@ -56,6 +64,7 @@ impl Default for Options {
             lane_window: 1024,
             lanes: 100_000,
             aging: Duration::from_secs(30),
+            limits: 200_000,
             renew_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
             close_after: Duration::from_secs(12),
@@ -63,6 +72,9 @@ impl Default for Options {
             max_answer: 1024 * 1024,
             max_batch: 8 * 1024 * 1024,
             connect_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(2),
+            probes: 64,
+            recycle_wait: Duration::from_secs(600),
             attempt_urls: None,
             signatures: SignatureLimits::default(),
             user_agent: concat!("Lovage/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::board;
 use crate::control::Control;
 use crate::egress::Transport;
+use crate::instances;
+use crate::limits::Limits;
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
@@ -44,6 +46,7 @@ impl Dispatcher {
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         let pulse = Pulse::new(store.caps().partitions);
+        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease, options.limits);
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -61,6 +64,7 @@ impl Dispatcher {
                 fenced: CancellationToken::new(),
                 uptime,
                 pulse,
+                limits,
                 given_up: Mutex::default(),
                 queues: Queues::default(),
             }),
@@ -89,6 +93,7 @@ impl Dispatcher {
         let shared = self.shared;
         let watching = CancellationToken::new();
         let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
+        let limits = tokio::spawn(Arc::clone(&shared.limits).run(watching.clone()));
         let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
         let notices = tokio::spawn(async move {
             tokio::join!(
@@ -96,6 +101,7 @@ impl Dispatcher {
                 of_all.notices.ring_for_all(&*of_all.store, listening)
             )
         });
+        let upkeep = tokio::spawn(instances::watch(Arc::clone(&shared), watching.clone()));
         // A process that dies shows nothing more.
         let showing = AbortOnDropHandle::new(tokio::spawn(board::publish(Arc::clone(&shared), watching.clone())));
         let mut owners = JoinSet::new();
@@ -108,6 +114,6 @@ impl Dispatcher {
             }
         }
         watching.cancel();
-        let _ = tokio::join!(watch, notices, showing);
+        let _ = tokio::join!(watch, notices, upkeep, showing, limits);
     }
 }

@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::boards::Boards;
 use crate::directory::Directory;
 use crate::feed_hub::FeedHub;
+use crate::lengths::Lengths;
 use crate::options::GatewayOptions;
 use crate::places::Places;
 use crate::types::TypeCache;
@@ -29,6 +31,7 @@ pub(crate) struct App {
     pub hub: Arc<FeedHub>,
     pub directory: Directory,
     pub types: TypeCache,
+    pub lengths: Arc<Lengths>,
     /// Cancelled when the server shuts down: waits end, `/readyz` says so.
     pub draining: CancellationToken,
     /// Requests that are being answered.
@@ -37,6 +40,8 @@ pub(crate) struct App {
     pub inflaters: Arc<Semaphore>,
     /// Cancels that go on behind their answers.
     pub cascades: Arc<Places>,
+    /// What dispatchers say of themselves.
+    pub boards: Boards,
     /// The document of the API as served.
     pub openapi: std::sync::OnceLock<bytes::Bytes>,
     /// New tasks so far.
@@ -57,10 +62,12 @@ impl App {
             hub,
             directory: Directory::default(),
             types: TypeCache::default(),
+            lengths: Arc::default(),
             draining,
             open: TaskTracker::new(),
             inflaters,
             cascades,
+            boards: Boards::default(),
             openapi: std::sync::OnceLock::new(),
             turn,
         }

@@ -1,13 +1,57 @@
-//! How workers are doing, as the dispatchers see it.
+//! How workers are doing, as the dispatchers see it: those of this process directly, others by their boards.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use lovage_core::Ns;
-use lovage_core::board::WorkerBoard;
+use lovage_core::board::{Board, WorkerBoard};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 
+/// Boards are read again after this: they are published every second.
+const FRESH: Duration = Duration::from_millis(500);
+/// The longest that a look may take: without boards less is shown.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The boards that were read last.
+#[derive(Default)]
+pub(crate) struct Boards(Mutex<Option<(Instant, Arc<Vec<Board>>)>>);
+
 impl App {
+    /// The boards of all dispatchers; none if the store is away.
+    pub(crate) async fn boards(&self) -> Arc<Vec<Board>> {
+        // Held while they are read: whoever asks meanwhile gets the same.
+        let mut known = self.boards.0.lock().await;
+        if let Some((_, boards)) = known.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Arc::clone(boards);
+        }
+        let boards = match timeout(LIMIT, self.store.boards()).await {
+            Ok(Ok(boards)) => boards,
+            Ok(Err(error)) => {
+                error.log("read the boards of dispatchers");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        let boards: Arc<Vec<Board>> = Arc::new(boards.iter().filter_map(|(_, bytes)| Board::decode(bytes)).collect());
+        *known = Some((Instant::now(), Arc::clone(&boards)));
+        boards
+    }
+
     /// The worker with this name, or the origin of bare URLs, as all dispatchers together see it; `None`: none knows it.
     pub(crate) async fn seen_worker(&self, ns: Ns, name: &str, origin: bool) -> Option<WorkerBoard> {
-        self.options.standings.as_ref()?.worker(ns, name, origin, self.now())
+        self.seen_on(&self.boards().await, ns, name, origin)
+    }
+
+    /// … on these boards.
+    pub(crate) fn seen_on(&self, boards: &[Board], ns: Ns, name: &str, origin: bool) -> Option<WorkerBoard> {
+        let own = self.options.standings.as_ref().and_then(|all| all.worker(ns, name, origin, self.now()));
+        // The own board is older than what is known directly.
+        let direct = own.is_some();
+        let others = boards.iter().filter(|board| !direct || board.node != self.options.cluster.session.0);
+        let others = others.filter_map(|board| board.worker(ns, name, origin));
+        others.fold(own, |sum, other| Some(sum.map_or_else(|| other.clone(), |sum| sum.and(other))))
     }
 }

@@ -9,6 +9,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use lovage_core::fields::{self, Errors};
 use lovage_core::problem::{Code, Problem};
+use lovage_core::{Pause, queue};
 use metrics::counter;
 use tokio::time::{Instant, timeout_at};
 
@@ -71,6 +72,16 @@ pub(crate) async fn read_none(app: &App, headers: &HeaderMap, body: Body) -> Res
         errors.unknown("", &name, &[]);
     }
     errors.problem().map_or(Ok(()), Err)
+}
+
+/// What a pause is to be; an empty body says nothing.
+pub(crate) async fn read_pause(app: &App, headers: &HeaderMap, body: Body) -> Result<Pause, Problem> {
+    let bytes = read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
+    if !bytes.is_empty() {
+        require_json(headers)?;
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    queue::read_pause(text, app.now())
 }
 
 /// The body as it comes, at most `most` bytes; `limit` is the one to be told.

@@ -6,27 +6,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use lovage_core::spec::DEFAULT_QUEUE;
 use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Ns, worker_mark};
+use lovage_core::{Ns, QueueLibrary, Queues, worker_mark};
 use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
 use parking_lot::RwLock;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::app::App;
 use crate::documents::content;
+use crate::problem::Refusal;
 use crate::types::TypeCache;
 
 const PAGE: usize = 1_000;
 const WATCH: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// After the documents were read, so many times as long nobody reads them again, ...
+const REST: u32 = 9;
+/// ... but a change is known after this at the latest.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
 /// Names known from documents.
 #[derive(Default)]
 pub(crate) struct Directory {
+    /// What queues say; `None`: not read yet.
+    library: ArcSwapOption<QueueLibrary>,
+    /// Held while queues are read, so that no reader undoes a later one.
+    reading: Mutex<()>,
     queues: RwLock<AHashMap<Ns, AHashSet<String>>>,
     workers: ArcSwap<Workers>,
 }
@@ -80,6 +91,40 @@ impl Directory {
         self.workers.load().names.get(&(ns, mark)).cloned()
     }
 
+    /// What the queues of a namespace say; `None`: none says anything.
+    pub(crate) async fn queues(&self, store: &dyn Store, ns: Ns) -> Result<Option<Arc<Queues>>> {
+        if let Some(library) = &*self.library.load() {
+            return Ok(library.of(ns).cloned());
+        }
+        self.load_queues(store).await?;
+        Ok(self.known_queues(ns))
+    }
+
+    /// What the queues of a namespace say, as far as they were read.
+    pub(crate) fn known_queues(&self, ns: Ns) -> Option<Arc<Queues>> {
+        self.library.load().as_ref()?.of(ns).cloned()
+    }
+
+    /// Reads the queues anew. Answers whether any says something else than before.
+    pub(crate) async fn load_queues(&self, store: &dyn Store) -> Result<bool> {
+        let _reading = self.reading.lock().await;
+        let documents = all_docs(store, DocKind::Queue, None).await?;
+        let stored = documents.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let library = QueueLibrary::read(stored, |ns, queue, error| {
+            tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
+        });
+        let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
+        for document in documents {
+            queues.entry(document.ns).or_default().insert(document.name);
+        }
+        *self.queues.write() = queues;
+        let changed = self.library.load().as_deref() != Some(&library);
+        if changed {
+            self.library.store(Some(Arc::new(library)));
+        }
+        Ok(changed)
+    }
+
     /// The name of the worker whose patterns serve this task.
     fn by_pattern(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
         let workers = self.workers.load();
@@ -93,17 +138,21 @@ impl Directory {
         workers.routes.get(&ns)?.iter().find(|(own, _)| &**own == name).map(|(own, _)| own.clone())
     }
 
-    /// Follows the documents for ever; tells when tasks may have become another worker's.
+    /// Follows the documents for ever; tells when tasks may have become another worker's, or may start again.
     pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache, rerouted: impl Fn()) {
         let mut seen = 0;
         loop {
             let step = async {
                 let version = store.doc_version(seen, WATCH).await?;
                 if version != seen {
+                    let started = Instant::now();
                     let workers = self.load(store).await?;
-                    if types.load(store).await? || workers {
+                    let queues = self.load_queues(store).await?;
+                    if types.load(store).await? || queues || workers {
                         rerouted();
                     }
+                    // However often instances renew their leases: most of the time is left for other work.
+                    tokio::time::sleep((started.elapsed() * REST).min(LONGEST_REST)).await;
                 }
                 Ok::<u64, lovage_store::Error>(version)
             };
@@ -125,31 +174,43 @@ impl Directory {
             workers.names.insert((document.ns, worker_mark(&name)), name.clone());
             // One that cannot be read serves nothing; whoever asks for it is told.
             let Ok(config) = content::<WorkerConfig>(&document) else { continue };
-            let WorkerConfig { tasks, queues, pull, .. } = config;
-            let config = WorkerConfig { tasks, queues, pull, ..WorkerConfig::default() };
+            let WorkerConfig { tasks, queues, pull, paused, .. } = config;
+            let config = WorkerConfig { tasks, queues, pull, paused, ..WorkerConfig::default() };
             workers.routes.entry(document.ns).or_default().push((name, config));
         }
         let changed = **self.workers.load() != workers;
         if changed {
             self.workers.store(Arc::new(workers));
         }
-        let mut queues: AHashMap<Ns, AHashSet<String>> = AHashMap::new();
-        for document in all_docs(store, DocKind::Queue, None).await? {
-            queues.entry(document.ns).or_default().insert(document.name);
-        }
-        *self.queues.write() = queues;
         Ok(changed)
     }
 }
 
 impl App {
-    /// The name of the worker that serves this task: the one that its type names, else the one with the closest pattern.
+    /// The name of the worker that serves this task: the one that its type or its queue names, else the one with the
+    /// closest pattern.
     pub(crate) fn route(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<str>> {
-        let types = self.types.known(ns);
-        match types.as_ref().and_then(|types| types.worker_of(task)) {
+        match self.known_types(ns).worker_of(queue, task) {
             Some(name) => self.directory.named(ns, name),
             None => self.directory.by_pattern(ns, queue, task),
         }
+    }
+
+    /// The same with its configuration, read anew: the directory may be a moment behind.
+    pub(crate) async fn serving(&self, ns: Ns, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
+        let documents = all_docs(&*self.store, DocKind::Worker, Some(ns)).await?;
+        let mut workers = Vec::with_capacity(documents.len());
+        for document in documents {
+            workers.push((content::<WorkerConfig>(&document)?, document.name));
+        }
+        let types = self.types(ns).await?;
+        Ok(match types.worker_of(queue, task) {
+            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
+            None => {
+                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
+            }
+        })
     }
 }
 

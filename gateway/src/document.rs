@@ -19,6 +19,7 @@ use crate::schema;
         (name = "tasks", description = "Submit, watch and cancel"),
         (name = "attempts", description = "What workers report while they work"),
         (name = "task types", description = "Defaults and schemas for the tasks of a name"),
+        (name = "limits", description = "How often and how many at once tasks of a key start"),
         (name = "workers", description = "Who does the work"),
         (name = "queues", description = "Where tasks wait"),
         (name = "keys", description = "Signing keys"),

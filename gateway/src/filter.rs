@@ -68,6 +68,13 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Tasks of this queue in these states that were created at this time or before.
+    pub(crate) fn of_queue(queue: &str, states: &[State], last: Millis) -> Self {
+        let mut filter = Self { queue: Some(queue.to_owned()), states: states.to_vec(), ..Self::default() };
+        filter.up_to(last);
+        filter
+    }
+
     /// Only failed tasks.
     pub(crate) fn only_dead(&mut self) {
         self.narrow(|state| state == State::Failed);

@@ -14,7 +14,8 @@ use crate::problem::store_problem;
 use crate::raw;
 use crate::types::Types;
 
-/// A task as it was asked for, and the refusal of its arguments by the schema of its type, if they are.
+/// A task as it was asked for, and why it is refused unless it is a repetition: by the schema of its type, or because its
+/// queue takes no new tasks.
 pub(crate) type AsRead = Result<(Draft, Option<Problem>), Problem>;
 
 /// The trace that a request belongs to. It is no part of what is asked for: a repetition may belong to another one.
@@ -28,7 +29,13 @@ pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
 impl App {
     /// What signatures, and addresses and headers in other documents, are checked against.
     pub(crate) fn rules(&self) -> Rules<'_> {
-        Rules { limits: &self.signature_limits, destinations: &*self.options.destinations, types: None, source: None }
+        Rules {
+            limits: &self.signature_limits,
+            destinations: &*self.options.destinations,
+            types: None,
+            queues: None,
+            source: None,
+        }
     }
 
     /// The task that a JSON signature asks for; `text` is a part of `source`, whose bytes its payload shares.
@@ -40,12 +47,13 @@ impl App {
         let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
-        let rules = Rules { types: types.as_deref(), source: Some(source), ..self.rules() };
+        let rules = Rules { source: Some(source), ..types.rules(self.rules()) };
         let (mut draft, refused) = rules.check_apart(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(short_hash(&[text.trim().as_bytes()]));
         }
         draft.spec.trace = trace.cloned();
+        let refused = refused.or_else(|| types.refusal(&draft, self.now()));
         Ok((draft, refused))
     }
 
@@ -54,15 +62,16 @@ impl App {
         let mut errors = Errors::default();
         let hash = short_hash(&[&raw::fingerprint(headers), &body]);
         let signature = raw::read(headers, body, &mut errors);
-        let (mut draft, refused) = Rules { types: types.as_deref(), ..self.rules() }.check_apart(signature, errors)?;
+        let (mut draft, refused) = types.rules(self.rules()).check_apart(signature, errors)?;
         if draft.id.is_some() {
             draft.spec.request_hash = Some(hash);
         }
         draft.spec.trace = trace(headers);
+        let refused = refused.or_else(|| types.refusal(&draft, self.now()));
         Ok((draft, refused))
     }
 
-    /// What was read, unless it is refused. Arguments that a schema of today refuses are no hindrance for what is stored
+    /// What was read, unless it is refused. What a schema or a pause of today refuses is no hindrance for what is stored
     /// already: that is answered as before.
     pub(crate) async fn accept(&self, ns: Ns, read: AsRead, idempotency: Option<&Idempotency>) -> Result<Draft, Problem> {
         let (draft, refused) = read?;
@@ -72,7 +81,7 @@ impl App {
     }
 
     /// Whether the same request was made before, by its client-chosen id or its key.
-    async fn is_known(&self, ns: Ns, draft: &Draft, idempotency: Option<&Idempotency>) -> StoreResult<bool> {
+    pub(crate) async fn is_known(&self, ns: Ns, draft: &Draft, idempotency: Option<&Idempotency>) -> StoreResult<bool> {
         if let Some(id) = &draft.id {
             let key = TaskKey::new(ns, id.clone());
             if self.is_same(self.home(&key).await?, &key, draft.spec.request_hash).await? {

@@ -9,7 +9,7 @@ use metrics::gauge;
 use crate::auth::Auth;
 use crate::ids::Random;
 use lovage_core::standing::Standings;
-use lovage_core::{AttemptUrls, Destinations, SignatureLimits};
+use lovage_core::{AttemptUrls, Destinations, SessionId, SignatureLimits};
 
 /// Sizes of what is accepted, in bytes or items (API: Conventions).
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub struct Limits {
     pub cascades: usize,
     /// Task types of a namespace.
     pub task_types: usize,
+    /// Instances of a worker that sends every task to all of them.
+    pub broadcast_instances: usize,
     /// Limits that are stored for a namespace; those that only tasks name are not counted.
     pub stored_limits: usize,
 }
@@ -90,6 +92,7 @@ impl Default for Limits {
             cascade_tasks: 10_000,
             cascades: 16,
             task_types: 500,
+            broadcast_instances: 64,
             stored_limits: 10_000,
         }
     }
@@ -109,7 +112,7 @@ impl Limits {
 
     /// Shows every limit as a gauge, so that a dashboard can put usage beside it.
     pub(crate) fn publish(&self) {
-        let rows: [(&'static str, usize); 24] = [
+        let rows: [(&'static str, usize); 25] = [
             ("task_bytes", self.task_bytes),
             ("array_bytes", self.array_bytes),
             ("array_items", self.array_items),
@@ -133,6 +136,7 @@ impl Limits {
             ("cascade_tasks", self.cascade_tasks),
             ("cascades", self.cascades),
             ("task_types", self.task_types),
+            ("broadcast_instances", self.broadcast_instances),
             ("stored_limits", self.stored_limits),
         ];
         for (name, value) in rows {
@@ -221,4 +225,6 @@ pub struct Cluster {
     pub drain: Arc<AtomicBool>,
     /// How long leases of nodes are good for.
     pub lease: Duration,
+    /// The session of this process.
+    pub session: SessionId,
 }

@@ -4,6 +4,7 @@
 //! and nothing in between is ever stored. From then on it is like any other accepted attempt: its lease holds it, reports
 //! renew or end it, and the owner of its partition declares it lost when the lease has run out.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
-use lovage_core::worker::WorkerConfig;
+use lovage_core::spec::DEFAULT_PRIORITY;
+use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{
     Body, Event, Flags, Head, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey, Transition,
     decide, worker_mark,
@@ -65,6 +67,8 @@ struct Haul {
     bytes: usize,
     /// Nothing more fits.
     full: bool,
+    /// When the first pause is over that keeps tasks back.
+    paused_until: Option<Millis>,
 }
 
 impl App {
@@ -74,8 +78,9 @@ impl App {
         let mut haul = Haul::default();
         let until = Instant::now() + wish.wait;
         if wish.wait.is_zero() {
-            self.check_pulls(wish).await?;
-            self.take_anywhere(wish, &mut haul).await?;
+            if self.paused(wish).await?.is_none() {
+                self.take_anywhere(wish, &mut haul).await?;
+            }
             return Ok(haul.taken);
         }
         // Entered before the first look: what comes after the look is told, also that the worker is gone.
@@ -83,13 +88,21 @@ impl App {
         if !poller.live(Instant::now() + LIVE_WITHIN).await {
             return Err(Problem::new(Code::StoreUnavailable, "the store cannot be reached; nothing was changed").into());
         }
-        self.check_pulls(wish).await?;
-        self.take_anywhere(wish, &mut haul).await?;
+        let mut until = until;
+        match self.paused(wish).await? {
+            None => self.take_anywhere(wish, &mut haul).await?,
+            // The worker asks again when its pause is over.
+            Some(pause) => until = pause.until.map_or(until, |end| until.min(Instant::now() + end.since(self.now()))),
+        }
         while haul.taken.is_empty() {
             tokio::select! {
                 mut news = poller.line.news() => {
                     // Asked of the store: what this process knows of the worker may be older than the end of it.
-                    self.check_pulls(wish).await?;
+                    let is_paused = self.paused(wish).await?.is_some();
+                    while is_paused && let Some(p) = news.first() {
+                        // The end of the pause is told anew.
+                        news.is_empty_now(p);
+                    }
                     while let Some(p) = news.first().filter(|_| !haul.full) {
                         self.take_from(p, wish, &mut haul).await?;
                         if !haul.full {
@@ -98,17 +111,32 @@ impl App {
                     }
                 }
                 () = tokio::time::sleep_until(until) => break,
+                () = self.pause_is_over(haul.paused_until) => {
+                    haul.paused_until = None;
+                    if self.paused(wish).await?.is_none() {
+                        self.take_anywhere(wish, &mut haul).await?;
+                    }
+                }
                 () = self.draining.cancelled() => break,
             }
         }
         Ok(haul.taken)
     }
 
-    /// Refuses to take tasks for a worker that there is not, or that is called.
-    async fn check_pulls(&self, wish: &Wish) -> Result<(), Refusal> {
+    /// Waits for the end of a pause that nobody else tells; for ever if there is none.
+    async fn pause_is_over(&self, until: Option<Millis>) {
+        match until {
+            Some(until) => tokio::time::sleep(until.since(self.now())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Refuses to take tasks for a worker that there is not, or that is called. Answers its pause.
+    async fn paused(&self, wish: &Wish) -> Result<Option<WorkerPause>, Refusal> {
         let document = self.store.doc(DocKind::Worker, wish.ns, &wish.worker).await?.ok_or_else(|| unknown(&wish.worker))?;
-        if content::<WorkerConfig>(&document)?.pull {
-            return Ok(());
+        let config = content::<WorkerConfig>(&document)?;
+        if config.pull {
+            return Ok(config.paused(self.now()));
         }
         Err(Problem::invalid("/worker", "must be a worker that is registered with `pull: true`").into())
     }
@@ -139,15 +167,17 @@ impl App {
     }
 
     async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
-        let mut lanes = self.lanes_of(p, wish).await?;
+        let mut lanes = self.lanes_of(p, wish, haul).await?;
         if lanes.is_empty() {
             return Ok(());
         }
         let first = (self.random() % lanes.len() as u64) as usize;
         lanes.rotate_left(first);
-        for lanes in lanes.chunks(LANES) {
+        // Higher priority first; those of equal priority in turn.
+        lanes.sort_by_key(|(priority, _)| Reverse(*priority));
+        for lanes in lanes.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| equal.chunks(LANES)) {
             // Boxed and gathered: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-            let reads: Vec<_> = lanes.iter().map(|lane| self.first_of(p, *lane, wish.most).boxed()).collect();
+            let reads: Vec<_> = lanes.iter().map(|(_, lane)| self.first_of(p, *lane, wish.most).boxed()).collect();
             let mut waiting: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
             let mut in_turn = Vec::new();
             for n in 0..wish.most {
@@ -169,19 +199,23 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker.
-    async fn lanes_of(&self, p: Partition, wish: &Wish) -> Result<Vec<LaneId>, Error> {
+    /// The lanes whose tasks go to this worker and are not paused, with their priorities.
+    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, LaneId)>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = lovage_store::all_lanes(&*self.store, p).await?;
-        let ours = lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns);
-        let routed: Vec<_> = ours
-            .map(|(id, lane)| match &lane.route {
-                Route::Task(task) => (id, self.route(lane.ns, &lane.queue, task)),
-                Route::Origin(_) | Route::Mixed => (id, None),
-            })
-            .collect();
-        let of_worker = |worker: &Option<Arc<str>>| worker.as_deref() == Some(&*wish.worker);
-        let found = routed.iter().filter(|(_, worker)| of_worker(worker)).map(|(id, _)| *id).collect();
+        let (types, now) = (self.types(wish.ns).await?, self.now());
+        let (mut routed, mut found) = (Vec::new(), Vec::new());
+        for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
+            let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
+            let worker = task.and_then(|task| self.route(lane.ns, &lane.queue, task));
+            if worker.as_deref() == Some(&*wish.worker) {
+                match types.dispatch_pause(&lane.queue, task, now) {
+                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), id)),
+                    Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
+                }
+            }
+            routed.push((id, worker));
+        }
         self.hub.desk.learn(edition, routed.into_iter());
         Ok(found)
     }

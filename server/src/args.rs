@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cli::{
     BackupArgs, CancelArgs, ControlCommand, DeadCommand, ExplainArgs, GetArgs, InspectCommand, LimitsCommand, MigrateArgs,
-    NodesArgs, ReplayArgs, RestoreArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs,
+    NodesArgs, QueuesCommand, ReplayArgs, RestoreArgs, ResultArgs, SubmitArgs, TreeArgs, VerbArgs, WaitArgs, WorkersCommand,
 };
 use crate::config::Flags;
 
@@ -55,6 +55,12 @@ pub(crate) enum Command {
     Tree(TreeArgs),
     /// Show the processes of the cluster; drain or fence one.
     Nodes(NodesArgs),
+    /// Look after workers and their instances.
+    #[command(subcommand)]
+    Workers(WorkersCommand),
+    /// Look after queues: settings, pauses, what is in them.
+    #[command(subcommand)]
+    Queues(QueuesCommand),
     /// Look after limits: how often and how many at once tasks of a key start.
     #[command(subcommand)]
     Limits(LimitsCommand),

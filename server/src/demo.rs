@@ -23,8 +23,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use lovage_core::Ns;
 use lovage_core::worker::{InstanceConfig, SigningSecret, WorkerConfig};
+use lovage_core::{Millis, Ns};
 use lovage_store::{DocGuard, DocKind, DocOutcome, DocPut, Store};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -99,7 +99,7 @@ async fn define(store: &dyn Store) -> anyhow::Result<()> {
 
 async fn register(store: &dyn Store, name: &str, url: &str) -> anyhow::Result<()> {
     let until = store.clock().now().after(TTL);
-    let config = InstanceConfig { url: url.to_owned(), until, capacity: None, version: None };
+    let config = InstanceConfig { url: url.to_owned(), until, since: Millis(0), capacity: None, version: None };
     let bytes = Some(Bytes::from(serde_json::to_vec(&config)?));
     let put = DocPut { kind: DocKind::Instance, ns: Ns::DEFAULT, name: name.to_owned(), guard: DocGuard::Any, bytes };
     store.put_docs(vec![put]).await?;

@@ -69,6 +69,8 @@ fn main() -> ExitCode {
         Command::Backup(args) => cli::ended(cli::run_backup(&args)),
         Command::Restore(args) => cli::ended(cli::run_restore(&args)),
         Command::Migrate(args) => cli::run_local(async || cli::migrate(&args).await),
+        Command::Workers(command) => cli::run(command.client().clone(), async |client| cli::workers(client, &command).await),
+        Command::Queues(command) => cli::run(command.client().clone(), async |client| cli::queues(client, &command).await),
         Command::Limits(command) => cli::run(command.client().clone(), async |client| cli::limits(client, &command).await),
         Command::Inspect(command) => cli::run(command.client().clone(), async |client| cli::inspect(client, &command).await),
         Command::Control(command) => cli::run(command.client().clone(), async |client| cli::control(client, &command).await),

@@ -95,7 +95,7 @@ async fn serve(role: Role, config: Config, partitions: Option<u16>) -> anyhow::R
         attempt_urls,
         standings,
         metrics: Some(Arc::new(move || metrics.render())),
-        cluster: Cluster { drain: node.drain(), lease: config.dispatcher.lease.get() },
+        cluster: Cluster { drain: node.drain(), lease: config.dispatcher.lease.get(), session: storage.session },
     };
     let start = if role.takes_requests() { Gateway::start } else { Gateway::start_operation };
     let gateway = start(Arc::clone(&storage.store), options);

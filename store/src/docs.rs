@@ -25,11 +25,15 @@ pub enum DocKind {
     Node = b'p',
     /// Facts about the store itself.
     Meta = b'm',
+    /// Which instance of a worker is being started anew; its name is the worker's.
+    Recycling = b'r',
+    /// A request to call the instances of a worker, and the answer to it.
+    Errand = b'e',
 }
 
 impl DocKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Queue,
         Self::Worker,
         Self::Instance,
@@ -39,6 +43,8 @@ impl DocKind {
         Self::AttemptKey,
         Self::Node,
         Self::Meta,
+        Self::Recycling,
+        Self::Errand,
     ];
 }
 

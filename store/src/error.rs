@@ -48,6 +48,20 @@ impl Error {
         }
     }
 
+    /// The same error once more: all that went together are answered with it.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(text) => Self::Unavailable(text.clone()),
+            Self::Unknown(text) => Self::Unknown(text.clone()),
+            Self::Full(text) => Self::Full(text.clone()),
+            Self::Fenced => Self::Fenced,
+            Self::Corrupt(text) => Self::Corrupt(text.clone()),
+            Self::Format { found, known } => Self::Format { found: *found, known: *known },
+            Self::Locked(text) => Self::Locked(text.clone()),
+            Self::Invalid(text) => Self::Invalid(text.clone()),
+        }
+    }
+
     /// Whether the fault lies in what the call named: the same call without one of its items may succeed.
     pub fn is_of_the_items(&self) -> bool {
         matches!(self, Self::Corrupt(_) | Self::Invalid(_))

@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use feed::{FeedBatch, FeedEntry, FeedPos, FeedRow};
 pub use footprint::Footprint;
 pub use key::{KeyEntry, KeyKind, KeyPut, KeyTake, MAX_KEYS};
-pub use limit::{Hold, Holder, LimitKey, LimitReply, LimitRequest, SlotWish, TokenWish};
+pub use limit::{Hold, Holder, LimitKey, LimitReply, LimitRequest, SlotWish, TokenWish, attempt_holder};
 pub use lists::{Cursor, Index, LanePage, ListQuery, Page, Parts, QueueCounts, Stored, all_lanes};
 pub use local::{BOARD_LEASE, MAX_BOARD};
 pub use memory::{MemoryClock, MemoryOptions, MemoryStore};

@@ -19,9 +19,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lovage_core::gcra::Lot;
-use lovage_core::{LimitRule, Millis, Ns, Partition, SessionId};
+use lovage_core::{LimitRule, Millis, Ns, Partition, SessionId, TaskKey};
 
 pub(crate) use self::book::{Book, Times};
+pub(crate) use self::rate::allowed_burst;
 
 /// A limit's tenant and key.
 pub type LimitKey = (Ns, String);
@@ -38,6 +39,11 @@ pub enum Holder {
     Partition(Partition),
     /// One attempt that a worker took itself, until the owner of its partition counts it: task and attempt.
     Attempt(String),
+}
+
+/// The name under which an attempt is held that a worker took itself.
+pub fn attempt_holder(task: &TaskKey, attempt: u32) -> String {
+    format!("{}:{attempt}", task.id)
 }
 
 impl fmt::Display for Holder {

@@ -124,11 +124,12 @@ pub trait Store: Send + std::marker::Sync + 'static {
     /// A number that rises with every document change: waits up to `wait` until it differs from `seen`, then answers it.
     async fn doc_version(&self, seen: u64, wait: Duration) -> Result<u64>;
 
-    /// Judges what is asked of limits: each request alone, in order, an answer for each. Requests of one call may be of one key.
+    /// Judges what is asked of limits: each request alone, in order, an answer for each, so that a key that cannot be reached
+    /// stops no other. Requests of one call may be of one key.
     ///
-    /// A call that fails may have been carried out for some of them. Nothing has to be undone: what is held is told as a whole
+    /// What fails may have been carried out. Nothing has to be undone: what is held is told as a whole
     /// the next time, and starts that were reserved for nobody are lost.
-    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>>;
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<Result<LimitReply>>>;
 
     /// Leaves a note for a session that there may be something to be had at these keys. Best effort: nobody may rely on it.
     async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()>;

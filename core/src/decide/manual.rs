@@ -133,6 +133,7 @@ impl Task<'_> {
         if let Some(queue) = changes.queue {
             spec.queue = Some(queue).filter(|queue| queue != crate::spec::DEFAULT_QUEUE).unwrap_or_default();
         }
+        spec.order = changes.order.unwrap_or(spec.order);
         if let Some(labels) = changes.labels {
             spec.labels = labels;
         }
@@ -141,6 +142,7 @@ impl Task<'_> {
         }
         let lane = spec.lane(self.key.ns, next.priority);
         next.lane = lane.id();
+        next.flags = next.flags.without(Flags::FIFO).without(Flags::ORDERED).with(lane.flags());
         if spec == *self.spec && next == self.step(self.head.state, self.head.reason) {
             return Err(Refusal::Unchanged);
         }

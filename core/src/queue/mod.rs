@@ -5,6 +5,7 @@
 //! (`rate`, `concurrency`, `worker`, a pause) holds for all tasks that wait in it.
 
 mod document;
+pub(crate) mod fill;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,13 @@ impl Pause {
     /// Whether it holds at this moment.
     pub fn holds(&self, now: Millis) -> bool {
         self.until.is_none_or(|until| until > now)
+    }
+
+    /// Of two pauses that hold the one that is over later.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        let end = |pause: &Self| pause.until.unwrap_or(Millis::MAX);
+        if end(&self) >= end(&other) { self } else { other }
     }
 }
 
@@ -134,7 +142,7 @@ impl QueueConfig {
 pub type Queues = AHashMap<Box<str>, Arc<QueueConfig>>;
 
 /// All queues at one moment, as a process knows them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct QueueLibrary {
     queues: AHashMap<Ns, Arc<Queues>>,
 }

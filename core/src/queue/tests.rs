@@ -113,3 +113,60 @@ fn a_library_knows_the_queues_that_say_something() {
     assert!(library.get(Ns(1), "plain").is_none() && library.of(Ns(2)).is_none() && library.get(Ns(2), "bounded").is_none());
     assert_eq!(told, [(Ns(2), "broken".to_owned())]);
 }
+
+fn queues(name: &str, text: &str) -> Queues {
+    std::iter::once((name.into(), Arc::new(put(text).unwrap()))).collect()
+}
+
+fn draft(queues: &Queues, types: Option<&crate::TaskTypes>, text: &str) -> crate::Draft {
+    let mut errors = crate::fields::Errors::default();
+    let signature = crate::signature::read(text, &mut errors).unwrap();
+    let rules = crate::Rules { queues: Some(queues), types, ..crate::signature::tests::RULES };
+    rules.check(signature, errors).unwrap()
+}
+
+#[test]
+fn signature_then_type_then_queue() {
+    let queues = queues(
+        "q",
+        r#"{"time_limit":"10s","soft_time_limit":"5s","max_run":"1h","retention":"2h","retry":{"max_attempts":7},"order":"fair"}"#,
+    );
+    let one = crate::TaskType::read("t", r#"{"queue":"q","time_limit":"20s"}"#).unwrap();
+    let types = crate::TaskTypes::new([Arc::new(one)]);
+    let spec = draft(&queues, Some(&types), r#"{"task":"t","max_run":"1m"}"#).spec;
+    let millis = |dur: Option<Dur>| dur.map(Dur::millis);
+    assert_eq!((millis(spec.time_limit), millis(spec.soft_time_limit)), (Some(20_000), Some(5_000)));
+    assert_eq!((millis(spec.max_run), millis(spec.retention)), (Some(60_000), Some(7_200_000)));
+    assert_eq!((spec.max_attempts(), spec.order, spec.queue()), (7, LaneOrder::Fair, "q"));
+    let elsewhere = draft(&queues, None, r#"{"task":"t","link":{"task":"u","queue":"q"}}"#).spec;
+    assert_eq!((elsewhere.time_limit, elsewhere.order), (None, LaneOrder::Priority));
+    assert_eq!(elsewhere.link[0].spec.max_attempts(), 7);
+    let retry = crate::retry::RetryPolicy { max_attempts: 2, ..crate::retry::RetryPolicy::DEFAULT };
+    let own = draft(&queues, None, r#"{"task":"t","queue":"q","retry":{"max_attempts":2}}"#).spec;
+    assert_eq!(own.retry, Some(retry));
+}
+
+#[test]
+fn no_task_waits_longer_than_its_queue_lets_it() {
+    let queues = queues("default", r#"{"max_age":"10s"}"#);
+    let expires = |text: &str| draft(&queues, None, text).expires(Millis(1_000));
+    assert_eq!(expires(r#"{"task":"t"}"#), Some(Millis(11_000)));
+    assert_eq!(expires(r#"{"task":"t","expires_in":"5s"}"#), Some(Millis(6_000)));
+    assert_eq!(expires(r#"{"task":"t","expires_in":"1h"}"#), Some(Millis(11_000)));
+    // What is to be late is not old.
+    assert_eq!(expires(r#"{"task":"t","delay":"1m"}"#), Some(Millis(71_000)));
+    assert_eq!(expires(r#"{"task":"t","eta":"1970-01-01T00:00:00Z"}"#), Some(Millis(11_000)));
+}
+
+#[test]
+fn a_task_that_moves_waits_as_its_new_queue_says() {
+    let queues = queues("q", r#"{"order":"fair","retry":{"max_attempts":7}}"#);
+    let rules = crate::Rules { queues: Some(&queues), ..crate::signature::tests::RULES };
+    let patch = |text: &str, from: &str| rules.reset(&rules.patch(text).unwrap(), Some("t"), from);
+    let moved = patch(r#"{"queue":"q","retry":null}"#, "default");
+    assert_eq!((moved.order, moved.retry.unwrap().unwrap().max_attempts), (Some(LaneOrder::Fair), 7));
+    assert_eq!(patch(r#"{"queue":null}"#, "q").order, Some(LaneOrder::Priority));
+    assert_eq!(patch(r#"{"queue":"q"}"#, "q").order, None);
+    assert_eq!(patch(r#"{"retry":null}"#, "q").retry.unwrap().unwrap().max_attempts, 7);
+    assert_eq!(patch(r#"{"priority":1}"#, "q").order, None);
+}

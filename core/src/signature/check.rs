@@ -12,6 +12,7 @@ use crate::fields::Errors;
 use crate::id::TaskId;
 use crate::names;
 use crate::problem::{Problem, pointer_step};
+use crate::queue::{self, QueueConfig, Queues};
 use crate::spec::{self, Form, Spec};
 use crate::task_type::{Missing, TaskType, TaskTypes};
 use crate::time::Millis;
@@ -31,6 +32,8 @@ pub struct Rules<'a> {
     pub destinations: &'a dyn Destinations,
     /// The task types of the namespace, for what they leave out and for their arguments.
     pub types: Option<&'a TaskTypes>,
+    /// The queues of the namespace, for what types leave out.
+    pub queues: Option<&'a Queues>,
     /// What the texts of the signature are parts of, if it is at hand: a payload then shares its bytes instead of copying
     /// them, and keeps all of them for as long as the draft lives.
     pub source: Option<&'a Bytes>,
@@ -62,6 +65,10 @@ impl Rules<'_> {
             } else {
                 errors.invalid("", format!("with it, task types give the links more than {LINK_DEFAULTS} bytes of defaults"));
             }
+        }
+        let queue = queue::fill::of(self.queues, s.queue.as_deref());
+        if let Some(queue) = queue {
+            queue.fill(&mut s);
         }
         let id = Self::identity(&s, errors);
         self.delivery(&s, errors);
@@ -110,6 +117,7 @@ impl Rules<'_> {
             retention: s.retention,
             labels: s.labels,
             redact: s.redact,
+            order: queue.map(QueueConfig::order).unwrap_or_default(),
             ..Spec::default()
         };
         Some(Draft {
@@ -119,6 +127,7 @@ impl Rules<'_> {
             delay: s.delay.filter(|delay| !delay.is_zero()),
             expires_in: s.expires_in,
             expires_at: s.expires_at.map(at_least_one),
+            max_age: queue.and_then(|queue| queue.max_age),
             content_type,
             payload,
         })

@@ -34,6 +34,9 @@ pub struct Draft {
     /// Never started at or after this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Millis>,
+    /// How long its queue lets it wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Dur>,
     /// The payload's media type; empty: JSON.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub content_type: String,
@@ -48,9 +51,11 @@ impl Draft {
         wait.map(|wait| now.after(wait.get())).or(self.spec.eta)
     }
 
-    /// When it expires if it becomes a task `now`.
+    /// When it expires if it becomes a task `now`. What its queue lets it wait begins when it may start.
     pub fn expires(&self, now: Millis) -> Option<Millis> {
-        self.expires_in.map(|wait| now.after(wait.get())).or(self.expires_at)
+        let own = self.expires_in.map(|wait| now.after(wait.get())).or(self.expires_at);
+        let aged = self.max_age.map(|age| self.due(now).unwrap_or(now).max(now).after(age.get()));
+        own.into_iter().chain(aged).min()
     }
 
     /// The priority in force.

@@ -75,7 +75,8 @@ fn call_part<'a>(raw: &'a RawValue, first: char, at: &str, message: &str, errors
     None
 }
 
-pub(crate) fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
+/// An instant; a refusal is noted at `at`.
+pub fn time(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Millis> {
     let text = fields::string(raw, at, errors)?;
     Millis::parse_rfc3339(&text).map_err(|why| errors.invalid(at, why)).ok()
 }

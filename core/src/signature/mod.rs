@@ -33,8 +33,7 @@ use crate::units::Dur;
 
 pub use check::Rules;
 pub use draft::Draft;
-pub use json::read;
-pub(crate) use json::time;
+pub use json::{read, time};
 pub use keys::{debounce, unique};
 pub use limits::MAX_LIMITS;
 pub(crate) use links::refused;

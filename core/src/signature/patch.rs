@@ -11,6 +11,7 @@ use crate::event::{Patch, When};
 use crate::fields::{self, Errors};
 use crate::names;
 use crate::problem::Problem;
+use crate::queue::{self, QueueConfig};
 use crate::spec::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use crate::task_type::Missing;
 
@@ -71,21 +72,36 @@ impl Rules<'_> {
         errors.problem().map_or(Ok(patch), Err)
     }
 
-    /// The changes for a task with this name: what was null is as its task type says.
+    /// The changes for a task with this name in this queue: what was null is as its task type or its queue says, and in a new
+    /// queue it waits as that one orders its tasks.
     #[must_use]
-    pub fn reset(&self, patch: &Patch, task: Option<&str>) -> Patch {
+    pub fn reset(&self, patch: &Patch, task: Option<&str>, queue: &str) -> Patch {
         let mut patch = patch.clone();
-        let task_type = self.types.and_then(|types| types.of(task?)).filter(|_| !patch.reset.is_empty());
-        let Some(task_type) = task_type else { return patch };
+        if patch.reset.is_empty() && patch.queue.is_none() {
+            return patch;
+        }
         let mut defaults = Signature::default();
-        // A type was read before, so nothing is refused.
-        task_type.fill(&mut defaults, Missing { keys: false, links: false }, &mut Errors::default());
+        if let Some(task_type) = self.types.and_then(|types| types.of(task?)) {
+            // A type was read before, so nothing is refused.
+            task_type.fill(&mut defaults, Missing { keys: false, links: false }, &mut Errors::default());
+        }
+        if patch.reset.contains(&"queue") {
+            patch.queue = defaults.queue.take().map(Into::into).or(patch.queue);
+        }
+        let config = queue::fill::of(self.queues, patch.queue.as_deref().or(Some(queue)));
+        if let Some(config) = config {
+            config.fill(&mut defaults);
+        }
+        if patch.queue.as_deref().is_some_and(|new| new != queue) {
+            patch.order = Some(config.map(QueueConfig::order).unwrap_or_default());
+        }
         for field in std::mem::take(&mut patch.reset) {
             match field {
                 "priority" => patch.priority = defaults.priority.or(patch.priority),
-                "queue" => patch.queue = defaults.queue.take().map(Into::into).or(patch.queue),
                 "labels" => patch.labels = Some(std::mem::take(&mut defaults.labels)),
-                _ => patch.retry = Some(defaults.retry.take()),
+                "retry" => patch.retry = Some(defaults.retry.take()),
+                // Done.
+                _ => {}
             }
         }
         patch

@@ -26,7 +26,7 @@ impl Destinations for Open {
 
 const LIMITS: SignatureLimits =
     SignatureLimits { json_depth: 128, labels: 32, label_bytes: 256, forwarded_headers: 32, forwarded_header_bytes: 8192 };
-pub(crate) const RULES: Rules<'static> = Rules { limits: &LIMITS, destinations: &Open, types: None, source: None };
+pub(crate) const RULES: Rules<'static> = Rules { limits: &LIMITS, destinations: &Open, types: None, queues: None, source: None };
 const NOW: Millis = Millis(1_800_000_000_000);
 
 pub(super) fn check(text: &str) -> Result<Draft, Problem> {

@@ -113,7 +113,7 @@ pub(super) fn split<'a>(text: &'a str, errors: &mut Errors) -> Result<Parts<'a>,
 }
 
 /// Names are those of [`FIELDS`], which need no escapes.
-fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a RawValue)>) -> String {
+pub(super) fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a RawValue)>) -> String {
     let mut text = String::from("{");
     for (name, raw) in fields {
         if text.len() > 1 {

@@ -1,6 +1,5 @@
 //! The task types of all namespaces, compiled once per version of their documents.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -58,9 +57,11 @@ impl Library {
         Self { tables, compiled }
     }
 
-    /// Which workers they name, in an order that says nothing.
-    pub fn routes(&self) -> BTreeSet<(Ns, &str, &str)> {
-        self.compiled.iter().filter_map(|((ns, pattern), (_, one))| Some((*ns, &**pattern, one.worker()?))).collect()
+    /// Whether these are the same versions of the same types.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let version = |library: &Self, name| library.compiled.get(name).map(|(version, _)| *version);
+        let mut names = self.compiled.keys();
+        self.compiled.len() == other.compiled.len() && names.all(|name| version(self, name) == version(other, name))
     }
 
     /// The types of a namespace; `None`: it has none.

@@ -7,6 +7,7 @@
 mod document;
 mod fill;
 mod library;
+mod pause;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,15 @@ use ahash::AHashMap;
 use crate::fields::Errors;
 use crate::limit::LimitRule;
 use crate::problem::Problem;
+use crate::queue::Pause;
 use crate::signature::{self, Rules, Signature};
+use crate::time::Millis;
 use crate::worker::closeness;
 
 use document::Parts;
 pub use document::{FIELDS, merge};
 pub use library::{Library, StoredType};
+pub use pause::{take_pause, with_pause};
 pub use schema::{MAX_SCHEMA_BYTES, Schema};
 
 /// The most bytes of a type's defaults, without the schema.
@@ -37,6 +41,7 @@ pub struct TaskType {
     /// A signature as JSON; empty if there are no defaults.
     defaults: Box<str>,
     schema: Option<Schema>,
+    paused: Option<Pause>,
     rule: LimitRule,
     worker: Option<Box<str>>,
 }
@@ -53,6 +58,8 @@ pub(crate) struct Missing {
 impl TaskType {
     /// Reads a stored document, as [`merge`] makes it, and compiles its schema.
     pub fn read(pattern: &str, text: &str) -> Result<Self, Problem> {
+        let (text, paused) = take_pause(text)?;
+        let text = &*text;
         let mut errors = Errors::default();
         let Parts { defaults, schema, rule, worker } = document::split(text, &mut errors)?;
         if defaults.len() > MAX_DEFAULT_BYTES {
@@ -64,7 +71,10 @@ impl TaskType {
         }
         match errors.problem() {
             Some(problem) => Err(problem),
-            None => Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker: worker.map(Into::into) }),
+            None => {
+                let worker = worker.map(Into::into);
+                Ok(Self { pattern: pattern.into(), defaults: defaults.into(), schema, rule, worker, paused })
+            }
         }
     }
 
@@ -74,7 +84,7 @@ impl TaskType {
         let mut signature = self.signature(&mut errors);
         // Any name will do: a type has none of its own.
         signature.task = Some("task".into());
-        Rules { types: None, ..*rules }.check(signature, errors).map(|_| ())
+        Rules { types: None, queues: None, ..*rules }.check(signature, errors).map(|_| ())
     }
 
     /// The names that it is for.
@@ -85,6 +95,11 @@ impl TaskType {
     /// What the arguments of its tasks must look like.
     pub fn schema(&self) -> Option<&Schema> {
         self.schema.as_ref()
+    }
+
+    /// What is closed for its tasks at this moment.
+    pub fn pause(&self, now: Millis) -> Option<Pause> {
+        self.paused.filter(|pause| pause.holds(now))
     }
 
     /// The limit of each of its task names by itself, `task:NAME`.

@@ -13,7 +13,6 @@ use super::{Lane, Lanes};
 
 /// Why no task of a lane may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // Limits close lanes.
 pub enum Closed {
     /// No worker serves it.
     NoWorker,
@@ -135,20 +134,21 @@ impl Lanes {
         self.open_room(Room::Gate(gate), slots);
     }
 
-    /// How many lanes wait for this limit.
-    #[allow(dead_code)] // Limits ask.
-    pub fn waiting_for(&self, limit: u64) -> usize {
-        match self.limits.get(&limit) {
-            None => 0,
-            Some(Crowd::One(_)) => 1,
-            Some(Crowd::Many { turns, .. }) => turns.len(),
+    /// Opens up to `most` of the lanes that wait for this limit, in turn; answers how many. Each tries until it is told to wait
+    /// again: the limit counts those that it told.
+    pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
+        for opened in 0..most {
+            let id = match self.limits.get(&limit) {
+                None => return opened,
+                Some(Crowd::One(id)) => *id,
+                Some(Crowd::Many { turns, .. }) => match turns.first(|rank, id| self.effective(rank, id)) {
+                    Some(id) => id,
+                    None => return opened,
+                },
+            };
+            self.open(id, Closed::Limit(limit));
         }
-    }
-
-    /// `most` tasks of the lanes that wait for this limit may start, in turn.
-    #[allow(dead_code)] // Limits open.
-    pub fn open_limit(&mut self, limit: u64, most: usize) {
-        self.open_room(Room::Limit(limit), most);
+        most
     }
 
     fn open_room(&mut self, room: Room, most: usize) {
@@ -235,9 +235,10 @@ impl Lanes {
         if self.opening.is_empty() { self.until.first().map(|(at, _)| *at) } else { Some(Millis(0)) }
     }
 
-    /// Opens every lane: the workers changed. With very many of them it takes a few turns of the loop, which others use too.
+    /// Opens every lane but those that wait for a limit, which tells them of all that concerns it: the workers changed. With very many of them it takes a few turns of the loop, which others use too.
     pub fn open_all(&mut self) {
-        self.opening = self.known.iter().filter(|(_, lane)| lane.closed.is_some()).map(|(id, _)| *id).collect();
+        let opens = |lane: &Lane| lane.why().is_some_and(|why| !matches!(why, Closed::Limit(_)));
+        self.opening = self.known.iter().filter(|(_, lane)| opens(lane)).map(|(id, _)| *id).collect();
         self.open_until(self.now);
     }
 

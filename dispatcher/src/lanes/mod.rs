@@ -239,6 +239,12 @@ impl Lanes {
         !self.ready.is_empty()
     }
 
+    /// The first task of a lane, and how many of its tasks are at hand.
+    pub fn first(&self, id: LaneId) -> Option<(&Waiting, usize)> {
+        let window = &self.known.get(&id)?.window;
+        Some((window.first()?, window.len()))
+    }
+
     /// Takes the first task of a lane; the lane goes to the end of the turn.
     pub fn take(&mut self, id: LaneId) -> Option<Waiting> {
         self.tick += 1;

@@ -81,11 +81,6 @@ impl Turns {
         self.order.is_empty()
     }
 
-    /// Number of lanes.
-    pub(super) fn len(&self) -> usize {
-        self.bands.iter().map(|band| band.lanes as usize).sum()
-    }
-
     /// Puts a lane at the end of its turn; answers its stamp.
     pub(super) fn insert(&mut self, lane: LaneId, rank: Rank, kin: &Kin) -> u64 {
         let path = Path::of(rank, kin);

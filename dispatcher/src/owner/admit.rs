@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::decide::claim;
+use lovage_core::instance::Balance;
 use lovage_core::resume;
 use lovage_core::spec::delivered;
-use lovage_core::{Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Route, Spec, State, TaskError, TaskId, TaskKey};
+use lovage_core::{
+    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Outcome, Pause, Route, Spec, State, TaskError, TaskId, TaskKey,
+};
 use lovage_store::{Claim, Claimed, Error, Parts, Result, Stored};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -19,6 +22,7 @@ use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Turn, Waiting};
+use crate::limits::{Gates, Permit, Verdict};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -35,6 +39,7 @@ pub(super) struct Plan {
     together: bool,
     /// The attempt that its claim would open is open here already: its lane is out of date, and the store will refuse it.
     open: bool,
+    permit: Permit,
     room: OwnedSemaphorePermit,
 }
 
@@ -45,12 +50,15 @@ pub(super) struct Begun {
     pub body: Body,
     pub target: Arc<Target>,
     pub instance: Arc<str>,
+    /// Where else it goes at the same time.
+    pub others: Vec<(Arc<str>, Arc<Target>)>,
 }
 
 /// Where tasks of a lane go now.
 #[derive(Clone)]
 struct Place {
     queue: Arc<str>,
+    limits: Arc<Gates>,
     worker: Arc<Worker>,
     instance: Instance,
     slot: Arc<Slot>,
@@ -62,7 +70,7 @@ enum Taken {
     Task(Box<Plan>),
     /// That one cannot start.
     None,
-    /// The lane is empty.
+    /// The lane is empty, or has to wait for a limit.
     Empty,
     /// This process has no room.
     NoRoom,
@@ -141,15 +149,27 @@ impl Owner {
         let most = self.shared.options.claim_batch.min(self.shared.store.caps().max_batch);
         let mut plans: Vec<Box<Plan>> = Vec::new();
         // The gates of a batch are few: the route of the last ones is kept.
-        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<Arc<Worker>>)> = None;
+        let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<(Arc<Worker>, Arc<Gates>)>)> = None;
         while plans.len() < most {
             let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
+            let is_last = last.as_ref().is_some_and(|(known, ..)| Arc::ptr_eq(known, &lane));
+            if let Some(pause) = (!is_last).then(|| self.pause(&lane, now)).flatten() {
+                // Open again as soon as documents change.
+                self.lanes.close(id, pause.until.map_or(Closed::Paused, Closed::Until));
+                continue;
+            }
             let (queue, worker) = match &last {
-                Some((known, queue, worker)) if Arc::ptr_eq(known, &lane) => (Arc::clone(queue), worker.clone()),
-                _ => (lane.queue.as_str().into(), self.route(&lane)),
+                Some((_, queue, worker)) if is_last => (Arc::clone(queue), worker.clone()),
+                _ => {
+                    let worker = self.route(&lane).map(|worker| {
+                        let limits = self.shared.limits.gates(&lane, Some(&worker));
+                        (worker, limits)
+                    });
+                    (lane.queue.as_str().into(), worker)
+                }
             };
             last = Some((Arc::clone(&lane), Arc::clone(&queue), worker.clone()));
-            let Some(worker) = worker else {
+            let Some((worker, limits)) = worker else {
                 self.lanes.close(id, Closed::NoWorker);
                 continue;
             };
@@ -166,7 +186,7 @@ impl Owner {
             match worker.admit(now, self.partition.0.into()) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
-                    let place = Place { queue, worker, instance, slot, together: together.is_some() };
+                    let place = Place { queue, limits, worker, instance, slot, together: together.is_some() };
                     for _ in 0..together.unwrap_or(1) {
                         match self.take_task(id, now, &place) {
                             Taken::Task(plan) => plans.push(plan),
@@ -187,26 +207,48 @@ impl Owner {
     /// The first task of a lane, for this place.
     fn take_task(&mut self, id: LaneId, now: Millis, place: &Place) -> Taken {
         let Some(room) = self.take_room() else { return Taken::NoRoom };
-        let Some(task) = self.lanes.take(id) else {
+        let Some((first, at_hand)) = self.lanes.first(id) else {
             self.room = Some(room);
             return Taken::Empty;
         };
         // What a lane showed first may have moved to another one and be on its way from there.
-        let is_newer = self.claiming.get(&task.key).is_some_and(|claim| claim.version > task.head.version);
-        if is_newer || task.head.flags.has(Flags::HELD) {
+        let is_newer = self.claiming.get(&first.key).is_some_and(|claim| claim.version > first.head.version);
+        if is_newer || first.head.flags.has(Flags::HELD) {
             self.room = Some(room);
+            self.lanes.take(id);
             return Taken::None;
         }
-        let Ok(head) = claim(&task.head, self.shared.session, place.worker.mark, now) else {
+        let Ok(head) = claim(&first.head, self.shared.session, place.worker.mark, now) else {
             // Past its expiry: its timer ends it.
-            self.timers.add(now, &task.key);
+            self.timers.add(now, &first.key);
+            self.lanes.take(id);
             return Taken::None;
+        };
+        // Of those that are kept in order one starts at a time.
+        let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
+        let closed = match self.shared.limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
+            Verdict::Go(permit) => Ok(permit),
+            Verdict::Wait(limit) => Err(Closed::Limit(limit)),
+            Verdict::Until(until) => Err(Closed::Until(until)),
+        };
+        let permit = match closed {
+            Ok(permit) => permit,
+            Err(closed) => {
+                self.room = Some(room);
+                self.lanes.close(id, closed);
+                return Taken::Empty;
+            }
+        };
+        let Some(task) = self.lanes.take(id) else {
+            permit.unused();
+            self.room = Some(room);
+            return Taken::Empty;
         };
         let claiming = Claiming { version: task.head.version, newer: None };
         self.claiming.insert(task.key.clone(), claiming);
         let open = self.running.get(&task.key).is_some_and(|running| running.head.open_attempt() == head.open_attempt());
-        let Place { queue, worker, instance, slot, together } = place.clone();
-        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, room }))
+        let Place { queue, limits: _, worker, instance, slot, together } = place.clone();
+        Taken::Task(Box::new(Plan { task, head, queue, worker, instance, slot, together, open, permit, room }))
     }
 
     /// A permit for one more open attempt in this process. If there is none it is waited for: in turn, so that an owner with
@@ -228,6 +270,16 @@ impl Owner {
             // No task leaves this to others.
             Route::Mixed => None,
         }
+    }
+
+    /// The pause that keeps the tasks of a lane from starting.
+    fn pause(&self, lane: &LaneDef, now: Millis) -> Option<Pause> {
+        let task = match &lane.route {
+            Route::Task(task) => Some(&**task),
+            // A URL's name is in its signature: what comes by this lane may have several.
+            Route::Origin(_) | Route::Mixed => None,
+        };
+        self.shared.registry.pause(lane.ns, &lane.queue, task, now)
     }
 
     /// Opens as many of the lanes that wait for a slot as there are slots.
@@ -257,6 +309,7 @@ impl Owner {
             let Claimed::Ok(body) = claimed else {
                 // Somebody else changed it: the feed brings the truth.
                 self.meters.claims_refused.increment(1);
+                plan.permit.unused();
                 continue;
             };
             let (slot, worker, together) = (Arc::clone(&plan.slot), Arc::clone(&plan.worker), plan.together);
@@ -298,6 +351,7 @@ impl Owner {
         }
         for plan in plans {
             self.not_claiming(&plan);
+            plan.permit.unused();
             self.lanes.offer(plan.task);
         }
     }
@@ -332,7 +386,7 @@ impl Owner {
 
     /// Notes a claimed task as running; `None`: it has ended already. If the claim is `void`, the task is given back.
     fn begin(&mut self, plan: Box<Plan>, newer: Option<Head>, body: &bytes::Bytes, void: bool) -> Option<Begun> {
-        let Plan { task, head, queue, worker, instance, slot, together, open: _, room } = *plan;
+        let Plan { task, head, queue, worker, instance, slot, together, open: _, permit, room } = *plan;
         let key = task.key;
         let head = newer.filter(|n| n.open_attempt() == head.open_attempt() && n.version > head.version).unwrap_or(head);
         let decoded = Body::decode(body).and_then(|body| Some((Spec::decode(&body.spec)?, body)));
@@ -340,12 +394,9 @@ impl Owner {
             Some((spec, body)) => (Arc::new(spec), Some(body)),
             None => (Arc::new(Spec::default()), None),
         };
-        let target = match (&spec.url, &instance.target) {
-            (Some(url), _) => self.shared.registry.target(url),
-            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
-            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
-            (None, None) => None,
-        };
+        let target = self.target(&spec, &instance);
+        let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
+        let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
         self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
@@ -355,6 +406,7 @@ impl Owner {
             worker,
             push: None,
             slot: (!together).then_some(slot),
+            permit: Some(permit),
             _room: room,
             ending: false,
             over: false,
@@ -373,7 +425,7 @@ impl Owner {
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Permanent { error } }, None);
             return None;
         };
-        let Some(target) = target else {
+        let Some((target, others)) = target.zip(others) else {
             // Judged again at every attempt: the rules may have become stricter since it was registered.
             let error = lovage_core::Fault::Forbidden.error();
             self.end_attempt(&key, Event::Answered { attempt, outcome: Outcome::Endpoint { error } }, None);
@@ -383,12 +435,25 @@ impl Owner {
             let (started, given, called) = (running.head.clone(), Arc::clone(&running.spec), Arc::clone(&running.worker));
             self.note_soft_limit(&key, &started, &given, &called);
         }
-        Some(Begun { key, attempt, body, target, instance: instance.url })
+        Some(Begun { key, attempt, body, target, instance: instance.url, others })
+    }
+
+    /// Where an instance is called with this task; `None`: it may not be called.
+    fn target(&self, spec: &Spec, instance: &Instance) -> Option<Arc<Target>> {
+        match (&spec.url, &instance.target) {
+            (Some(url), _) => self.shared.registry.target(url),
+            (None, Some(target)) if !target.is_template() => Some(Arc::clone(target)),
+            (None, Some(target)) => target.with_task(spec.task.as_deref().unwrap_or_default()).ok().map(Arc::new),
+            (None, None) => None,
+        }
     }
 
     /// Pushes a task by itself.
     fn push(&mut self, begun: Begun) {
-        let Begun { key, attempt, body, target, instance } = begun;
+        if self.running.get(&begun.key).is_some_and(|running| running.worker.config.balance == Balance::Broadcast) {
+            return self.push_to_all(begun);
+        }
+        let Begun { key, attempt, body, target, instance, others: _ } = begun;
         let Some(running) = self.running.get_mut(&key) else { return };
         let limits = stream::Limits {
             silence: running.spec.time_limit().get(),

@@ -15,6 +15,7 @@ use super::{Owner, Running, Shared, background};
 use crate::batch::{Array, Item};
 use crate::egress::{PushRequest, Pushed, Target};
 use crate::gate::Slot;
+use crate::instances;
 use crate::push;
 use crate::registry::Worker;
 
@@ -126,6 +127,7 @@ impl Owner {
         self.meters.batch_items.record(sent.len() as f64);
         self.meters.attempt_seconds.record(pushed.elapsed.as_secs_f64());
         self.freed += sent.len();
+        let memory = instances::memory(&pushed);
         let allowance = push::allowance(&pushed, now);
         let answer = push::answer(pushed, shared.options.max_batch);
         let (whole_status, whole_excerpt) = push::excerpt(&answer);
@@ -146,6 +148,7 @@ impl Owner {
                 }
             }
         }
+        instances::count(worker, &rest.instance, judged.items.iter().map(|item| &item.outcome), memory);
         for (Sent { key, attempt, waited_for }, item) in sent.into_iter().zip(judged.items) {
             let open = self.running.get(&key).filter(|r| r.head.open_attempt() == attempt && !r.ending);
             let Some(running) = open else { continue };
@@ -154,9 +157,15 @@ impl Owner {
                 self.drop_over(&key);
                 continue;
             }
-            let types = shared.registry.types(key.ns);
+            let (types, queues) = (shared.registry.types(key.ns), shared.registry.queues(key.ns));
             let limits = &shared.options.signatures;
-            let rules = Rules { limits, destinations: shared.registry.policy(), types: types.as_deref(), source: None };
+            let rules = Rules {
+                limits,
+                destinations: shared.registry.policy(),
+                types: types.as_deref(),
+                queues: queues.as_deref(),
+                source: None,
+            };
             let outcome = item.outcome.read(&rules);
             let excerpt = match (&outcome, &item.said) {
                 // The body of a success is the result: it needs no excerpt.

@@ -8,6 +8,7 @@ use lovage_store::{Claimed, Committed, Error, FeedBatch, FeedPos, FeedRow, Index
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::accepted::Found;
 use super::updates::Update;
 use super::view::Seen;
 use super::{AUDIT_EVERY, DUE_CALLS, FEED_WAIT, Owner, Plan, STORE_PAUSE, Settlement, background};
@@ -36,6 +37,7 @@ pub(super) enum Done {
     Running(Vec<FeedRow>),
     /// Attempts of this session as stored.
     Audited(Result<Vec<(TaskKey, Head)>>),
+    Accepted(u64, Found),
     Settled(Vec<Box<Settlement>>, Result<Vec<Committed>>),
     Updated(Vec<Update>, Result<Vec<Committed>>),
     Due,
@@ -82,6 +84,7 @@ impl Owner {
                 }
             }
             Done::Audited(found) => self.on_audited(found),
+            Done::Accepted(life, found) => self.on_accepted_found(life, found),
             Done::GivenBack(known) => {
                 if !known {
                     self.audit_at = Instant::now();

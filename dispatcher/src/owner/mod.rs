@@ -4,9 +4,11 @@
 //! whose answer comes back as a [`Done`]; every push is a task whose answer comes back over one channel. So nothing
 //! blocks anything, and a wedged loop renews nothing and loses its partition.
 
+mod accepted;
 mod admit;
 mod background;
 mod batch;
+mod broadcast;
 mod calls;
 mod meters;
 mod orders;
@@ -32,6 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::accepted::Accepted;
 use self::admit::Plan;
 use self::calls::Done;
 use self::meters::Meters;
@@ -44,6 +47,7 @@ use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Bounds, Lanes};
+use crate::limits::{Limits, Opened, Permit};
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
@@ -82,6 +86,8 @@ pub(crate) struct Shared {
     pub uptime: Uptime,
     /// Says that the loops turn.
     pub pulse: Pulse,
+    /// Who may start under limits.
+    pub limits: Arc<Limits>,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
     /// What started and ended lately.
@@ -113,6 +119,8 @@ struct Running {
     /// Given back as soon as the connection is done with, before the end is stored. Tasks that are delivered together have
     /// none: their push has it.
     slot: Option<Arc<Slot>>,
+    /// Counts for its limits; given back together with the slot, or with its own end if the connection is shared.
+    permit: Option<Permit>,
     /// Given back when the end is stored: what waits for that takes memory too.
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.
@@ -164,6 +172,9 @@ pub(crate) struct Owner {
     freed: usize,
     /// A lane that waits for a slot may find one.
     slots_freed: bool,
+    accepted: Accepted,
+    /// Lanes that wait for a limit may try again.
+    opened: mpsc::UnboundedReceiver<Opened>,
     settling: Vec<Box<Settlement>>,
     settling_since: Instant,
     /// When ends of attempts were last sent.
@@ -223,6 +234,7 @@ impl Owner {
         let bounds = Bounds { window: shared.options.lane_window, lanes: shared.options.lanes };
         let lanes = Lanes::new(bounds, shared.options.aging);
         let common = Common::new(&shared.options.user_agent);
+        let opened = shared.limits.door(partition);
         Self {
             shared,
             partition,
@@ -246,6 +258,8 @@ impl Owner {
             last_claim: now,
             freed: 0,
             slots_freed: false,
+            accepted: Accepted::default(),
+            opened,
             settling: Vec::new(),
             settling_since: now,
             settled_at: now,
@@ -308,6 +322,12 @@ impl Owner {
                     }
                 }
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.on_done(done),
+                Some(opened) = self.opened.recv() => {
+                    self.open_limit(opened);
+                    while let Ok(opened) = self.opened.try_recv() {
+                        self.open_limit(opened);
+                    }
+                }
                 Ok(()) = freed.changed() => self.slots_freed = true,
                 Ok(()) = changed.changed() => self.lanes.open_all(),
                 Ok(()) = heard.changed() => self.on_notice(),
@@ -330,6 +350,7 @@ impl Owner {
             self.flush();
             self.send_updates();
             self.deliver();
+            self.read_accepted();
         } else {
             self.turn = None;
         }
@@ -420,8 +441,7 @@ impl Owner {
         self.claims_void = self.claim_calls > 0;
         self.audit_at = Instant::now();
         self.graces.clear();
-        self.lanes.clear();
-        self.timers.clear();
+        self.forget_lanes();
     }
 
     /// The feed says what each record looks like now.
@@ -454,6 +474,7 @@ impl Owner {
     }
 
     fn on_row(&mut self, row: &FeedRow, source: SessionId) {
+        self.look_at_accepted(&row.key, row.head.as_ref());
         let Some(head) = &row.head else { return };
         self.look_if_over(&row.key, head);
         if head.is_accepted() && self.token.is_some() {
@@ -584,10 +605,27 @@ impl Owner {
         }
     }
 
-    /// Starts over: reads the lanes, then follows the feed from before.
-    fn reload(&mut self, tail: Option<FeedPos>) {
+    /// Forgets what waits here, and for what.
+    fn forget_lanes(&mut self) {
         self.lanes.clear();
         self.timers.clear();
+        // Nothing is told of what goes with these.
+        self.shared.limits.forget(self.partition);
+        self.accepted.clear();
+    }
+
+    /// A limit has something for lanes that wait for it.
+    fn open_limit(&mut self, opened: Opened) {
+        let most = opened.lanes as usize;
+        let lanes = most - self.lanes.open_limit(opened.number, most);
+        if lanes > 0 {
+            self.shared.limits.pass_on(self.partition, Opened { lanes: lanes as u32, ..opened });
+        }
+    }
+
+    /// Starts over: reads the lanes, then follows the feed from before.
+    fn reload(&mut self, tail: Option<FeedPos>) {
+        self.forget_lanes();
         self.load(tail);
     }
 }

@@ -11,10 +11,12 @@ use lovage_store::{Commit, Committed, Error, Mode, Result, Sync};
 use tokio::time::Instant;
 
 use super::batch::BatchEnd;
+use super::broadcast::BroadcastEnd;
 use super::calls::Done;
 use super::{Owner, Shared};
 use crate::control::{About, Order};
 use crate::egress::Pushed;
+use crate::instances;
 use crate::push;
 use crate::registry::Worker;
 use crate::stream::{self, Stream};
@@ -27,6 +29,8 @@ pub(super) enum Told {
     End(PushEnd),
     /// It came back, and was of several tasks.
     Batch(BatchEnd),
+    /// It came back from all instances.
+    Broadcast(BroadcastEnd),
 }
 
 /// A push that came back.
@@ -71,6 +75,7 @@ impl Owner {
             Told::News { key, attempt, stream } => self.on_news(&key, attempt, stream),
             Told::End(end) => self.on_push_end(end),
             Told::Batch(end) => self.on_batch_end(end),
+            Told::Broadcast(end) => self.on_broadcast_end(end),
         }
     }
 
@@ -94,17 +99,20 @@ impl Owner {
             Some(streaming) => streaming.stream().end(complete),
             None => end.pushed.outcome.as_ref().ok().and_then(|r| stream::collected(r, self.shared.options.max_answer)),
         };
+        let memory = instances::memory(&end.pushed);
         let allowance = push::allowance(&end.pushed, now);
         let answer = push::answer(end.pushed, self.shared.options.max_answer);
         let worker = &running.worker;
         let registry = &self.shared.registry;
-        let types = registry.types(end.key.ns);
+        let (types, queues) = (registry.types(end.key.ns), registry.queues(end.key.ns));
         let limits = &self.shared.options.signatures;
-        let rules = Rules { limits, destinations: registry.policy(), types: types.as_deref(), source: None };
+        let rules =
+            Rules { limits, destinations: registry.policy(), types: types.as_deref(), queues: queues.as_deref(), source: None };
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
         let sent = slot.as_ref().map_or(now, |slot| slot.since());
         tell_gate(worker, &mut outcome, (sent, now), allowance);
+        instances::count(worker, &end.instance, [&outcome], memory);
         drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
         let (status, excerpt) = match &answer {
@@ -134,6 +142,7 @@ impl Owner {
         }
         let Some(running) = self.running.get_mut(key) else { return };
         running.push = None;
+        let permit = running.permit.take();
         if running.slot.take().is_some() {
             self.slots_freed = true;
         }
@@ -160,6 +169,9 @@ impl Owner {
             note,
             logs,
         });
+        let accepted = settlement.transition.head.as_ref().filter(|head| head.is_accepted());
+        let accepted = accepted.map(|head| (head.attempt, head.deadline));
+        self.end_permit(key, permit, accepted);
         self.settle(settlement);
     }
 

@@ -237,8 +237,7 @@ impl Owner {
     fn drop_view(&mut self) {
         self.token = None;
         self.meters.owned.set(0.0);
-        self.lanes.clear();
-        self.timers.clear();
+        self.forget_lanes();
     }
 
     fn on_fenced(&self) {

@@ -3,11 +3,15 @@
 
 mod batches;
 mod cluster;
+mod instances;
 mod life;
+mod limits;
 mod ordering;
 mod outage;
 mod outbox;
+mod pace;
 mod protocol;
+mod queues;
 mod simulation;
 mod streams;
 mod wedged;

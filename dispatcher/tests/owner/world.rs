@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use lovage_core::worker::{WorkerBatch, WorkerConfig};
 use lovage_core::{
     Body, Event, Head, IdRun, Millis, NewTask, NodeInfo, Ns, Partition, Reason, SessionId, Slot, Spec, State, TaskKey, decide,
@@ -39,12 +39,17 @@ pub enum Reply {
     Stream(Vec<(Duration, String)>, Option<FaultKind>),
     /// Answers 200 only after this long.
     Slow(Duration),
+    /// 200 with these headers.
+    Headers(Vec<(&'static str, String)>),
 }
 
 /// A push as a worker saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub id: String,
+    /// Scheme, host and port that it went to.
+    pub origin: String,
+    pub path: String,
     pub attempt: u32,
     pub session_order: u64,
     pub headers: HeaderMap,
@@ -104,9 +109,11 @@ impl Transport for Scripted {
     fn push(&self, mut request: PushRequest) -> BoxFuture<'_, Pushed> {
         Box::pin(async move {
             let headers = request.headers.to_map();
-            let text = |name: &str| headers[name].to_str().unwrap().to_owned();
+            let text = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
             let seen = Seen {
                 id: text("webhook-id"),
+                origin: request.target.origin().to_string(),
+                path: request.target.path().to_string(),
                 attempt: headers.get("lovage-attempt").map_or(0, |n| n.to_str().unwrap().parse().unwrap()),
                 session_order: self.order.fetch_add(1, Ordering::Relaxed),
                 headers: headers.clone(),
@@ -133,6 +140,12 @@ impl Transport for Scripted {
                 Reply::Header(status, name, value) => {
                     headers.insert(name, value.parse().unwrap());
                     Ok((status, String::new()))
+                }
+                Reply::Headers(pairs) => {
+                    headers.extend(
+                        pairs.into_iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())),
+                    );
+                    Ok((200, String::new()))
                 }
                 Reply::Document(content_type, body) => {
                     headers.insert("content-type", content_type.parse().unwrap());

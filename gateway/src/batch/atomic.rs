@@ -53,6 +53,11 @@ impl App {
         }
         one_of_each_key(&drafts)?;
         let (partition, slot) = self.one_home(ns, &drafts, idempotency.as_ref())?;
+        let rooms = if refused.is_none() { self.rooms_for_all(ns, &drafts).await.map(Some) } else { Ok(None) };
+        let (rooms, refused) = match rooms {
+            Ok(rooms) => (rooms, refused),
+            Err(full) => (None, Some(full)),
+        };
         if let Some(refused) = refused {
             let Some(idempotency) = &idempotency else { return Err(refused) };
             let entry = self.key_entry(partition, ns, idempotency).await.map_err(|error| store_problem(&error))?;
@@ -71,6 +76,11 @@ impl App {
             && problem.code.status() < 500
         {
             self.forget_request(noted).await;
+        }
+        match (rooms, &done) {
+            (Some(rooms), Ok(done)) => rooms.settle(&done.items),
+            (Some(rooms), Err(problem)) if problem.code.status() < 500 => rooms.give_back(),
+            _ => {}
         }
         done
     }

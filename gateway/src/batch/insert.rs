@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::intake::{Idempotency, odd_answer};
 use crate::keys::{Coming, Settled, Stop};
 use crate::lane_cache::LaneCache;
-use crate::problem::store_problem;
+use crate::problem::{Refusal, store_problem};
 
 /// An item as read: a task or why it is refused.
 pub(crate) type Item = Result<Draft, Problem>;
@@ -58,14 +58,21 @@ impl App {
         &self,
         ns: Ns,
         now: Millis,
-        items: Vec<Item>,
+        mut items: Vec<Item>,
         idempotency: Option<(&Idempotency, &[usize])>,
     ) -> Done {
-        if let Err(error) = self.ensure_queues(ns, items.iter().flatten().map(|draft| &draft.spec)).await {
-            let problem = store_problem(&error);
-            let refuse = |item: Item| Answer::Refused(item.err().unwrap_or_else(|| problem.clone()));
-            return Done { answers: items.into_iter().map(refuse).collect(), replayed: false, failed: Some(problem) };
-        }
+        let ready = async {
+            let rooms = self.rooms(ns, &mut items).await?;
+            self.ensure_queues(ns, items.iter().flatten().map(|draft| &draft.spec)).await?;
+            Ok::<_, Refusal>(rooms)
+        };
+        let rooms = match ready.await {
+            Ok(rooms) => rooms,
+            Err(Refusal(problem)) => {
+                let refuse = |item: Item| Answer::Refused(item.err().unwrap_or_else(|| problem.clone()));
+                return Done { answers: items.into_iter().map(refuse).collect(), replayed: false, failed: Some(problem) };
+            }
+        };
         let Sorted { mut answers, groups, keys, mut apart, mut drafts } = self.sort(ns, now, items, idempotency);
         let calls = in_lines(groups).into_iter().map(|line| async move {
             let mut answers = Vec::with_capacity(line.len());
@@ -120,7 +127,8 @@ impl App {
             });
         }
         let missing = || Answer::Refused(odd_answer(&Inserted::Aborted));
-        let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect();
+        let answers: Vec<Answer> = answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect();
+        rooms.settle(&answers);
         Done { answers, replayed, failed: failed.filter(|_| !reached) }
     }
 
@@ -166,16 +174,13 @@ impl App {
                 sorted.drafts.insert(place, draft);
             }
             let last = sorted.groups.iter_mut().rev().find(|group| group.partition == partition);
-            match last.filter(|group| group.inserts.len() < max) {
-                Some(group) => {
-                    group.places.push(place);
-                    group.inserts.push(insert);
-                    group.ordered |= order.is_some();
-                }
-                None => {
-                    let (places, inserts) = (vec![place], vec![insert]);
-                    sorted.groups.push(Group { partition, ordered: order.is_some(), places, inserts });
-                }
+            if let Some(group) = last.filter(|group| group.inserts.len() < max) {
+                group.places.push(place);
+                group.inserts.push(insert);
+                group.ordered |= order.is_some();
+            } else {
+                let (places, inserts) = (vec![place], vec![insert]);
+                sorted.groups.push(Group { partition, ordered: order.is_some(), places, inserts });
             }
         }
         sorted

@@ -6,6 +6,7 @@ use lovage_store::{Inserted, Mode};
 
 use super::Tally;
 use crate::app::App;
+use crate::batch::insert::Item;
 use crate::intake::odd_answer;
 use crate::lane_cache::LaneCache;
 use crate::problem::Refusal;
@@ -21,10 +22,10 @@ impl App {
         tally: &mut Tally,
     ) -> Result<(), Refusal> {
         let types = self.types(ns).await?;
-        let rules = Rules { types: types.as_deref(), ..self.rules() };
+        let (rules, now) = (types.rules(self.rules()), self.now());
         let mut drafts = Vec::with_capacity(found.len());
         for found in found {
-            match again(&rules, &found, edits) {
+            match again(&rules, &found, edits).and_then(|draft| types.refusal(&draft, now).map_or(Ok(draft), Err)) {
                 Ok(draft) => drafts.push((found.key, draft)),
                 Err(problem) => tally.fail(found.key.id.to_string(), problem),
             }
@@ -32,8 +33,16 @@ impl App {
         if dry_run || drafts.is_empty() {
             return Ok(());
         }
+        let (keys, mut items): (Vec<TaskKey>, Vec<Item>) = drafts.into_iter().map(|(key, draft)| (key, Ok(draft))).unzip();
+        let rooms = self.rooms(ns, &mut items).await?;
+        let mut drafts = Vec::with_capacity(items.len());
+        for (key, item) in keys.into_iter().zip(items) {
+            match item {
+                Ok(draft) => drafts.push((key, draft)),
+                Err(problem) => tally.fail(key.id.to_string(), problem),
+            }
+        }
         self.ensure_queues(ns, drafts.iter().map(|(_, draft)| &draft.spec)).await?;
-        let now = self.now();
         // One slot, so that they are one batch.
         let slot = self.next_slot(drafts.len());
         let run = IdRun::new(now, slot, self.random());
@@ -47,6 +56,8 @@ impl App {
                 odd => tally.fail(key.id.to_string(), odd_answer(&odd)),
             }
         }
+        // Ids are new, so all that had room are stored.
+        drop(rooms);
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! Everything here is observed at the moment of the question. The reasons of a queued task are no part of its record: they
 //! change without the task changing.
 
+mod gates;
+mod place;
 mod queued;
 mod words;
 
@@ -21,16 +23,36 @@ struct Cause {
     code: &'static str,
     message: String,
     until: Option<String>,
+    /// Of a limit: its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// Of a limit: how many run and how many may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_use: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+}
+
+impl Cause {
+    fn new(code: &'static str, message: impl Into<String>, until: Option<Millis>) -> Self {
+        Self { code, message: message.into(), until: until.map(Millis::rfc3339), key: None, in_use: None, limit: None }
+    }
 }
 
 /// Where a task stands among those that pass the same gate.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct LanePlace {
     queue: String,
     task: Option<String>,
     origin: Option<String>,
     ahead: u32,
     more: bool,
+    /// Tasks of the queue with a higher priority.
+    higher: u64,
+    higher_more: bool,
+    /// Tasks of the same lane in other partitions that are likely to start before it.
+    #[serde(skip)]
+    alike: u64,
 }
 
 /// A worker, or an origin of bare URLs, as this server sees it.
@@ -53,6 +75,7 @@ pub(crate) struct Explanation {
     text: String,
     causes: Vec<Cause>,
     next_at: Option<String>,
+    estimated_start: Option<String>,
     lane: Option<LanePlace>,
     worker: Option<WorkerStanding>,
 }
@@ -64,6 +87,8 @@ struct Story {
     sentences: Vec<String>,
     causes: Vec<(Cause, Option<Millis>)>,
     lane: Option<LanePlace>,
+    /// When it may start, to judge by what is known.
+    estimate: Option<Millis>,
     worker: Option<WorkerStanding>,
     /// Its worker fetches it, without a dispatcher.
     pulled: bool,
@@ -75,8 +100,7 @@ impl Story {
     }
 
     fn cause(&mut self, code: &'static str, message: impl Into<String>, until: Option<Millis>) {
-        let cause = Cause { code, message: message.into(), until: until.map(Millis::rfc3339) };
-        self.causes.push((cause, until));
+        self.causes.push((Cause::new(code, message, until), until));
     }
 
     /// When it may go on by itself: once the last of its causes has passed, if all of them do.
@@ -149,6 +173,7 @@ impl Case<'_> {
             text: sentences.join(" "),
             causes,
             next_at,
+            estimated_start: story.estimate.map(Millis::rfc3339),
             lane: story.lane,
             worker: story.worker,
         })

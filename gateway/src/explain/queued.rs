@@ -1,46 +1,47 @@
-//! Why a task that may start has not started: who serves it, whether that one may be called, and who is before it.
+//! Why a task that may start has not started: who serves it, and whether that one may be called.
 
+use lovage_core::board::{InstanceBoard, WorkerBoard};
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
-use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Flags, LaneDef, Millis, Route};
-use lovage_store::{Cursor, DocKind, Index};
+use lovage_core::{LaneDef, LaneOrder, Millis, Route};
 
-use super::{Case, LanePlace, Story, WorkerStanding};
-use crate::directory::all_docs;
-use crate::documents::content;
+use super::{Case, Story, WorkerStanding};
 use crate::problem::Refusal;
-
-/// Tasks of a lane that are counted.
-const COUNTED: u32 = 1_000;
-/// Heads that are read at once.
-const PAGE: usize = 250;
 
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns, self.head.priority);
+        self.paused(story).await?;
+        self.ordered(&lane, story).await?;
         let together = self.callee(&lane, story).await?;
+        let worker = story.worker.as_ref().map(|worker| worker.name.clone());
+        let paces = self.limited(worker.filter(|_| self.spec.url.is_none()).as_deref(), story).await?;
         self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
         }
-        let place = self.place(lane).await?;
-        let before = match (place.ahead, place.more) {
-            (0, false) => "It is the first of its lane.".to_owned(),
-            (1, false) => "One task of its lane is before it.".to_owned(),
-            (n, false) => format!("{n} tasks of its lane are before it."),
-            (n, true) => format!("More than {n} tasks of its lane are before it."),
-        };
+        let place = self.place(&lane).await?;
+        if lane.order == LaneOrder::Fifo && lane.order_key.is_none() && place.ahead > 0 {
+            story.cause("order", format!("Queue `{}` is kept in order, and others are before it.", lane.queue), None);
+        }
         if story.causes.is_empty() {
-            let known = self.app.options.standings.is_some();
+            let known = story.worker.as_ref().is_some_and(|worker| worker.instances.is_some());
             story.say(if known {
                 "It may start now."
             } else {
                 "Nothing stored keeps it from starting; whether its worker has a free slot is known to the dispatchers."
             });
         }
-        story.say(before);
+        story.say(place.words(&lane));
+        if let Some((at, why)) = self.estimate(&place, &paces, story).await? {
+            if story.causes.is_empty() && place.ahead == 0 && place.higher == 0 {
+                story.estimate = Some(at);
+            } else {
+                story.say(format!("It may start at about {}, to judge by {why}.", at.rfc3339()));
+                story.estimate = Some(at);
+            }
+        }
         story.lane = Some(place);
         Ok(())
     }
@@ -66,12 +67,17 @@ impl Case<'_> {
                 (shown, self.known(origin, true).await)
             }
             Route::Task(task) => {
-                let Some((name, config)) = self.serving(&lane.queue, task).await? else {
+                let Some((name, config)) = self.app.serving(self.key.ns, &lane.queue, task).await? else {
                     let text = format!("No worker serves `{task}` in queue `{}`.", lane.queue);
                     story.cause("no_worker", text, None);
                     return Ok(false);
                 };
                 together = config.batch.is_some();
+                if let Some(pause) = config.paused(self.app.now()) {
+                    let how = if pause.drain { "is being drained" } else { "is paused" };
+                    let time = pause.until.map(|until| format!(" until {}", until.rfc3339())).unwrap_or_default();
+                    story.cause("paused", format!("Worker `{name}` {how}{time}."), pause.until);
+                }
                 if config.pull {
                     // Nobody calls it, so nothing keeps anybody from doing so.
                     story.pulled = true;
@@ -79,8 +85,11 @@ impl Case<'_> {
                     (name, None)
                 } else {
                     story.say(format!("Worker `{name}` serves it."));
-                    let standing = self.known(&name, false).await;
-                    (name, standing)
+                    let seen = self.app.seen_worker(self.key.ns, &name, false).await;
+                    if let Some(seen) = &seen {
+                        out_of_use(&name, seen, story);
+                    }
+                    (name, seen.map(|seen| seen.standing()))
                 }
             }
         };
@@ -91,7 +100,7 @@ impl Case<'_> {
         Ok(together)
     }
 
-    fn shown_origin(&self, origin: &str) -> String {
+    pub(super) fn shown_origin(&self, origin: &str) -> String {
         if Redaction::of(&self.spec.redact).hides("url") { HIDDEN.to_owned() } else { origin.to_owned() }
     }
 
@@ -103,50 +112,6 @@ impl Case<'_> {
     async fn known(&self, name: &str, origin: bool) -> Option<Standing> {
         self.app.seen_worker(self.key.ns, name, origin).await.map(|worker| worker.standing())
     }
-
-    /// The worker that serves this task name.
-    async fn serving(&self, queue: &str, task: &str) -> Result<Option<(String, WorkerConfig)>, Refusal> {
-        let documents = all_docs(&*self.app.store, DocKind::Worker, Some(self.key.ns)).await?;
-        let mut configs = Vec::with_capacity(documents.len());
-        for document in documents {
-            configs.push((content::<WorkerConfig>(&document)?, document.name));
-        }
-        let workers = configs.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
-        Ok(route(workers, queue, task).map(|(name, config)| (name.clone(), config.clone())))
-    }
-
-    /// How many tasks of its lane start before it. Those that are held do not.
-    async fn place(&self, lane: LaneDef) -> Result<LanePlace, Refusal> {
-        let (task, origin) = match lane.route {
-            Route::Task(task) => (Some(task), None),
-            Route::Origin(origin) => (None, Some(self.shown_origin(&origin))),
-            Route::Mixed => (None, None),
-        };
-        let mut place = LanePlace { queue: lane.queue, task, origin, ahead: 0, more: false };
-        let mine = self.head.score();
-        let index = Index::Lane { lane: self.head.lane, after: None };
-        let p = self.app.lives_in(self.key, self.spec);
-        let mut from = Cursor::default();
-        let mut looked = 0;
-        loop {
-            let page = self.app.store.scan(p, &index, from, PAGE).await?;
-            for (_, head) in page.items {
-                if head.score() >= mine {
-                    return Ok(place);
-                }
-                if looked == COUNTED {
-                    place.more = true;
-                    return Ok(place);
-                }
-                looked += 1;
-                place.ahead += u32::from(!head.flags.has(Flags::HELD));
-            }
-            match page.next {
-                Some(next) => from = next,
-                None => return Ok(place),
-            }
-        }
-    }
 }
 
 fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
@@ -157,6 +122,18 @@ fn shown(name: String, standing: Option<Standing>) -> WorkerStanding {
         slots: standing.map(|it| it.slots),
         breaker: standing.map(|it| it.breaker.as_str()),
         paused_until: standing.and_then(|it| it.paused_until).map(Millis::rfc3339),
+    }
+}
+
+/// Why none of the instances that are there gets a task.
+fn out_of_use(name: &str, seen: &WorkerBoard, story: &mut Story) {
+    if seen.instances.is_empty() || seen.instances.iter().any(InstanceBoard::is_usable) {
+        return;
+    }
+    if seen.instances.iter().any(|instance| !instance.healthy) {
+        story.cause("unhealthy", format!("No instance of `{name}` answers its health probes."), None);
+    } else {
+        story.cause("recycling", format!("The instance of `{name}` is about to start anew."), None);
     }
 }
 

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use lovage_core::problem::Code;
-use lovage_core::{AttemptToken, Report, Rules, report};
+use lovage_core::{AttemptToken, Report, report};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -63,7 +63,7 @@ impl Incoming {
         let bytes = body::read(body, &headers, what, limit, &app.options.times).await?;
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let types = app.types(token.key.ns).await?;
-        let rules = Rules { types: types.as_deref(), ..app.rules() };
+        let rules = types.rules(app.rules());
         let report = Report::read(verb, content_type, &bytes, &rules)
             .ok_or_else(|| Refusal::new(Code::RouteUnknown, "an attempt takes no report of this name"))??;
         match &report {

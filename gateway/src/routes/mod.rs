@@ -3,6 +3,7 @@
 mod attempts;
 mod dead_letters;
 mod leases;
+mod limits;
 mod nodes;
 mod ops;
 mod queues;
@@ -31,6 +32,7 @@ fn documented() -> (Router<Shared>, OpenApi) {
         .merge(workers::router())
         .merge(leases::router())
         .merge(queues::router())
+        .merge(limits::router())
         .merge(task_types::router())
         .merge(signing_keys::router())
         .merge(nodes::router())

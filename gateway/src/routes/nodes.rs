@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures_util::future::try_join_all;
 use http::{HeaderMap, StatusCode};
+use lovage_core::board::Board;
 use lovage_core::fields::{self, Errors};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::units::Dur;
@@ -46,6 +47,7 @@ struct NodeView {
     state: &'static str,
     silent_for: Option<String>,
     partitions: Vec<u16>,
+    open_attempts: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -87,7 +89,7 @@ impl App {
         seen
     }
 
-    fn node_view(&self, document: &Document, ownerships: &[Ownership]) -> Result<NodeView, Problem> {
+    fn node_view(&self, document: &Document, ownerships: &[Ownership], boards: &[Board]) -> Result<NodeView, Problem> {
         let info: NodeInfo = content(document)?;
         let session = document.name.parse().map_or(SessionId(0), SessionId);
         let seen = self.seen(ownerships, session);
@@ -111,12 +113,13 @@ impl App {
             state,
             silent_for: seen.silent_for.map(|silent| Dur::from_millis(silent.as_millis() as u64).to_string()),
             partitions: seen.partitions,
+            open_attempts: boards.iter().find(|board| board.node == session.0).map(|board| board.open),
         })
     }
 
     async fn show_node(&self, id: &str) -> Result<Response, Refusal> {
         let document = self.store.doc(DocKind::Node, Ns::DEFAULT, id).await?.ok_or_else(|| no_node(id))?;
-        Ok(view::json(StatusCode::OK, &self.node_view(&document, &self.ownerships().await?)?))
+        Ok(view::json(StatusCode::OK, &self.node_view(&document, &self.ownerships().await?, &self.boards().await)?))
     }
 
     async fn set_drain(&self, id: &str, drain: bool) -> Result<Response, Refusal> {
@@ -143,7 +146,9 @@ async fn list(State(app): State<Shared>, _: Caller, query: Query) -> Result<Resp
     query.done()?;
     let ownerships = app.ownerships().await?;
     let documents = all_docs(&*app.store, DocKind::Node, Some(Ns::DEFAULT)).await?;
-    let mut items = documents.iter().map(|document| app.node_view(document, &ownerships)).collect::<Result<Vec<_>, _>>()?;
+    let boards = app.boards().await;
+    let mut items =
+        documents.iter().map(|document| app.node_view(document, &ownerships, &boards)).collect::<Result<Vec<_>, _>>()?;
     items.sort_by_key(|node| node.id.parse::<u64>().unwrap_or_default());
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": null })))
 }
@@ -239,7 +244,7 @@ async fn fence(
     if let Err(error) = bell::ring(&*app.store).await {
         error.log("tell the others of a fenced node");
     }
-    Ok(view::json(StatusCode::OK, &app.node_view(&document, &app.ownerships().await?)?))
+    Ok(view::json(StatusCode::OK, &app.node_view(&document, &app.ownerships().await?, &app.boards().await)?))
 }
 
 async fn force(app: &App, headers: &HeaderMap, body: Body) -> Result<bool, Problem> {

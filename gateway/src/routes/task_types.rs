@@ -1,4 +1,4 @@
-//! `GET /v1/task-types`, `GET|PUT|PATCH|DELETE /v1/task-types/{pattern}`
+//! `GET /v1/task-types`, `GET|PUT|PATCH|DELETE /v1/task-types/{pattern}`, `POST …/pause` and `…/resume`
 
 use axum::body::Body;
 use axum::extract::State;
@@ -6,7 +6,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Ns, TaskType, names, task_type};
+use lovage_core::{Millis, Ns, Pause, TaskType, names, task_type};
 use lovage_store::{DocKind, Document};
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,7 +21,11 @@ use crate::query::Query;
 use crate::{body, schema, view};
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, get, patch, delete))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(put, get, patch, delete))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
 }
 
 /// `task_type_unknown`
@@ -43,7 +47,7 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     let (documents, next) = app.page_docs(DocKind::TaskType, caller.ns, "", from, limit).await?;
     let mut items = Vec::with_capacity(documents.len());
     for document in &documents {
-        items.push(show(&document.name, text(document)?, document.version)?);
+        items.push(show(&document.name, text(document)?, document.version, app.now())?);
     }
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }
@@ -62,7 +66,7 @@ async fn get(
 ) -> Result<Response, Refusal> {
     query.done()?;
     let document = app.store.doc(DocKind::TaskType, caller.ns, &pattern).await?.ok_or_else(|| unknown(&pattern))?;
-    answer(StatusCode::OK, &pattern, text(&document)?, document.version)
+    answer(&app, StatusCode::OK, &pattern, text(&document)?, document.version)
 }
 
 /// Set a task type
@@ -143,6 +147,60 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Pause a task type
+///
+/// Tasks whose type it is do not start (`dispatch`), and new ones are refused with `queue_paused` (`intake`), until `until` or
+/// until it is resumed. What runs goes on. It is in force everywhere within a second.
+#[utoipa::path(
+    post, path = "/v1/task-types/{pattern}/pause", operation_id = "pauseTaskType", tag = "task types",
+    params(("pattern" = String, Path, description = "Its pattern, percent-encoded"), schema::Preconditions),
+    request_body(content = Option<schema::PauseIn>),
+    responses((status = 200, description = "The task type", body = schema::TaskType))
+)]
+async fn pause(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(pattern): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let pause = body::read_pause(&app, &headers, body).await?;
+    set_pause(&app, caller.ns, &pattern, &headers, Some(pause)).await
+}
+
+/// Resume a task type
+#[utoipa::path(
+    post, path = "/v1/task-types/{pattern}/resume", operation_id = "resumeTaskType", tag = "task types",
+    params(("pattern" = String, Path, description = "Its pattern, percent-encoded"), schema::Preconditions),
+    responses((status = 200, description = "The task type", body = schema::TaskType))
+)]
+async fn resume(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(pattern): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    body::read_none(&app, &headers, body).await?;
+    set_pause(&app, caller.ns, &pattern, &headers, None).await
+}
+
+async fn set_pause(app: &App, ns: Ns, pattern: &str, headers: &HeaderMap, pause: Option<Pause>) -> Result<Response, Refusal> {
+    let mut last = String::new();
+    let put = app.edit_doc(DocKind::TaskType, ns, pattern, Precondition::of(headers)?, |stored| {
+        let stored = stored.ok_or_else(|| unknown(pattern).0)?;
+        last = task_type::with_pause(text(stored)?, pause)?;
+        Ok(Bytes::from(last.clone()))
+    });
+    let put = put.await?;
+    refresh(app).await;
+    answer(app, StatusCode::OK, pattern, &last, put.version)
+}
+
 async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     body::require_json(headers)?;
     body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
@@ -151,7 +209,7 @@ async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
 /// Stores what `bytes` say, on top of what is stored if `keep`.
 async fn store(app: &App, ns: Ns, pattern: &str, wanted: Precondition, bytes: &Bytes, keep: bool) -> Result<Response, Refusal> {
     let given = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let known = app.types(ns).await?.map_or(0, |types| types.len());
+    let known = app.types(ns).await?.type_count();
     let most = app.options.limits.task_types;
     let mut last = String::new();
     let put = app.edit_doc(DocKind::TaskType, ns, pattern, wanted, |stored| {
@@ -161,13 +219,16 @@ async fn store(app: &App, ns: Ns, pattern: &str, wanted: Precondition, bytes: &B
         if stored.is_none() && known >= most {
             return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} task types")));
         }
-        last = task_type::merge(stored.filter(|_| keep).map(text).transpose()?, given)?;
+        let stored = stored.map(text).transpose()?;
+        last = task_type::merge(stored.filter(|_| keep), given)?;
+        let (_, paused) = stored.map_or_else(|| Ok(<_>::default()), task_type::take_pause)?;
+        last = task_type::with_pause(&last, paused)?;
         TaskType::read(pattern, &last)?.check(&app.rules())?;
         Ok(Bytes::from(last.clone()))
     });
     let put = put.await?;
     refresh(app).await;
-    answer(if put.created { StatusCode::CREATED } else { StatusCode::OK }, pattern, &last, put.version)
+    answer(app, if put.created { StatusCode::CREATED } else { StatusCode::OK }, pattern, &last, put.version)
 }
 
 /// Puts the change in force here before it is answered. It is stored: if this fails, the watch of the documents does it.
@@ -182,14 +243,16 @@ fn text(document: &Document) -> Result<&str, Problem> {
     text.map_err(|_| store_problem(&lovage_store::Error::Corrupt(format!("the task type {} is not UTF-8", document.name))))
 }
 
-fn answer(status: StatusCode, pattern: &str, text: &str, version: u64) -> Result<Response, Refusal> {
-    let mut response = view::json(status, &show(pattern, text, version)?);
+fn answer(app: &App, status: StatusCode, pattern: &str, text: &str, version: u64) -> Result<Response, Refusal> {
+    let mut response = view::json(status, &show(pattern, text, version, app.now())?);
     tag(response.headers_mut(), version);
     Ok(response)
 }
 
-/// The fields as they were given, between pattern and version.
-fn show(pattern: &str, text: &str, version: u64) -> Result<Box<RawValue>, Problem> {
+/// The fields as they were given, between pattern and version, and its pause if that holds.
+fn show(pattern: &str, text: &str, version: u64, now: Millis) -> Result<Box<RawValue>, Problem> {
+    let (_, paused) = task_type::take_pause(text)?;
+    let text = task_type::with_pause(text, paused.filter(|pause| pause.holds(now)))?;
     let fields = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
     let comma = if fields.is_empty() { "" } else { "," };
     let whole = format!("{{\"pattern\":{},{fields}{comma}\"version\":{version}}}", serde_json::Value::from(pattern));

@@ -73,10 +73,34 @@ pub(crate) struct DryRun {
     pub retention_failed: String,
     /// With those that its task type adds.
     pub labels: BTreeMap<String, String>,
+    /// Its order key, also that of its task type.
+    pub order_key: Option<String>,
+    /// Its fair key, also that of its task type.
+    pub fair_key: Option<String>,
+    /// The limits that it has to pass: those of its queue, task name and worker, and its own, as they are in force for it.
+    pub limits: Vec<DryRunLimit>,
     /// The retry policy in force.
     pub retry: RetryPolicy,
     /// The attempts after the first, up to 100, if each fails at once.
     pub timetable: Vec<PlannedAttempt>,
+}
+
+/// A limit that the task would have to pass.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct DryRunLimit {
+    /// `queue:NAME`, `task:NAME`, `worker:NAME` or a key of its own.
+    pub key: String,
+    /// Starts per second, minute or hour.
+    pub rate: Option<String>,
+    /// Starts that may come at once.
+    pub burst: Option<u32>,
+    /// Tasks that may run at once.
+    pub concurrency: Option<u32>,
+    /// For how many starts it counts.
+    pub cost: u32,
+    /// Nothing of the key starts before.
+    #[schema(format = DateTime)]
+    pub paused_until: Option<String>,
 }
 
 /// An attempt that would be made.

@@ -60,8 +60,8 @@ pub(crate) struct Explanation {
     pub id: String,
     /// Its state.
     pub state: String,
-    /// Why it is in that state; of a queued task as observed now: `ready`, `held`, `no_worker`, `no_dispatcher`, `breaker`, `throttled`,
-    /// `concurrency` or `batching`.
+    /// Why it is in that state; of a queued task as observed now: `ready`, `held`, `paused`, `order`, `no_worker`, `no_dispatcher`,
+    /// `unhealthy`, `recycling`, `breaker`, `throttled`, `concurrency`, `rate` or `batching`.
     pub reason: Option<String>,
     /// All of it in plain sentences.
     pub text: String,
@@ -70,6 +70,10 @@ pub(crate) struct Explanation {
     /// When it may go on by itself, as far as that is known.
     #[schema(format = DateTime)]
     pub next_at: Option<String>,
+    /// When it may start, to judge by its place, by rates, or by what its queue started lately; null when nothing tells. The
+    /// text says what it is judged by.
+    #[schema(format = DateTime)]
+    pub estimated_start: Option<String>,
     /// Its place in its lane, if it is queued.
     pub lane: Option<LanePlace>,
     /// Who would get it, or has it.
@@ -86,6 +90,12 @@ pub(crate) struct Cause {
     /// When it passes by itself.
     #[schema(format = DateTime)]
     pub until: Option<String>,
+    /// Of a limit: its key.
+    pub key: Option<String>,
+    /// Of a limit on tasks that run at once: how many do.
+    pub in_use: Option<u32>,
+    /// Of such a limit: how many may.
+    pub limit: Option<u32>,
 }
 
 /// Where a task stands among those that pass the same gate.
@@ -101,6 +111,10 @@ pub(crate) struct LanePlace {
     pub ahead: u32,
     /// There are more than were counted.
     pub more: bool,
+    /// Tasks of the queue with a higher priority, over all partitions.
+    pub higher: u64,
+    /// There are more of those than were counted.
+    pub higher_more: bool,
 }
 
 /// A worker, or an origin of bare URLs, as this server sees it.

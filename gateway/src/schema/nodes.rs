@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub silent_for: Option<Duration>,
     /// The partitions whose tasks it may start.
     pub partitions: Vec<u16>,
+    /// Attempts that it has open, as it said within the last seconds; null: it said nothing.
+    pub open_attempts: Option<u64>,
 }
 
 /// The processes of the cluster.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Batch, Callbacks, Debounce, Duration, Links, RetryPolicy, TaskLimit, Unique};
+use super::{Batch, Callbacks, Debounce, Duration, Links, Pause, RetryPolicy, TaskLimit, Unique};
 
 /// Defaults for what a signature leaves out, and a schema for the arguments.
 #[derive(ToSchema, Serialize)]
@@ -89,6 +89,8 @@ pub(crate) struct TaskType {
     pub pattern: String,
     #[serde(flatten)]
     pub defaults: TaskTypeIn,
+    /// What is closed for its tasks now; not there: nothing.
+    pub paused: Option<Pause>,
     /// Also the `ETag`.
     pub version: u64,
 }

@@ -31,6 +31,10 @@ pub(crate) struct WorkerIn {
     pub tasks: Option<Vec<String>>,
     /// Only tasks of these queues.
     pub queues: Option<Vec<String>>,
+    /// Which instance gets the next task: `least_loaded` (the one with the fewest open requests), `round_robin` (in turn) or
+    /// `broadcast` (all of them).
+    #[schema(example = "least_loaded")]
+    pub balance: Option<String>,
     /// Open requests per instance (100).
     #[schema(minimum = 1)]
     pub concurrency: Option<u32>,
@@ -50,6 +54,10 @@ pub(crate) struct WorkerIn {
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.
     pub breaker: Option<Breaker>,
+    /// How its instances are asked whether they are well; without it they are not asked.
+    pub health: Option<Health>,
+    /// When its instances are to be started anew; without it never.
+    pub recycle: Option<Recycle>,
     /// It takes tasks that may be batched in one request.
     pub batch: Option<WorkerBatch>,
     /// Added to every delivery. Values are never shown; `null` keeps the stored value.
@@ -69,6 +77,123 @@ pub(crate) struct Breaker {
     /// For so long at first (10 s; 100 ms to 1 h), then one attempt is tried; twice as long after each that fails, up to eight
     /// times.
     pub open_for: Option<Duration>,
+}
+
+/// How instances are asked whether they are well. Three bad answers in a row take one out of use, a good one brings it back.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Health {
+    /// Asked for with GET at the origin of each instance; any 2xx is a good answer.
+    #[schema(example = "/healthz")]
+    pub path: String,
+    /// How often (10 s; 1 s to 1 h).
+    pub interval: Option<Duration>,
+}
+
+/// When an instance is to be started anew: at the first of these that is reached.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Recycle {
+    /// After so many tasks.
+    #[schema(minimum = 1)]
+    pub max_tasks: Option<u64>,
+    /// When it says, in `Lovage-Memory-Rss`, that it has so much memory.
+    #[schema(example = "800MiB")]
+    pub max_memory: Option<String>,
+    /// After so long.
+    pub max_age: Option<Duration>,
+    /// After so many attempts that failed.
+    #[schema(minimum = 1)]
+    pub max_errors: Option<u64>,
+}
+
+/// One instance of a worker.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct OneInstance {
+    /// Its id, or its URL if it is one of `urls`; all instances if not given.
+    pub instance: Option<String>,
+}
+
+/// Instances that are to be started anew.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct RecycleAsked {
+    /// One after the other, in this order.
+    pub instances: Vec<String>,
+}
+
+/// What instances answered.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct CalledInstances {
+    /// One for each that was called.
+    pub items: Vec<CalledInstance>,
+}
+
+/// What an instance answered.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct CalledInstance {
+    /// Its id, or its URL if it is one of `urls`.
+    pub id: String,
+    /// Where it is.
+    pub url: String,
+    /// Its status; null if there was no answer.
+    pub status: Option<u16>,
+    /// Why there was none: `ConnectionRefused`, `DnsFailed`, `TlsFailed`, `DestinationForbidden`, `ConnectTimeout`,
+    /// `ConnectionReset`, `TimedOut` or `MalformedAnswer`.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub latency_ms: u64,
+}
+
+/// An instance as the dispatchers see it now.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct SeenInstance {
+    /// Its id, or its URL if it is one of `urls`.
+    pub id: String,
+    /// Where it is.
+    pub url: String,
+    /// How it is doing.
+    #[serde(flatten)]
+    pub status: InstanceStatus,
+}
+
+/// How an instance is doing, as the dispatchers see it now.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct InstanceStatus {
+    /// `ready`, `unhealthy` (it does not answer its health probes) or `recycling` (it gets no tasks until it has started anew).
+    pub state: String,
+    /// Requests that are open.
+    pub open: u32,
+    /// Requests that may be open at once.
+    pub slots: u32,
+    /// What its probes found; null without `health`.
+    pub health: Option<Probed>,
+    /// What was counted for `recycle`; null without it.
+    pub counters: Option<Counted>,
+    /// Since when it is to be started anew.
+    #[schema(format = DateTime)]
+    pub recycling_since: Option<String>,
+}
+
+/// What the probes of an instance found.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Probed {
+    /// Bad answers in a row.
+    pub failures: u8,
+    /// When it was asked last.
+    #[schema(format = DateTime)]
+    pub checked_at: Option<String>,
+}
+
+/// What an instance has done since it started.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct Counted {
+    /// Since when this is counted.
+    #[schema(format = DateTime)]
+    pub since: Option<String>,
+    /// Tasks that it answered.
+    pub tasks: u64,
+    /// Attempts of those that failed.
+    pub errors: u64,
+    /// The memory that it said it has, in bytes.
+    pub memory: Option<u64>,
 }
 
 /// How a worker takes tasks together.
@@ -122,6 +247,8 @@ pub(crate) struct Worker {
     pub tasks: Vec<String>,
     /// Only tasks of these queues; empty: all.
     pub queues: Vec<String>,
+    /// Which instance gets the next task.
+    pub balance: String,
     /// Open requests per instance.
     pub concurrency: u32,
     /// Starts of its tasks, over all instances and nodes.
@@ -138,6 +265,10 @@ pub(crate) struct Worker {
     pub control_url: Option<String>,
     /// When it is left alone because its endpoint fails.
     pub breaker: BreakerView,
+    /// How its instances are asked whether they are well.
+    pub health: Option<Health>,
+    /// When its instances are to be started anew.
+    pub recycle: Option<Recycle>,
     /// How it takes tasks together; null: one by one.
     pub batch: Option<WorkerBatch>,
     /// Names of the headers added to every delivery.
@@ -149,10 +280,43 @@ pub(crate) struct Worker {
     /// Nothing is sent to it before this, as this server sees it now; a change of the document does not end it.
     #[schema(format = DateTime)]
     pub paused_until: Option<String>,
-    /// Why: `throttled` (it asked to be left alone) or `breaker` (its endpoint failed).
+    /// Why: `paused` or `draining` (somebody wants it), `throttled` (it asked to be left alone) or `breaker` (its endpoint failed).
     pub paused_because: Option<String>,
+    /// Its instances as the dispatchers see them now, the first 200; only in the answer that shows one worker, and if a dispatcher
+    /// knows it.
+    pub instances: Option<Vec<SeenInstance>>,
+    /// Whether it gets tasks: `active`, `paused`, `draining` (something is open), `drained`.
+    pub state: String,
+    /// How it is doing now, as the dispatchers see it together; null: none of them knows it.
+    pub live: Option<WorkerLive>,
     /// Also the `ETag`.
     pub version: u64,
+}
+
+/// How a worker is doing now; it is about a second old.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerLive {
+    /// Requests that are open.
+    pub open: u32,
+    /// Requests that may be open at once; fewer while it starts again after a pause or an outage.
+    pub slots: u32,
+    /// `closed`, `open` (it is left alone because its endpoint fails) or `half_open` (the next attempt decides).
+    pub breaker: String,
+    /// Until when it is left alone, because it asked for that or its endpoint fails.
+    #[schema(format = DateTime)]
+    pub paused_until: Option<String>,
+    /// Requests a second that it is sent at most, because it asked for less; null: as many as it has slots for.
+    pub effective_rate: Option<f64>,
+    /// Requests a second that it was sent in the last ten seconds.
+    pub out_rate: f64,
+}
+
+/// How long a worker is to be paused.
+#[derive(ToSchema, Serialize)]
+pub(crate) struct WorkerPauseIn {
+    /// Over by itself at this time; until somebody ends it if not given.
+    #[schema(format = DateTime)]
+    pub until: Option<String>,
 }
 
 /// A page of workers.
@@ -201,6 +365,8 @@ pub(crate) struct Instance {
     pub capacity: Option<u32>,
     /// What it says of itself.
     pub version: Option<String>,
+    /// How it is doing, as the dispatchers see it now; null if none knows it.
+    pub status: Option<InstanceStatus>,
 }
 
 /// A page of instances.
@@ -210,34 +376,6 @@ pub(crate) struct Instances {
     pub items: Vec<Instance>,
     /// Where to go on; null at the end.
     pub next_cursor: Option<String>,
-}
-
-/// A queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queue {
-    /// Its name.
-    pub name: String,
-    /// When it was first used; null for `default`.
-    #[schema(format = DateTime)]
-    pub created_at: Option<String>,
-}
-
-/// A page of queues.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct Queues {
-    /// By name.
-    pub items: Vec<Queue>,
-    /// Where to go on; null at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// What is in a queue.
-#[derive(ToSchema, Serialize)]
-pub(crate) struct QueueStats {
-    /// Tasks by state.
-    pub depth: BTreeMap<String, u64>,
-    /// How long the oldest queued task has been waiting; null if none waits.
-    pub oldest_age: Option<String>,
 }
 
 /// A page of signing keys.

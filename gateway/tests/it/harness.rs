@@ -83,7 +83,7 @@ pub fn options() -> GatewayOptions {
         attempt_urls: AttemptUrls::new("http://localhost", TokenKey::new(&[7; 32])),
         standings: None,
         metrics: Some(Arc::new(|| "lovage_up 1\n".to_owned())),
-        cluster: Cluster { drain: Arc::default(), lease: Duration::from_secs(15) },
+        cluster: Cluster { drain: Arc::default(), lease: Duration::from_secs(15), session: lovage_core::SessionId(0) },
     }
 }
 

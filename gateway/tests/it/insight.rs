@@ -153,7 +153,7 @@ async fn queued_tasks_say_who_would_get_them_and_what_keeps_them() {
         assert_eq!(said["worker"]["name"], named, "{said}");
         assert_eq!(
             said["lane"],
-            json!({"queue": "default", "task": format!("{name}.x"), "origin": null, "ahead": 0, "more": false})
+            json!({"queue": "default", "task": format!("{name}.x"), "origin": null, "ahead": 0, "more": false, "higher": 0, "higher_more": false})
         );
     }
     let id = h.submit(r#"{"url":"http://bare.example/x"}"#).await;

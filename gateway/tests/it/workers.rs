@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use axum::http::Method;
 use lovage_core::Ns;
+use lovage_core::errand::{Called, Errand, ErrandKind};
+use lovage_core::instance::Recycling;
 use lovage_core::problem::Code;
-use lovage_core::worker::{SigningKey, WorkerConfig};
-use lovage_store::{DocKind, Store};
+use lovage_core::worker::{InstanceConfig, SigningKey, WorkerConfig};
+use lovage_store::{DocGuard, DocKind, DocPut, Store};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, Reply, until};
@@ -196,7 +198,10 @@ async fn the_record_names_its_worker() {
 #[tokio::test]
 async fn queues_are_made_on_first_use() {
     let h = Harness::new();
-    assert_eq!(h.get("/v1/queues").await.json()["items"], json!([{"name": "default", "created_at": null}]));
+    assert_eq!(
+        h.get("/v1/queues").await.json()["items"],
+        json!([{"name": "default", "created_at": null, "paused": null, "version": null}])
+    );
     h.submit(r#"{"task":"a","queue":"mail"}"#).await;
     h.clock.advance(Duration::from_secs(5));
     h.submit(r#"{"task":"a","queue":"mail","delay":"1h"}"#).await;
@@ -217,4 +222,130 @@ async fn queues_are_made_on_first_use() {
     h.get("/v1/queues/none").await.is_problem(Code::QueueUnknown);
     h.get("/v1/queues/none/stats").await.is_problem(Code::QueueUnknown);
     h.get("/v1/queues?cursor=zzz").await.is_problem(Code::BadCursor);
+}
+
+#[tokio::test]
+async fn instances_are_chosen_probed_and_started_anew_as_the_document_says() {
+    let h = Harness::new();
+    let body = r#"{"tasks":["a"],"urls":["http://a","http://b"],"control_url":"http://c","balance":"round_robin",
+        "health":{"path":"/up?x=1"},"recycle":{"max_tasks":1000,"max_memory":"800MiB","max_age":"1h","max_errors":null}}"#;
+    assert_eq!(put(&h, "/v1/workers/w", &[], body).await.status, 201);
+    let shown = h.get("/v1/workers/w").await.json();
+    assert_eq!((&shown["balance"], &shown["health"]), (&json!("round_robin"), &json!({"path": "/up?x=1", "interval": "10s"})));
+    assert_eq!(shown["recycle"], json!({"max_tasks": 1000, "max_memory": "800MiB", "max_age": "1h"}));
+    let json = [("content-type", "application/json")];
+    let plain = h.call(Method::PATCH, "/v1/workers/w", &json, r#"{"balance":null,"health":null,"recycle":null}"#).await.json();
+    let left = (&plain["balance"], &plain["health"], &plain["recycle"]);
+    assert_eq!(left, (&json!("least_loaded"), &Value::Null, &Value::Null));
+    for (body, code, pointer) in [
+        (r#"{"tasks":["a"],"balance":"random"}"#, Code::InvalidField, "/balance"),
+        (r#"{"tasks":["a"],"balance":"broadcast","batch":{}}"#, Code::InvalidField, "/batch"),
+        (r#"{"tasks":["a"],"balance":"broadcast","async":true}"#, Code::InvalidField, "/async"),
+        (r#"{"tasks":["a"],"pull":true,"health":{"path":"/"}}"#, Code::InvalidField, "/health"),
+        (r#"{"tasks":["a"],"health":{}}"#, Code::InvalidField, "/health/path"),
+        (r#"{"tasks":["a"],"health":{"path":"up"}}"#, Code::InvalidField, "/health/path"),
+        (r#"{"tasks":["a"],"health":{"path":"/a b"}}"#, Code::InvalidField, "/health/path"),
+        (r#"{"tasks":["a"],"health":{"path":"/","interval":"999ms"}}"#, Code::InvalidField, "/health/interval"),
+        (r#"{"tasks":["a"],"health":{"path":"/","port":1}}"#, Code::UnknownField, "/health/port"),
+        (r#"{"tasks":["a"],"recycle":{}}"#, Code::InvalidField, "/recycle"),
+        (r#"{"tasks":["a"],"recycle":{"max_tasks":0}}"#, Code::InvalidField, "/recycle/max_tasks"),
+        (r#"{"tasks":["a"],"recycle":{"max_memory":"0B"}}"#, Code::InvalidField, "/recycle/max_memory"),
+        (r#"{"tasks":["a"],"recycle":{"max_age":"10ms"}}"#, Code::InvalidField, "/recycle/max_age"),
+        (r#"{"tasks":["a"],"recycle":{"max_requests":1}}"#, Code::UnknownField, "/recycle/max_requests"),
+    ] {
+        let problem = put(&h, "/v1/workers/x", &[], body).await.is_problem(code);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_has_a_bounded_number_of_instances() {
+    let h = Harness::new();
+    let urls = |count: usize| (0..count).map(|n| format!("http://i{n}")).collect::<Vec<_>>();
+    let body = |count: usize| json!({"tasks": ["a"], "balance": "broadcast", "urls": urls(count)}).to_string();
+    put(&h, "/v1/workers/w", &[], &body(65)).await.is_problem(Code::InvalidField);
+    assert_eq!(put(&h, "/v1/workers/w", &[], &body(63)).await.status, 201);
+    let instance = r#"{"url":"http://x","ttl":"30s"}"#;
+    assert_eq!(put(&h, "/v1/workers/w/instances/a", &[], instance).await.status, 201);
+    assert_eq!(put(&h, "/v1/workers/w/instances/a", &[], instance).await.status, 200, "it renews its lease");
+    let problem = put(&h, "/v1/workers/w/instances/b", &[], instance).await.is_problem(Code::InvalidField);
+    assert_eq!(problem["errors"][0]["pointer"], "/url");
+    let problem = put(&h, "/v1/workers/w", &[], &body(64)).await.is_problem(Code::InvalidField);
+    assert_eq!(problem["errors"][0]["pointer"], "/balance");
+}
+
+#[tokio::test]
+async fn a_renewed_instance_stays_the_same_and_another_version_is_another() {
+    let h = Harness::new();
+    put(&h, "/v1/workers/w", &[], r#"{"tasks":["a"]}"#).await;
+    let since = async || {
+        let document = h.store.doc(DocKind::Instance, Ns::DEFAULT, "w/i").await.unwrap().unwrap();
+        serde_json::from_slice::<InstanceConfig>(&document.bytes.unwrap()).unwrap().since
+    };
+    let register = async |version: u8| {
+        let body = json!({"url": "http://x", "ttl": "10s", "version": version.to_string()});
+        put(&h, "/v1/workers/w/instances/i", &[], &body.to_string()).await;
+        since().await
+    };
+    let first = register(1).await;
+    h.clock.advance(Duration::from_secs(9));
+    assert_eq!(register(1).await, first);
+    h.clock.advance(Duration::from_secs(9));
+    let second = register(2).await;
+    assert_eq!(second, first.after(Duration::from_secs(18)));
+    h.clock.advance(Duration::from_secs(11));
+    assert_eq!(register(2).await, second.after(Duration::from_secs(11)), "its lease had run out");
+}
+
+#[tokio::test]
+async fn a_new_start_is_asked_for_in_a_document() {
+    let h = Harness::new();
+    let recycle =
+        async |path: &str, body: &str| h.call(Method::POST, path, &[("content-type", "application/json")], body.to_owned()).await;
+    recycle("/v1/workers/w/recycle", "{}").await.is_problem(Code::WorkerUnknown);
+    put(&h, "/v1/workers/w", &[], r#"{"tasks":["a"],"urls":["http://a"]}"#).await;
+    let problem = recycle("/v1/workers/w/recycle", "{}").await.is_problem(Code::InvalidField);
+    assert_eq!(problem["errors"][0]["pointer"], "/control_url");
+    put(&h, "/v1/workers/w", &[], r#"{"tasks":["a"],"urls":["http://a"],"control_url":"http://c"}"#).await;
+    put(&h, "/v1/workers/w/instances/i", &[], r#"{"url":"http://b"}"#).await;
+    recycle("/v1/workers/w/recycle", r#"{"instance":"j"}"#).await.is_problem(Code::InvalidField);
+    let one = recycle("/v1/workers/w/recycle", r#"{"instance":"i"}"#).await;
+    assert_eq!((one.status.as_u16(), one.json()), (202, json!({"instances": ["i"]})));
+    assert_eq!(h.call(Method::POST, "/v1/workers/w/recycle", &[], "").await.json(), json!({"instances": ["http://a", "i"]}));
+    let stored = async || h.store.doc(DocKind::Recycling, Ns::DEFAULT, "w").await.unwrap();
+    let state: Recycling = serde_json::from_slice(&stored().await.unwrap().bytes.unwrap()).unwrap();
+    assert_eq!(state.asked, ["i", "http://a"]);
+    h.call(Method::DELETE, "/v1/workers/w", &[], "").await;
+    assert!(stored().await.is_none());
+}
+
+#[tokio::test]
+async fn a_ping_waits_for_a_dispatcher_and_leaves_nothing_behind() {
+    let h = Harness::new();
+    h.call(Method::POST, "/v1/workers/w/ping", &[], "").await.is_problem(Code::WorkerUnknown);
+    put(&h, "/v1/workers/w", &[], r#"{"tasks":["a"],"urls":["http://a"]}"#).await;
+    let errands = async || h.store.docs(DocKind::Errand, None, None, 10).await.unwrap().items;
+    let dispatcher = async {
+        loop {
+            if let Some(document) = errands().await.pop() {
+                let mut errand: Errand = serde_json::from_slice(document.bytes.as_deref().unwrap()).unwrap();
+                assert_eq!((errand.kind, &*errand.worker), (ErrandKind::Ping, "w"));
+                let called =
+                    Called { instance: "http://a".into(), url: "http://a".into(), status: Some(204), error: None, took_ms: 7 };
+                errand.answers = Some(vec![called]);
+                let bytes = Some(serde_json::to_vec(&errand).unwrap().into());
+                let guard = DocGuard::Version(document.version);
+                let put = DocPut { kind: DocKind::Errand, ns: document.ns, name: document.name, guard, bytes };
+                h.store.put_docs(vec![put]).await.unwrap();
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (reply, ()) = tokio::join!(h.call(Method::POST, "/v1/workers/w/ping", &[], ""), dispatcher);
+    let item = json!({"id": "http://a", "url": "http://a", "status": 204, "error": null, "latency_ms": 7});
+    assert_eq!((reply.status.as_u16(), reply.json()), (200, json!({"items": [item]})));
+    assert!(errands().await.is_empty());
+    put(&h, "/v1/workers/p", &[], r#"{"tasks":["a"],"pull":true}"#).await;
+    h.call(Method::POST, "/v1/workers/p/test", &[], "").await.is_problem(Code::InvalidField);
 }

@@ -143,7 +143,7 @@ impl Client {
         }
         match text("code") {
             "unauthenticated" => said.push_str("\ngive a key with --key or LOVAGE_KEY"),
-            "overloaded" | "store_unavailable" | "store_full" | "draining" | "queue_full" => {
+            "overloaded" | "store_unavailable" | "store_full" | "draining" | "queue_full" | "queue_paused" => {
                 said.extend(["\n", LATER]);
             }
             _ => {}

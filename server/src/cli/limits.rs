@@ -39,7 +39,7 @@ pub(crate) struct LimitListArgs {
 pub(crate) struct KeyArgs {
     /// The key, such as `customer:42`.
     #[arg(value_name = "KEY")]
-    pub key: String,
+    pub name: String,
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -47,7 +47,7 @@ pub(crate) struct KeyArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LimitPutArgs {
     #[command(flatten)]
-    pub key: KeyArgs,
+    pub of: KeyArgs,
     /// Starts per second, minute or hour, such as `10/s`.
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
@@ -65,7 +65,7 @@ pub(crate) struct LimitPutArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LimitPauseArgs {
     #[command(flatten)]
-    pub key: KeyArgs,
+    pub of: KeyArgs,
     /// Until this time (RFC 3339) [default: until it is resumed].
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
@@ -77,8 +77,8 @@ impl LimitsCommand {
         match self {
             Self::List(args) => &args.client,
             Self::Get(args) | Self::Delete(args) | Self::Resume(args) => &args.client,
-            Self::Put(args) => &args.key.client,
-            Self::Pause(args) => &args.key.client,
+            Self::Put(args) => &args.of.client,
+            Self::Pause(args) => &args.of.client,
         }
     }
 }
@@ -88,19 +88,19 @@ pub(crate) async fn limits(client: &Client, command: &LimitsCommand) -> Result<(
     let path = |key: &str| format!("/v1/limits/{}", encoded(key));
     let request = match command {
         LimitsCommand::List(args) => return list(client, args).await,
-        LimitsCommand::Get(args) => client.request(Method::GET, &path(&args.key)),
-        LimitsCommand::Put(args) => client.request(Method::PUT, &path(&args.key.key)).json(&document(args)),
+        LimitsCommand::Get(args) => client.request(Method::GET, &path(&args.name)),
+        LimitsCommand::Put(args) => client.request(Method::PUT, &path(&args.of.name)).json(&document(args)),
         LimitsCommand::Delete(args) => {
-            client.send(client.request(Method::DELETE, &path(&args.key))).await?;
+            client.send(client.request(Method::DELETE, &path(&args.name))).await?;
             if !client.wants_json() {
-                show::line(&format!("{} deleted", crate::style::plain(&args.key)));
+                show::line(&format!("{} deleted", crate::style::plain(&args.name)));
             }
             return Ok(());
         }
         LimitsCommand::Pause(args) => {
-            client.request(Method::POST, &format!("{}/pause", path(&args.key.key))).json(&json!({ "until": args.until }))
+            client.request(Method::POST, &format!("{}/pause", path(&args.of.name))).json(&json!({ "until": args.until }))
         }
-        LimitsCommand::Resume(args) => client.request(Method::POST, &format!("{}/resume", path(&args.key))),
+        LimitsCommand::Resume(args) => client.request(Method::POST, &format!("{}/resume", path(&args.name))),
     };
     let answer = client.send(request).await?;
     if client.wants_json() {

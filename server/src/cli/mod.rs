@@ -13,10 +13,12 @@ mod limits;
 mod migrate;
 mod nodes;
 mod place;
+mod queues;
 mod show;
 mod submit;
 mod tasks;
 mod verbs;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -33,9 +35,11 @@ pub(crate) use inspect::{InspectCommand, inspect};
 pub(crate) use limits::{LimitsCommand, limits};
 pub(crate) use migrate::{MigrateArgs, run as migrate};
 pub(crate) use nodes::{NodesArgs, nodes};
+pub(crate) use queues::{QueuesCommand, queues};
 pub(crate) use submit::{SubmitArgs, submit};
 pub(crate) use tasks::{CancelArgs, GetArgs, ResultArgs, WaitArgs, cancel, get, result, wait};
 pub(crate) use verbs::{ReplayArgs, VerbArgs, replay, verb};
+pub(crate) use workers::{WorkersCommand, workers};
 
 /// Where the server is and how to speak to it.
 #[derive(Clone, Debug, Args)]

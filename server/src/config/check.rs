@@ -67,6 +67,7 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
         ("dispatcher.settle_batch", dispatcher.settle_batch),
         ("dispatcher.lane_window", dispatcher.lane_window),
         ("dispatcher.lanes", dispatcher.lanes),
+        ("dispatcher.limits", dispatcher.limits),
         ("limits.connections", config.limits.connections),
         ("limits.list_scan", config.limits.list_scan),
         ("limits.bulk_tasks", config.limits.bulk_tasks),

@@ -59,6 +59,7 @@ pub(crate) struct LimitsSection {
     pub cascade_tasks: usize,
     pub cascades: usize,
     pub task_types: usize,
+    pub broadcast_instances: usize,
     pub stored_limits: usize,
 }
 
@@ -89,6 +90,7 @@ impl Default for LimitsSection {
             cascade_tasks: it.cascade_tasks,
             cascades: it.cascades,
             task_types: it.task_types,
+            broadcast_instances: it.broadcast_instances,
             stored_limits: it.stored_limits,
         }
     }
@@ -121,6 +123,7 @@ impl LimitsSection {
             cascade_tasks: self.cascade_tasks,
             cascades: self.cascades,
             task_types: self.task_types,
+            broadcast_instances: self.broadcast_instances,
             stored_limits: self.stored_limits,
         }
     }
@@ -191,6 +194,7 @@ pub(crate) struct DispatcherSection {
     pub lane_window: usize,
     pub lanes: usize,
     pub aging: Dur,
+    pub limits: usize,
     pub renew_every: Dur,
     pub lease: Dur,
     pub close_after: Dur,
@@ -198,6 +202,9 @@ pub(crate) struct DispatcherSection {
     pub max_answer: Size,
     pub max_batch: Size,
     pub connect_timeout: Dur,
+    pub probe_timeout: Dur,
+    pub probes: usize,
+    pub recycle_wait: Dur,
 }
 
 impl Default for DispatcherSection {
@@ -212,6 +219,7 @@ impl Default for DispatcherSection {
             lane_window: it.lane_window,
             lanes: it.lanes,
             aging: dur(it.aging),
+            limits: it.limits,
             renew_every: dur(it.renew_every),
             lease: dur(it.lease),
             close_after: dur(it.close_after),
@@ -219,6 +227,9 @@ impl Default for DispatcherSection {
             max_answer: size(it.max_answer),
             max_batch: size(it.max_batch),
             connect_timeout: dur(it.connect_timeout),
+            probe_timeout: dur(it.probe_timeout),
+            probes: it.probes,
+            recycle_wait: dur(it.recycle_wait),
         }
     }
 }
@@ -235,6 +246,7 @@ impl DispatcherSection {
             lane_window: self.lane_window,
             lanes: self.lanes,
             aging: self.aging.get(),
+            limits: self.limits,
             renew_every: self.renew_every.get(),
             lease: self.lease.get(),
             close_after: self.close_after.get(),
@@ -242,6 +254,9 @@ impl DispatcherSection {
             max_answer: self.max_answer.as_len(),
             max_batch: self.max_batch.as_len(),
             connect_timeout: self.connect_timeout.get(),
+            probe_timeout: self.probe_timeout.get(),
+            probes: self.probes,
+            recycle_wait: self.recycle_wait.get(),
             ..lovage_dispatcher::Options::default()
         }
     }

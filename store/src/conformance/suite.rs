@@ -62,7 +62,7 @@ macro_rules! conformance_suite {
                 a_burst_then_the_rate, reserved_ahead, what_is_told_to_come_again_comes, all_that_is_needed_or_none,
                 unused_starts_are_given_back, without_a_rule_all_is_granted, a_rule_may_change, counts_are_absolute, holders_expire,
                 first_come_first_served, all_have_their_turn, what_is_left_goes_on, a_place_in_line_is_lost,
-                without_a_slot_no_start, looks_change_nothing, the_latest_rule_of_a_task_is_remembered, many_keys_in_one_call,
+                without_a_slot_no_start, looks_change_nothing, the_latest_rule_of_a_task_is_remembered, the_largest_numbers, many_keys_in_one_call,
                 nobody_gets_too_much,
             }
             talk {

@@ -91,7 +91,7 @@ pub async fn a_board_ends(fixture: &dyn Fixture) {
     kit.store.publish(OTHER, Some(Bytes::from_static(b"b"))).await.unwrap();
     kit.pass(Duration::from_millis(3_100)).await;
     kit.store.publish(OTHER, Some(Bytes::from_static(b"c"))).await.unwrap();
-    kit.pass(Duration::from_millis(3_000)).await;
+    kit.pass(Duration::from_secs(3)).await;
     assert_eq!(kit.store.boards().await.unwrap(), [(OTHER, Bytes::from_static(b"c"))]);
     kit.pass(Duration::from_millis(3_100)).await;
     assert_eq!(kit.store.boards().await.unwrap(), []);

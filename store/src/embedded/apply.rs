@@ -155,7 +155,7 @@ impl Apply<'_, '_> {
             self.statements.conn.execute_batch("RELEASE atomic")?;
         }
         for change in &changes.moves {
-            self.books.apply(change);
+            self.books.apply(self.statements.conn, change)?;
         }
         Ok((answers, (changes.rows, changes.sends)))
     }
@@ -202,7 +202,7 @@ impl Apply<'_, '_> {
         s.keys.put_all(item)?;
         self.bodies.put(seq, item.body.clone());
         if head.lane.0 != 0 {
-            self.books.define(head.lane, &item.lane);
+            self.books.define(s.conn, head.lane, &item.lane)?;
         }
         let queue = self.books.queue(item.lane.ns, &item.lane.queue);
         changes.add(&item.key, (queue, queue), None, Some(head));
@@ -259,10 +259,11 @@ impl Apply<'_, '_> {
         }
         let seq = was.seq as i64;
         let queue = self.books.queue(item.key.ns, &item.queue);
-        let next = item.moves_to().map_or(queue, |lane| {
-            self.books.define(lane.id(), lane);
-            self.books.queue(lane.ns, &lane.queue)
-        });
+        let mut next = queue;
+        if let Some(lane) = item.moves_to() {
+            self.books.define(self.statements.conn, lane.id(), lane)?;
+            next = self.books.queue(lane.ns, &lane.queue);
+        }
         changes.add(&item.key, (queue, next), Some(was), item.head.as_ref().map(|h| Head { seq: was.seq, ..h.clone() }));
         self.leave_barrier(was, item.head.as_ref())?;
         let s = &mut *self.statements;

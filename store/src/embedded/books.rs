@@ -1,17 +1,21 @@
-//! What the writer keeps in memory beside the database: counts, lanes and the next order of acceptance.
+//! What the writer keeps in memory beside the database: counts, the lanes used lately and the next order of acceptance.
 //!
 //! Numbers are absolute. Changed rows are written once per transaction, in that transaction; after a failure
-//! everything is read again, so memory and database never disagree.
+//! everything is read again, so memory and database never disagree. There may be a lane for every key of a limit, most of them
+//! with nothing but finished tasks: so lanes are read when a task comes or goes, and only [`LANES`] of them are kept.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use lovage_core::{LaneDef, LaneId, Ns, Route, State};
 use rusqlite::types::Type;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 /// Orders of acceptance set aside by one write of the high-water mark: a crash skips at most as many.
 const SEQ_BLOCK: u64 = 4096;
+/// Lanes that are kept in memory between transactions.
+const LANES: usize = 4_096;
 /// The number of states.
 pub(super) const STATES: usize = 9;
 
@@ -41,7 +45,8 @@ struct QueueRow {
 }
 
 struct LaneRow {
-    def: LaneDef,
+    /// Of a lane that is not in the database yet.
+    def: Option<Arc<LaneDef>>,
     /// Records that name the lane.
     stored: i64,
     /// Those of them that are not final: while there are any, the lane is listed.
@@ -59,11 +64,10 @@ pub(super) struct Books {
     changed_queues: Vec<usize>,
     lanes: AHashMap<LaneId, LaneRow>,
     changed_lanes: Vec<LaneId>,
-    empty_lanes: Vec<LaneId>,
 }
 
 impl Books {
-    /// Reads everything: a few rows per queue and lane, whatever the number of tasks.
+    /// Reads the order of acceptance and the counts: a row per queue, whatever the number of tasks and lanes.
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         let mut books = Self::default();
         let mark: i64 = conn.query_row("SELECT value FROM meta WHERE name = 'seq'", [], |row| row.get(0))?;
@@ -79,16 +83,6 @@ impl Books {
             for state in 0..STATES {
                 books.queues[at].states[state] = row.get(state + 2)?;
             }
-        }
-        let mut statement = conn.prepare("SELECT id, ns, queue, task, origin, batch, more, stored, live FROM lane")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = LaneId(row.get::<_, i64>(0)? as u64);
-            let row = LaneRow { def: lane_def(row)?, stored: row.get(7)?, live: row.get(8)?, changed: false };
-            if row.stored <= 0 {
-                books.empty_lanes.push(id);
-            }
-            books.lanes.insert(id, row);
         }
         Ok(books)
     }
@@ -112,15 +106,28 @@ impl Books {
     }
 
     /// Makes the definition of a lane known.
-    pub(super) fn define(&mut self, id: LaneId, def: &Arc<LaneDef>) {
-        if !self.lanes.contains_key(&id) {
-            let def = LaneDef::clone(def);
-            self.lanes.insert(id, LaneRow { def, stored: 0, live: 0, changed: false });
+    pub(super) fn define(&mut self, conn: &Connection, id: LaneId, def: &Arc<LaneDef>) -> rusqlite::Result<()> {
+        if self.lane(conn, id)?.is_none() {
+            self.lanes.insert(id, LaneRow { def: Some(def.clone()), stored: 0, live: 0, changed: false });
         }
+        Ok(())
+    }
+
+    /// The row of a lane, unless nothing was ever stored in it.
+    fn lane(&mut self, conn: &Connection, id: LaneId) -> rusqlite::Result<Option<&mut LaneRow>> {
+        Ok(match self.lanes.entry(id) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(free) => {
+                let mut statement = conn.prepare_cached("SELECT stored, live FROM lane WHERE id = ?1")?;
+                let read =
+                    |row: &rusqlite::Row<'_>| Ok(LaneRow { def: None, stored: row.get(0)?, live: row.get(1)?, changed: false });
+                statement.query_row([id.0 as i64], read).optional()?.map(|row| free.insert(row))
+            }
+        })
     }
 
     /// Counts a change.
-    pub(super) fn apply(&mut self, change: &Move) {
+    pub(super) fn apply(&mut self, conn: &Connection, change: &Move) -> rusqlite::Result<()> {
         let counted = |side: Option<Side>| side.map(|side| (side.queue, side.state));
         let (from, to) = (counted(change.from), counted(change.to));
         if from != to {
@@ -135,12 +142,13 @@ impl Books {
         let (from, to) = (place(change.from), place(change.to));
         if from != to {
             if let Some((lane, live)) = from {
-                self.count_lane(lane, -1, live);
+                self.count_lane(conn, lane, -1, live)?;
             }
             if let Some((lane, live)) = to {
-                self.count_lane(lane, 1, live);
+                self.count_lane(conn, lane, 1, live)?;
             }
         }
+        Ok(())
     }
 
     fn count_queue(&mut self, at: usize, state: State, by: i64) {
@@ -152,14 +160,14 @@ impl Books {
         }
     }
 
-    fn count_lane(&mut self, id: LaneId, by: i64, live: bool) {
-        let Some(row) = self.lanes.get_mut(&id) else { return };
+    fn count_lane(&mut self, conn: &Connection, id: LaneId, by: i64, live: bool) -> rusqlite::Result<()> {
+        let Some(row) = self.lane(conn, id)? else { return Ok(()) };
         row.stored += by;
         row.live += if live { by } else { 0 };
-        if !row.changed {
-            row.changed = true;
+        if !std::mem::replace(&mut row.changed, true) {
             self.changed_lanes.push(id);
         }
+        Ok(())
     }
 
     /// Writes what has changed, within the transaction that changes it.
@@ -185,29 +193,38 @@ impl Books {
                 statement.raw_execute()?;
             }
         }
-        if !self.changed_lanes.is_empty() {
-            let mut statement = conn.prepare_cached(
-                "INSERT INTO lane (id, ns, queue, task, origin, batch, more, stored, live) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-                 ON CONFLICT (id) DO UPDATE SET stored = ?8, live = ?9",
-            )?;
-            for id in self.changed_lanes.drain(..) {
-                let Some(row) = self.lanes.get_mut(&id) else { continue };
-                row.changed = false;
-                if row.stored <= 0 {
-                    self.empty_lanes.push(id);
-                }
-                let (task, origin) = match &row.def.route {
-                    Route::Task(name) => (Some(name), None),
-                    Route::Origin(origin) => (None, Some(origin)),
-                    Route::Mixed => (None, None),
-                };
-                let def = &row.def;
-                let failed = |error: rmp_serde::encode::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
-                let batch = def.batch.as_ref().map(rmp_serde::to_vec_named).transpose().map_err(failed)?;
-                let plain = LaneDef { batch: def.batch.clone(), ..LaneDef::of(def.ns, &*def.queue, def.route.clone()) };
-                let more = (plain != *def).then(|| rmp_serde::to_vec_named(def)).transpose().map_err(failed)?;
-                statement.execute(params![id.0 as i64, def.ns.0, def.queue, task, origin, batch, more, row.stored, row.live])?;
-            }
+        self.write_lanes(conn)?;
+        if self.lanes.len() > LANES {
+            self.lanes = AHashMap::new();
+        }
+        Ok(())
+    }
+
+    fn write_lanes(&mut self, conn: &Connection) -> rusqlite::Result<()> {
+        if self.changed_lanes.is_empty() {
+            return Ok(());
+        }
+        let mut update = conn.prepare_cached("UPDATE lane SET stored = ?2, live = ?3 WHERE id = ?1")?;
+        let mut insert = conn.prepare_cached(
+            "INSERT INTO lane (id, ns, queue, task, origin, batch, more, stored, live) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?;
+        for id in self.changed_lanes.drain(..) {
+            let Some(row) = self.lanes.get_mut(&id) else { continue };
+            row.changed = false;
+            let Some(def) = row.def.take() else {
+                update.execute(params![id.0 as i64, row.stored, row.live])?;
+                continue;
+            };
+            let (task, origin) = match &def.route {
+                Route::Task(name) => (Some(name), None),
+                Route::Origin(origin) => (None, Some(origin)),
+                Route::Mixed => (None, None),
+            };
+            let failed = |error: rmp_serde::encode::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+            let batch = def.batch.as_ref().map(rmp_serde::to_vec_named).transpose().map_err(failed)?;
+            let plain = LaneDef { batch: def.batch.clone(), ..LaneDef::of(def.ns, &*def.queue, def.route.clone()) };
+            let more = (plain != *def).then(|| rmp_serde::to_vec_named(&*def)).transpose().map_err(failed)?;
+            insert.execute(params![id.0 as i64, def.ns.0, def.queue, task, origin, batch, more, row.stored, row.live])?;
         }
         Ok(())
     }
@@ -217,23 +234,22 @@ impl Books {
         write_seq(conn, self.next_seq - 1)
     }
 
-    /// Whether [`Books::remove_empty`] may find something.
-    pub(super) fn has_empty(&self) -> bool {
-        !self.empty_lanes.is_empty()
-    }
-
-    /// Deletes lanes that no record names any more, at most `limit`.
+    /// Deletes lanes that no record names any more, at most `limit`; outside of a transaction's changes.
     pub(super) fn remove_empty(&mut self, conn: &Connection, limit: usize) -> rusqlite::Result<()> {
-        let mut statement = conn.prepare_cached("DELETE FROM lane WHERE id = ?1")?;
-        let keep = self.empty_lanes.len().saturating_sub(limit);
-        for id in self.empty_lanes.split_off(keep) {
-            if self.lanes.get(&id).is_some_and(|row| row.stored <= 0 && !row.changed) {
-                self.lanes.remove(&id);
-                statement.execute([id.0 as i64])?;
-            }
+        let mut statement = conn.prepare_cached(
+            "DELETE FROM lane WHERE id IN (SELECT id FROM lane INDEXED BY lane_empty WHERE stored <= 0 LIMIT ?1) RETURNING id",
+        )?;
+        let mut rows = statement.query([limit as i64])?;
+        while let Some(row) = rows.next()? {
+            self.lanes.remove(&LaneId(row.get::<_, i64>(0)? as u64));
         }
         Ok(())
     }
+}
+
+/// Whether [`Books::remove_empty`] finds something.
+pub(super) fn has_empty(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM lane INDEXED BY lane_empty WHERE stored <= 0 LIMIT 1")?.exists([])
 }
 
 fn write_seq(conn: &Connection, mark: u64) -> rusqlite::Result<()> {

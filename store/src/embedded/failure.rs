@@ -33,17 +33,3 @@ pub(super) fn unknown(e: Error) -> Error {
         other => other,
     }
 }
-
-/// The same error once more: every operation of a round is answered with it.
-pub(super) fn again(e: &Error) -> Error {
-    match e {
-        Error::Unavailable(text) => Error::Unavailable(text.clone()),
-        Error::Unknown(text) => Error::Unknown(text.clone()),
-        Error::Full(text) => Error::Full(text.clone()),
-        Error::Fenced => Error::Fenced,
-        Error::Corrupt(text) => Error::Corrupt(text.clone()),
-        Error::Format { found, known } => Error::Format { found: *found, known: *known },
-        Error::Locked(text) => Error::Locked(text.clone()),
-        Error::Invalid(text) => Error::Invalid(text.clone()),
-    }
-}

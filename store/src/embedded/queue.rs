@@ -7,7 +7,6 @@ use lovage_core::SessionId;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::failure::again;
 use crate::{
     Claim, Claimed, Commit, Committed, DocOutcome, DocPut, Error, FeedPos, Insert, Inserted, KeyEntry, KeyTake, Mode, OwnToken,
     Result,
@@ -112,15 +111,15 @@ impl Work {
     pub(super) fn refuse(self, e: &Error) {
         // A caller that went away needs no answer.
         match self {
-            Self::Insert { reply, .. } => drop(reply.send(Err(again(e)))),
-            Self::Claim { reply, .. } => drop(reply.send(Err(again(e)))),
-            Self::Commit { reply, .. } => drop(reply.send(Err(again(e)))),
-            Self::Documents { reply, .. } => drop(reply.send(Err(again(e)))),
-            Self::Key { reply, .. } => drop(reply.send(Err(again(e)))),
-            Self::Delivered { reply, .. } => drop(reply.send(Err(again(e)))),
+            Self::Insert { reply, .. } => drop(reply.send(Err(e.again()))),
+            Self::Claim { reply, .. } => drop(reply.send(Err(e.again()))),
+            Self::Commit { reply, .. } => drop(reply.send(Err(e.again()))),
+            Self::Documents { reply, .. } => drop(reply.send(Err(e.again()))),
+            Self::Key { reply, .. } => drop(reply.send(Err(e.again()))),
+            Self::Delivered { reply, .. } => drop(reply.send(Err(e.again()))),
             Self::Tidy => {}
             #[cfg(test)]
-            Self::Break { reply, .. } => drop(reply.send(Err(again(e)))),
+            Self::Break { reply, .. } => drop(reply.send(Err(e.again()))),
         }
     }
 }

@@ -117,6 +117,7 @@ INSERT INTO meta VALUES ('seq', 0), ('session', 0), ('docs', 0), ('sync', 0);
 /// What later versions of this format added: made when a store is opened, so that a file of an earlier one has it too.
 const ADDED: &str = "
 CREATE INDEX IF NOT EXISTS lane_live ON lane (id) WHERE live > 0;
+CREATE INDEX IF NOT EXISTS lane_empty ON lane (id) WHERE stored <= 0;
 CREATE INDEX IF NOT EXISTS key_task ON key (task) WHERE kind IN (98, 117);
 CREATE TABLE IF NOT EXISTS barrier (seq INTEGER PRIMARY KEY, members INTEGER NOT NULL, arrived INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS arrival (seq INTEGER NOT NULL, page INTEGER NOT NULL, bits BLOB NOT NULL, PRIMARY KEY (seq, page))

@@ -193,8 +193,8 @@ impl Store for EmbeddedStore {
         Ok(*self.shared.doc_version.borrow())
     }
 
-    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
-        Ok(self.shared.local.limit(&self.shared.times(), &requests))
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<Result<LimitReply>>> {
+        Ok(self.shared.local.limit(&self.shared.times(), &requests).into_iter().map(Ok).collect())
     }
 
     async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {

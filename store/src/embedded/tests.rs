@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::queue::{Op, Work};
 use super::{EmbeddedOptions, EmbeddedStore, schema};
 use crate::conformance::Fixture;
-use crate::conformance::kit::{Kit, LONG, SESSION, ended, eventually};
+use crate::conformance::kit::{Kit, LONG, SESSION, ended, eventually, lane};
 use crate::{Committed, Error, FeedBatch, Mode, Store, Sync};
 
 struct Embedded {
@@ -239,9 +239,9 @@ async fn lanes_and_keys_are_tidied_away() {
     assert!(again.head.seq > task.head.seq);
 }
 
-/// A file that was made before lanes could be batched is read, and can keep such lanes from then on.
+/// A file that was made before lanes could say all that they say now is read, and can keep such lanes from then on.
 #[tokio::test]
-async fn a_file_without_batched_lanes_is_read() {
+async fn a_file_with_plain_lanes_is_read() {
     let fixture = Embedded::new();
     let kit = Kit::new(&fixture).await;
     kit.put(kit.task()).await;
@@ -249,14 +249,17 @@ async fn a_file_without_batched_lanes_is_read() {
     let Kit { store, .. } = kit;
     drop((store, fixture.store.lock().take()));
     let old = rusqlite::Connection::open(fixture.dir.path().join(schema::FILE)).unwrap();
-    old.execute_batch("ALTER TABLE lane DROP COLUMN batch").unwrap();
+    old.execute_batch(
+        "DROP INDEX lane_live; DROP INDEX lane_empty; ALTER TABLE lane DROP COLUMN batch; ALTER TABLE lane DROP COLUMN more;",
+    )
+    .unwrap();
     drop(old);
     let kit = Kit::over(&fixture, fixture.open());
     assert_eq!(crate::all_lanes(&*kit.store, kit.p).await.unwrap(), plain);
     // The first id is taken.
     kit.task();
     let batch = lovage_core::Batching { key: "k".into(), max: 9, max_wait: lovage_core::units::Dur::from_millis(5) };
-    let lane = std::sync::Arc::new(lovage_core::LaneDef { batch: Some(batch), ..plain[0].1.clone() });
+    let lane = std::sync::Arc::new(lovage_core::LaneDef { batch: Some(batch), fair_key: Some("f".into()), ..plain[0].1.clone() });
     kit.put(kit.task_in(lane.clone())).await;
     let Kit { store, .. } = kit;
     drop((store, fixture.store.lock().take()));
@@ -283,4 +286,42 @@ async fn the_log_stays_bounded() {
     let Kit { store, .. } = kit;
     drop(store);
     assert!(!log.exists(), "a clean end leaves no log");
+}
+
+/// More lanes than are kept in memory: each is counted as it is, listed while it has tasks to do, and gone with its records.
+#[tokio::test]
+async fn lanes_that_are_not_in_memory_are_counted() {
+    let fixture = Embedded::new();
+    let kit = Kit::new(&fixture).await;
+    let lanes: Vec<_> = (0..6_000).map(|n| lane(lovage_core::Ns(0), "q", &format!("t{n}"))).collect();
+    let mut tasks = Vec::new();
+    for some in lanes.chunks(1_000) {
+        tasks.extend(kit.put_all(some.iter().map(|lane| kit.task_in(lane.clone())).collect()).await);
+    }
+    kit.put_all(lanes[..500].iter().map(|lane| kit.task_in(lane.clone())).collect()).await;
+    let counted = |what: &str| {
+        let conn = Connection::open(fixture.dir.path().join(schema::FILE)).unwrap();
+        conn.query_row(&format!("SELECT count(*) FROM lane WHERE {what}"), [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!((counted("stored = 1 AND live = 1"), counted("stored = 2 AND live = 2")), (5_500, 500));
+    let end =
+        |task: &crate::conformance::kit::Task| task.commit(Some(ended(&task.head, State::Succeeded, kit.now(), Duration::ZERO)));
+    for some in tasks.chunks(1_000) {
+        kit.commit(some.iter().map(end).collect()).await;
+    }
+    assert_eq!((counted("live = 0"), counted("stored = 2 AND live = 1")), (5_500, 500));
+    assert_eq!(crate::all_lanes(&*kit.store, kit.p).await.unwrap().len(), 500);
+    for some in tasks.chunks(1_000) {
+        let gone = |task: &crate::conformance::kit::Task| {
+            let head = ended(&task.head, State::Succeeded, kit.now(), Duration::ZERO);
+            crate::conformance::kit::Task { head, ..task.clone() }.commit(None)
+        };
+        kit.commit(some.iter().map(gone).collect()).await;
+    }
+    eventually("lanes without records are removed", async || {
+        kit.own(SESSION, crate::Want::Own, LONG).await;
+        counted("stored = 0") == 0
+    })
+    .await;
+    assert_eq!((counted("true"), counted("stored = 1 AND live = 1")), (500, 500));
 }

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 
 use super::apply::{Apply, News, Outcome, Statements};
 use super::bodies::Bodies;
-use super::books::Books;
+use super::books::{self, Books};
 use super::disk::FreeSpace;
 use super::failure::{failed, failed_commit, unknown};
 use super::queue::{Kind, Op, Taken, Work, refuse_all};
@@ -36,6 +36,8 @@ const KEEP_FREE_PAGES: i64 = 4_096;
 const VACUUM_PAGES: u32 = 256;
 /// Items that one housekeeping removes.
 const TIDY_ITEMS: usize = 500;
+/// The same of lanes: there may be one for every task.
+const TIDY_LANES: usize = 2_000;
 
 thread_local! {
     /// Pages in the log after the last commit of this thread, told by SQLite.
@@ -293,7 +295,7 @@ impl<'a, 'c> Writer<'a, 'c> {
     fn tidy(&mut self) -> Result<()> {
         let now = self.shared.clock.now().0 as i64;
         let over = self.conn.prepare_cached("SELECT 1 FROM key WHERE until <= ?1 LIMIT 1").and_then(|mut s| s.exists([now]));
-        if !over.map_err(failed)? && !self.books.has_empty() {
+        if !over.map_err(failed)? && !books::has_empty(self.conn).map_err(failed)? {
             return Ok(());
         }
         self.small(false, |conn, books| {
@@ -301,7 +303,7 @@ impl<'a, 'c> Writer<'a, 'c> {
                 "DELETE FROM key WHERE (ns, kind, key) IN (SELECT ns, kind, key FROM key WHERE until <= ?1 ORDER BY until LIMIT ?2)",
             )?
             .execute([now, TIDY_ITEMS as i64])?;
-            books.remove_empty(conn, TIDY_ITEMS)
+            books.remove_empty(conn, TIDY_LANES)
         })
     }
 

@@ -56,6 +56,11 @@ fn interval(rate: Rate) -> u64 {
     (rate.per().secs() * 1_000_000_000).div_ceil(u64::from(rate.count()))
 }
 
+/// As much of a burst as is counted.
+pub(crate) fn allowed_burst(rate: Rate, burst: u32) -> u32 {
+    u64::from(burst).min(LONGEST / interval(rate)).max(1) as u32
+}
+
 /// A limiter under one rule.
 struct Judge {
     limiter: RateLimiter<NotKeyed, Tat, At, NoOpMiddleware<Nanos>>,
@@ -88,7 +93,8 @@ impl Judge {
 /// Reserves starts as wished. `tat` is in nanoseconds, `now` and the answer in microseconds: the lot, and when to come again.
 pub(super) fn reserve(tat: &mut u64, now: u64, rate: Rate, burst: u32, wish: &TokenWish) -> (Option<Lot>, Option<u64>) {
     let interval = interval(rate);
-    let allowed = NonZeroU32::new(u64::from(burst).min(LONGEST / interval).max(1) as u32).unwrap_or(NonZeroU32::MIN);
+    let burst = allowed_burst(rate, burst);
+    let allowed = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
     let Some(quota) = Quota::with_period(Duration::from_nanos(interval)) else { return (None, None) };
     let ahead = wish.ahead.as_micros() as u64 * 1_000;
     let nanos = now * 1_000;

@@ -315,8 +315,8 @@ impl Store for MemoryStore {
         Ok(self.docs.lock().changes())
     }
 
-    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
-        Ok(self.local.limit(&self.times(), &requests))
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<Result<LimitReply>>> {
+        Ok(self.local.limit(&self.times(), &requests).into_iter().map(Ok).collect())
     }
 
     async fn wake(&self, session: SessionId, keys: &[LimitKey]) -> Result<()> {

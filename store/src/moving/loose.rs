@@ -30,8 +30,8 @@ pub(super) async fn documents(this: &Move<'_>, report: &mut Report) -> Result<()
 /// Copies those of these documents that the destination does not have.
 pub async fn copy_documents(mut documents: Vec<Document>, to: &dyn Store, report: &mut Report) -> Result<()> {
     documents.retain(|document| match document.kind {
-        // Processes, which are not those of the destination.
-        DocKind::Node => false,
+        // Processes and what is asked of them, which are not those of the destination.
+        DocKind::Node | DocKind::Errand => false,
         DocKind::Meta => !document.name.starts_with(journal::NAME),
         _ => true,
     });

@@ -80,12 +80,16 @@ impl Link {
         Self { nodes: Arc::clone(&self.nodes), slot }
     }
 
-    /// Several calls of a script in one go, whose keys the same server has; they may be of several slots.
-    pub(super) async fn run_all(&self, kind: Kind, script: &Lua, calls: Pipeline) -> Result<Vec<Value>> {
-        self.call(kind, calls, Some(script)).await
+    async fn call(&self, kind: Kind, pipe: Pipeline, script: Option<&Lua>) -> Result<Vec<Value>> {
+        self.each(kind, pipe, script).await?.into_iter().collect()
     }
 
-    async fn call(&self, kind: Kind, pipe: Pipeline, script: Option<&Lua>) -> Result<Vec<Value>> {
+    /// Several calls of a script in one go, whose keys the same server has; they may be of several slots. An answer for each.
+    pub(super) async fn run_each(&self, kind: Kind, script: &Lua, calls: Pipeline) -> Result<Vec<Result<Value>>> {
+        self.each(kind, calls, Some(script)).await
+    }
+
+    async fn each(&self, kind: Kind, pipe: Pipeline, script: Option<&Lua>) -> Result<Vec<Result<Value>>> {
         let peer = self.nodes.owner(self.slot)?;
         let (mut answers, pipe) = exchange(&peer, kind, pipe).await?;
         if answers.iter().any(|answer| refusal(answer).is_some()) {
@@ -99,11 +103,11 @@ impl Link {
                 other => other,
             })
         });
-        outcome.collect::<Result<_>>().inspect_err(|error| {
-            if matches!(error, Error::Unavailable(_)) {
-                self.nodes.report();
-            }
-        })
+        let outcome: Vec<_> = outcome.collect();
+        if outcome.iter().any(|answer| matches!(answer, Err(Error::Unavailable(_)))) {
+            self.nodes.report();
+        }
+        Ok(outcome)
     }
 
     /// Repeats what was refused where it is not, for a while.

@@ -293,7 +293,7 @@ impl Store for Faulty {
         self.call(Verb::DocVersion, self.inner.doc_version(seen, wait)).await
     }
 
-    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<LimitReply>> {
+    async fn limit(&self, requests: Vec<LimitRequest>) -> Result<Vec<Result<LimitReply>>> {
         self.call(Verb::Limit, self.inner.limit(requests)).await
     }
 

@@ -82,6 +82,7 @@ pub(super) async fn store(
     idempotency: Option<Idempotency>,
     wait: Duration,
 ) -> Result<Response, Refusal> {
+    let room = app.room(ns, &draft, idempotency.as_ref()).await?;
     let mut coming = app.coming(ns, draft, idempotency, app.now());
 
     // Entered before the insert: whatever happens to the task afterwards is noticed without a look at it.
@@ -91,7 +92,11 @@ pub(super) async fn store(
         waiter.live(until).await;
     }
     app.ensure_queues(ns, std::iter::once(coming.spec())).await?;
-    match app.settle(&mut coming).await.map_err(Problem::from)? {
+    let settled = app.settle(&mut coming).await;
+    if let Some(room) = room {
+        room.settle_one(&settled);
+    }
+    match settled.map_err(Problem::from)? {
         Settled::Stored(head) => match waiter {
             None => Ok(view::accepted(&coming.key, &head)),
             Some(waiter) => match app.watch(&waiter, &coming.key, until, false).await? {

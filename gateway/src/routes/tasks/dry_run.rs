@@ -7,14 +7,12 @@ use http::StatusCode;
 use lovage_core::redact::Redaction;
 use lovage_core::retry::{RetryPolicy, Slot};
 use lovage_core::units::Dur;
-use lovage_core::worker::{WorkerConfig, route};
-use lovage_core::{Draft, Millis, Ns, State};
-use lovage_store::DocKind;
+use lovage_core::units::Rate;
+use lovage_core::{Draft, Millis, Ns, Spec, State};
 use serde::Serialize;
 
 use crate::app::App;
-use crate::directory::all_docs;
-use crate::documents::content;
+use crate::limits::Gate;
 use crate::problem::Refusal;
 use crate::view;
 
@@ -39,8 +37,36 @@ struct DryRun<'a> {
     retention: Dur,
     retention_failed: Dur,
     labels: BTreeMap<String, String>,
+    order_key: Option<&'a str>,
+    fair_key: Option<&'a str>,
+    limits: Vec<Limit>,
     retry: RetryPolicy,
     timetable: Vec<Attempt>,
+}
+
+/// A limit that it has to pass, as it is in force for it.
+#[derive(Serialize)]
+struct Limit {
+    key: String,
+    rate: Option<Rate>,
+    burst: Option<u32>,
+    concurrency: Option<u32>,
+    cost: u32,
+    paused_until: Option<String>,
+}
+
+impl Limit {
+    fn of(gate: Gate) -> Self {
+        let rule = gate.rule();
+        Self {
+            rate: rule.rate,
+            burst: rule.rate.map(|_| rule.burst()),
+            concurrency: rule.concurrency,
+            cost: gate.cost,
+            paused_until: gate.stored.paused_until.map(Millis::rfc3339),
+            key: gate.key,
+        }
+    }
 }
 
 #[allow(clippy::struct_field_names)] // as above
@@ -72,12 +98,14 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
     let (spec, redaction) = (&draft.spec, Redaction::of(&draft.spec.redact));
     let due = draft.due(now).filter(|due| *due > now);
     let attempt = |slot: &Slot| Attempt { attempt: slot.attempt, delay: slot.delay.into(), after: slot.after.into() };
+    let worker = worker(app, ns, spec).await?;
+    let gates = app.gates_of(ns, spec, worker.as_deref()).await?;
     let answer = DryRun {
         dry_run: true,
         state: if due.is_some() { State::Scheduled } else { State::Queued }.as_str(),
         task: spec.task.as_deref(),
         url: redaction.url(spec),
-        worker: worker(app, ns, draft).await?,
+        worker,
         queue: spec.queue(),
         priority: draft.priority(),
         due_at: due.map(Millis::rfc3339),
@@ -89,6 +117,9 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
         retention: dur(spec.retention(false)),
         retention_failed: dur(spec.retention(true)),
         labels: redaction.labels(&spec.labels),
+        order_key: spec.order_key.as_deref(),
+        fair_key: spec.fair_key.as_deref(),
+        limits: gates.into_iter().map(Limit::of).collect(),
         retry: spec.retry(),
         timetable: spec.retry().timetable().iter().map(attempt).collect(),
     };
@@ -96,12 +127,7 @@ pub(super) async fn answer(app: &App, ns: Ns, draft: &Draft, now: Millis) -> Res
 }
 
 /// The worker that would get the task if it started now.
-async fn worker(app: &App, ns: Ns, draft: &Draft) -> Result<Option<String>, Refusal> {
-    let (None, Some(task)) = (&draft.spec.url, &draft.spec.task) else { return Ok(None) };
-    // Read anew: the directory may be a moment behind, and whoever asks has perhaps just registered the worker.
-    let documents = all_docs(&*app.store, DocKind::Worker, Some(ns)).await?;
-    let workers: Vec<(String, WorkerConfig)> =
-        documents.into_iter().filter_map(|document| Some((document.name.clone(), content(&document).ok()?))).collect();
-    let name = route(workers.iter().map(|(name, config)| (&**name, config, name)), draft.spec.queue(), task);
-    Ok(name.cloned())
+async fn worker(app: &App, ns: Ns, spec: &Spec) -> Result<Option<String>, Refusal> {
+    let (None, Some(task)) = (&spec.url, &spec.task) else { return Ok(None) };
+    Ok(app.serving(ns, spec.queue(), task).await?.map(|(name, _)| name))
 }

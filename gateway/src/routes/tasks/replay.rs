@@ -51,21 +51,23 @@ pub(crate) async fn replay(
     let idempotency = Idempotency::of(&headers, &target, &bytes)?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
-    let mut draft = app.replayed(caller.ns, &stored, edits).await?;
+    let (mut draft, refused) = app.replayed(caller.ns, &stored, edits).await?;
     if draft.id.is_some() {
         draft.spec.request_hash = Some(short_hash(&[target.as_bytes(), edits.as_bytes()]));
     }
     draft.spec.trace = trace(&headers);
+    let draft = app.accept(caller.ns, Ok((draft, refused)), idempotency.as_ref()).await?;
     create::store(&app, caller.ns, draft, idempotency, wait).await
 }
 
 impl App {
-    /// The task that these edits (a JSON object) make of a stored one.
-    pub(crate) async fn replayed(&self, ns: Ns, stored: &Stored, edits: &str) -> Result<Draft, Refusal> {
+    /// The task that these edits (a JSON object) make of a stored one, and why it is refused unless it is a repetition.
+    pub(crate) async fn replayed(&self, ns: Ns, stored: &Stored, edits: &str) -> Result<(Draft, Option<Problem>), Refusal> {
         let (spec, body) = view::taken_apart(stored)?;
         let types = self.types(ns).await?;
-        let rules = lovage_core::Rules { types: types.as_deref(), ..self.rules() };
-        Ok(rules.replay(&spec, stored.head.priority, &body, edits, "/edits")?)
+        let draft = types.rules(self.rules()).replay(&spec, stored.head.priority, &body, edits, "/edits")?;
+        let refused = types.refusal(&draft, self.now());
+        Ok((draft, refused))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lovage_core::classify::StatusMap;
+use lovage_core::instance::Balance;
 use lovage_core::keys::MAX_BATCH;
 use lovage_core::limit::{check_rule, read_rule};
 use lovage_core::problem;
@@ -13,16 +14,18 @@ use lovage_core::units::Dur;
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use serde_json::value::RawValue;
 
+use super::upkeep;
 use crate::app::App;
 use crate::secrets;
 use lovage_core::fields::{self, Errors};
 use lovage_core::{Rules, names};
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 19] = [
     "url",
     "urls",
     "tasks",
     "queues",
+    "balance",
     "concurrency",
     "rate",
     "burst",
@@ -32,11 +35,13 @@ const FIELDS: [&str; 16] = [
     "pull",
     "control_url",
     "breaker",
+    "health",
+    "recycle",
     "batch",
     "status_map",
     "signing",
 ];
-const LATER: [&str; 6] = ["balance", "auth", "health", "recycle", "http", "max_run"];
+const LATER: [&str; 3] = ["auth", "http", "max_run"];
 const MOST_URLS: usize = 100;
 const MOST_PATTERNS: usize = 100;
 const MOST_CONCURRENCY: u64 = 100_000;
@@ -101,6 +106,9 @@ pub(super) fn apply(
                 check_urls(config.control_url.as_slice(), |_| "/control_url".to_owned(), &rules, &mut errors);
             }
             "breaker" => config.breaker = if given { breaker(raw, &mut errors) } else { None },
+            "balance" => config.balance = if given { upkeep::balance(raw, &mut errors) } else { Balance::default() },
+            "health" => config.health = if given { upkeep::health(raw, &mut errors) } else { None },
+            "recycle" => config.recycle = if given { upkeep::recycle(raw, &mut errors) } else { None },
             "batch" => config.batch = if given { batch(raw, &mut errors) } else { None },
             "status_map" => config.status_map = if given { status_map(raw, &mut errors) } else { None },
             "signing" if given => {
@@ -127,6 +135,9 @@ pub(super) fn apply(
             ("/headers", !config.headers.is_empty()),
             ("/async", config.accepts),
             ("/breaker", config.breaker.is_some()),
+            ("/balance", config.balance != Balance::default()),
+            ("/health", config.health.is_some()),
+            ("/recycle", config.recycle.is_some()),
             ("/batch", config.batch.is_some()),
             ("/status_map", config.status_map.is_some()),
         ];
@@ -134,6 +145,7 @@ pub(super) fn apply(
             errors.invalid(at, "is for workers that are called: one that pulls cannot have it");
         }
     }
+    upkeep::check_broadcast(config, &mut errors);
     if config.tasks.is_empty() && errors.is_empty() {
         errors.invalid("/tasks", "must have at least one pattern, such as \"images.*\"");
     }

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use lovage_core::instance::Balance;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::units::Dur;
 use lovage_core::worker::{InstanceConfig, WorkerConfig};
@@ -12,6 +13,8 @@ use lovage_core::{Millis, Ns, Version};
 use lovage_store::{DocGuard, DocKind, DocPut, Document};
 use serde::Serialize;
 
+use super::seen::{self, Status};
+use super::upkeep::check_number;
 use super::{check_name, read_json, unknown};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -36,12 +39,14 @@ struct InstanceView<'a> {
     expires_at: String,
     capacity: Option<u32>,
     version: Option<String>,
+    /// What the dispatchers see of it now; no part of the document.
+    status: Option<Status>,
 }
 
 impl<'a> InstanceView<'a> {
-    fn new(worker: &'a str, id: &'a str, config: InstanceConfig) -> Self {
+    fn new(worker: &'a str, id: &'a str, config: InstanceConfig, status: Option<Status>) -> Self {
         let expires_at = config.until.rfc3339();
-        Self { id, worker, url: config.url, expires_at, capacity: config.capacity, version: config.version }
+        Self { id, worker, url: config.url, expires_at, capacity: config.capacity, version: config.version, status }
     }
 }
 
@@ -70,22 +75,46 @@ pub(crate) async fn put(
     let precondition = Precondition::of(&headers)?;
     let bytes = read_json(&app, &headers, body).await?;
     let registered = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
-    if content::<WorkerConfig>(&registered)?.pull {
+    let served: WorkerConfig = content(&registered)?;
+    if served.pull {
         return Err(Problem::invalid("/url", "a worker that pulls is not called: it has no instances").into());
     }
     let config = read(&app, &bytes)?;
-    let stored = bytes_of(&config)?;
     let name = format!("{worker}/{id}");
-    let put = app.edit_doc(DocKind::Instance, caller.ns, &name, precondition, |_| Ok(stored.clone())).await?;
+    if served.balance == Balance::Broadcast {
+        let most = app.options.limits.broadcast_instances;
+        let (others, _) = app.page_docs(DocKind::Instance, caller.ns, &format!("{worker}/"), None, most + 1).await?;
+        let now = app.now();
+        let live = |document: &&Document| content::<InstanceConfig>(document).is_ok_and(|other| other.until > now);
+        let others = others.iter().filter(|document| document.name != name).filter(live).count();
+        check_number(&served, others + 1, most, "/url")?;
+    }
+    let mut config = config;
+    let put = app.edit_doc(DocKind::Instance, caller.ns, &name, precondition, |stored| {
+        // As long as it renews its lease in time it is the same, unless it says otherwise.
+        let stored = stored.map(content::<InstanceConfig>).transpose()?;
+        let same = |it: &InstanceConfig| it.until > app.now() && it.url == config.url && it.version == config.version;
+        config.since = stored.filter(same).map_or(app.now(), |it| it.since);
+        bytes_of(&config)
+    });
+    let put = put.await?;
     if put.created {
         sweep(&app, caller.ns, &worker).await?;
     }
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(answer(status, &worker, &id, config, put.version))
+    let seen = app.seen_worker(caller.ns, &worker, false).await;
+    let seen = seen::one(seen.as_ref(), &id, &served);
+    Ok(answer(status, &worker, &id, (config, seen), put.version))
 }
 
-fn answer(status: StatusCode, worker: &str, id: &str, config: InstanceConfig, version: Version) -> Response {
-    let mut response = view::json(status, &InstanceView::new(worker, id, config));
+fn answer(
+    status: StatusCode,
+    worker: &str,
+    id: &str,
+    (config, seen): (InstanceConfig, Option<Status>),
+    version: Version,
+) -> Response {
+    let mut response = view::json(status, &InstanceView::new(worker, id, config, seen));
     tag(response.headers_mut(), version);
     response
 }
@@ -95,7 +124,7 @@ fn read(app: &App, bytes: &Bytes) -> Result<InstanceConfig, Problem> {
     let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let rules = app.rules();
     let mut errors = Errors::default();
-    let mut config = InstanceConfig { url: String::new(), until: Millis(0), capacity: None, version: None };
+    let mut config = InstanceConfig { url: String::new(), until: Millis(0), since: Millis(0), capacity: None, version: None };
     let mut ttl = DEFAULT_TTL;
     for (name, raw) in fields::document(text)? {
         match &*name {
@@ -164,7 +193,10 @@ pub(crate) async fn get(
     if config.until <= app.now() {
         return Err(unknown(&name));
     }
-    Ok(answer(StatusCode::OK, &worker, &id, config, document.version))
+    let served = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let seen = app.seen_worker(caller.ns, &worker, false).await;
+    let seen = seen::one(seen.as_ref(), &id, &content(&served)?);
+    Ok(answer(StatusCode::OK, &worker, &id, (config, seen), document.version))
 }
 
 /// List the instances of a worker
@@ -182,7 +214,9 @@ pub(crate) async fn list(
     let limit = query.limit()?;
     let from = query.one("cursor")?;
     query.done()?;
-    app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let served = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let served: WorkerConfig = content(&served)?;
+    let seen = app.seen_worker(caller.ns, &worker, false).await;
     let prefix = format!("{worker}/");
     let (documents, next) = app.page_docs(DocKind::Instance, caller.ns, &prefix, from, limit).await?;
     let now = app.now();
@@ -190,7 +224,8 @@ pub(crate) async fn list(
     for document in &documents {
         let config: InstanceConfig = content(document)?;
         if config.until > now {
-            items.push(InstanceView::new(&worker, &document.name[prefix.len()..], config));
+            let id = &document.name[prefix.len()..];
+            items.push(InstanceView::new(&worker, id, config, seen::one(seen.as_ref(), id, &served)));
         }
     }
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))

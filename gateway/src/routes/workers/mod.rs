@@ -1,9 +1,14 @@
 //! Workers and their instances.
 
+mod actions;
 mod edit;
 mod instances;
+mod live;
+mod pause;
 mod register;
+mod seen;
 mod show;
+mod upkeep;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,6 +27,12 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
         .routes(routes!(show::list))
         .routes(routes!(register::put, show::get, register::patch, register::delete))
         .routes(routes!(register::rotate_secret))
+        .routes(routes!(actions::recycle))
+        .routes(routes!(actions::ping))
+        .routes(routes!(actions::test))
+        .routes(routes!(pause::pause))
+        .routes(routes!(pause::resume))
+        .routes(routes!(pause::drain))
         .routes(routes!(instances::list))
         .routes(routes!(instances::put, instances::get, instances::delete))
 }

@@ -12,6 +12,7 @@ use lovage_store::{DocGuard, DocKind, DocPut};
 
 use super::edit::apply;
 use super::show::{self, Secret};
+use super::upkeep::check_number;
 use super::{check_name, read_json, unknown};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -89,6 +90,8 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
     let now = app.now();
     let mut last = WorkerConfig::default();
     let mut shown = Secret::Hidden;
+    let most = app.options.limits.broadcast_instances;
+    let (instances, _) = app.page_docs(DocKind::Instance, ns, &format!("{name}/"), None, most + 1).await?;
     let put = app.edit_doc(DocKind::Worker, ns, name, wanted, |stored| {
         let stored = stored.map(content::<WorkerConfig>).transpose()?;
         // Header values that are not shown can be kept by naming them, also by PUT.
@@ -97,10 +100,13 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
             (Start::Stored, None) => return Err(unknown(name).0),
             (Start::Stored, Some(stored)) => stored,
             (Start::Empty(_), stored) => {
-                WorkerConfig { signing: stored.map(|stored| stored.signing).unwrap_or_default(), ..WorkerConfig::default() }
+                // A pause ends when somebody ends it.
+                let (signing, paused) = stored.map(|stored| (stored.signing, stored.paused)).unwrap_or_default();
+                WorkerConfig { signing, paused, ..WorkerConfig::default() }
             }
         };
         let secret = apply(app, bytes, &mut config, &kept)?;
+        check_number(&config, instances.len(), most, "/balance")?;
         shown = Secret::Hidden;
         if let Some(secret) = secret {
             secrets::rotate(&mut config.signing, secret, now);
@@ -115,7 +121,7 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
     });
     let put = put.await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown))
+    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown).await)
 }
 
 /// Remove a worker
@@ -137,6 +143,8 @@ pub(crate) async fn delete(
     if !app.delete_doc(DocKind::Worker, caller.ns, &name, Precondition::of(&headers)?).await? {
         return Err(unknown(&name));
     }
+    let recycling = DocPut { kind: DocKind::Recycling, ns: caller.ns, name: name.clone(), guard: DocGuard::Any, bytes: None };
+    app.store.put_docs(vec![recycling]).await?;
     let prefix = format!("{name}/");
     loop {
         let (instances, next) = app.page_docs(DocKind::Instance, caller.ns, &prefix, None, 500).await?;

@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use lovage_core::board::Board;
 use lovage_core::classify::StatusMap;
+use lovage_core::instance::{Balance, Health, Recycle};
 use lovage_core::units::{Dur, Rate};
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use lovage_core::{Millis, Ns, Version};
 use lovage_store::DocKind;
 use serde::Serialize;
 
+use super::live::{self, Live};
+use super::seen::{self, SeenInstance};
 use super::unknown;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
@@ -35,6 +39,7 @@ struct WorkerView<'a> {
     urls: &'a [String],
     tasks: &'a [String],
     queues: &'a [String],
+    balance: Balance,
     concurrency: u32,
     rate: Option<Rate>,
     burst: Option<u32>,
@@ -43,6 +48,8 @@ struct WorkerView<'a> {
     pull: bool,
     control_url: Option<&'a str>,
     breaker: Breaker,
+    health: Option<&'a Health>,
+    recycle: Option<Recycle>,
     batch: Option<WorkerBatch>,
     /// Names only: values are written, never read.
     headers: BTreeMap<&'a str, Option<&'a str>>,
@@ -50,21 +57,34 @@ struct WorkerView<'a> {
     /// What this server sees of it now; no part of the document.
     paused_until: Option<String>,
     paused_because: Option<&'static str>,
+    /// Only of one that is shown by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instances: Option<Vec<SeenInstance>>,
+    state: &'static str,
+    live: Option<Live>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signing: Option<&'a str>,
     version: Version,
 }
 
 impl<'a> WorkerView<'a> {
-    fn new(app: &App, ns: Ns, (name, config): (&'a str, &'a WorkerConfig), version: Version, secret: &'a Secret) -> Self {
+    fn new(
+        app: &App,
+        ns: Ns,
+        (name, config): (&'a str, &'a WorkerConfig),
+        version: Version,
+        secret: &'a Secret,
+        boards: &[Board],
+    ) -> Self {
         let now = app.now();
-        let standing = app.options.standings.as_ref().and_then(|all| all.worker(ns, name, false, now)).map(|it| it.standing());
-        let (until, because) = standing.and_then(|it| it.pause()).unzip();
+        let seen = app.seen_on(boards, ns, name, false);
+        let (until, because) = live::pause(config, seen.as_ref(), now);
         Self {
             name,
             urls: &config.urls,
             tasks: &config.tasks,
             queues: &config.queues,
+            balance: config.balance,
             concurrency: config.concurrency(),
             rate: config.rate,
             burst: config.burst,
@@ -73,6 +93,8 @@ impl<'a> WorkerView<'a> {
             pull: config.pull,
             control_url: config.control_url.as_deref(),
             breaker: config.breaker(),
+            health: config.health.as_ref(),
+            recycle: config.recycle,
             batch: config.batch,
             headers: config.headers.keys().map(|name| (name.as_str(), None)).collect(),
             status_map: config.status_map.clone().unwrap_or_default(),
@@ -82,6 +104,9 @@ impl<'a> WorkerView<'a> {
             },
             paused_until: until.map(Millis::rfc3339),
             paused_because: because,
+            instances: None,
+            state: live::state(config, seen.as_ref(), now),
+            live: seen.as_ref().map(Live::new),
             version,
         }
     }
@@ -92,7 +117,7 @@ fn default_grace() -> String {
 }
 
 /// A worker as the whole answer.
-pub(super) fn answer(
+pub(super) async fn answer(
     app: &App,
     ns: Ns,
     status: StatusCode,
@@ -100,7 +125,7 @@ pub(super) fn answer(
     version: Version,
     secret: &Secret,
 ) -> Response {
-    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret));
+    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret, &app.boards().await));
     tag(response.headers_mut(), version);
     response
 }
@@ -120,7 +145,12 @@ pub(crate) async fn get(
     query.done()?;
     let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
-    Ok(answer(&app, caller.ns, StatusCode::OK, (&name, &config), document.version, &Secret::Hidden))
+    let instances = if config.pull { None } else { seen::all(&app, caller.ns, &name, &config).await };
+    let (hidden, boards) = (Secret::Hidden, app.boards().await);
+    let shown = WorkerView::new(&app, caller.ns, (&name, &config), document.version, &hidden, &boards);
+    let mut response = view::json(StatusCode::OK, &WorkerView { instances, ..shown });
+    tag(response.headers_mut(), document.version);
+    Ok(response)
 }
 
 /// List workers
@@ -138,10 +168,10 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Q
     for document in &documents {
         configs.push((document, content::<WorkerConfig>(document)?));
     }
-    let hidden = Secret::Hidden;
+    let (hidden, boards) = (Secret::Hidden, app.boards().await);
     let items: Vec<_> = configs
         .iter()
-        .map(|(document, config)| WorkerView::new(&app, caller.ns, (&document.name, config), document.version, &hidden))
+        .map(|(document, config)| WorkerView::new(&app, caller.ns, (&document.name, config), document.version, &hidden, &boards))
         .collect();
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lovage_core::{Partition, TaskKey};
+use lovage_core::{LimitRule, Ns, Partition, TaskKey};
 use lovage_testkit::redis::RedisOptions as ServerOptions;
 use lovage_testkit::{ClusterOptions, Fsync, Redis, RedisCluster, RedisSentinels, eventually};
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{OnCluster, OnRedis, RedisOptions, RedisStore};
 use crate::conformance::kit::{Kit, LONG, OTHER, PATIENCE, SESSION};
 use crate::redis::RedisWait;
-use crate::{Claimed, Error, FeedBatch, Mode, OwnToken, Store, Want};
+use crate::{Claimed, Error, FeedBatch, LimitRequest, Mode, OwnToken, Store, Want};
 
 /// The promise: working again this soon after there is a master again.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -38,6 +38,13 @@ fn key_of(p: Partition) -> String {
 fn elsewhere(cluster: &RedisCluster, p: Partition) -> Partition {
     let home = cluster.master_of(&key_of(p));
     (0..6).map(Partition).find(|other| cluster.master_of(&key_of(*other)) != home).unwrap()
+}
+
+/// How many of 60 limits can be judged.
+async fn judged(store: &RedisStore) -> usize {
+    let rule = LimitRule { concurrency: Some(1), ..LimitRule::default() };
+    let requests = (0..60).map(|n| LimitRequest::look(Ns(0), format!("k{n}"), rule));
+    store.limit(requests.collect()).await.unwrap().iter().filter(|reply| reply.is_ok()).count()
 }
 
 /// Inserts tasks one after the other, whatever happens, and remembers those that were acknowledged.
@@ -289,10 +296,14 @@ async fn a_master_without_replica_holds_up_its_partitions_alone() {
         writer.more(20, PATIENCE).await;
     }
     let master = cluster.master_of(&key_of(here)).unwrap();
+    assert_eq!(judged(&store).await, 60);
     cluster.kill9(master);
     writers[1].more(100, Duration::from_secs(4)).await;
+    // The limits whose keys are on other masters are judged.
+    assert!((1..60).contains(&judged(&store).await));
     cluster.restart(master);
     writers[0].more(20, RECOVERY).await;
+    eventually("all limits are judged", RECOVERY, async || (judged(&store).await == 60).then_some(())).await;
     for writer in writers {
         let (acked, lost) = writer.end(&store).await;
         assert_eq!(lost, 0, "of {acked}: the file is read again");

@@ -71,14 +71,31 @@ async fn a_thousand_holders_are_looked_at_only_when_one_expires() {
     let rule = LimitRule { concurrency: Some(2_000), ..LimitRule::default() };
     let hold = |n: u32, lease| Hold { holder: Holder::Attempt(format!("t{n}")), count: 1, lease };
     let holds = (0..1_000).map(|n| hold(n, Duration::from_secs(if n < 500 { 1 } else { 600 }))).collect();
-    let reply = store.limit(vec![LimitRequest { holds, ..LimitRequest::look(Ns(0), "many", rule) }]).await.unwrap();
-    assert_eq!(reply[0].in_use, 1_000);
+    let mut reply = store.limit(vec![LimitRequest { holds, ..LimitRequest::look(Ns(0), "many", rule) }]).await.unwrap();
+    assert_eq!(reply.remove(0).unwrap().in_use, 1_000);
     eventually("half of them expire", async || {
         let look = LimitRequest::look(Ns(0), "many", rule);
-        store.limit(vec![look]).await.unwrap()[0].in_use == 500
+        store.limit(vec![look]).await.unwrap().remove(0).unwrap().in_use == 500
     })
     .await;
     let all = (0..1_000).map(|n| Hold { count: 0, ..hold(n, Duration::ZERO) }).collect();
-    let reply = store.limit(vec![LimitRequest { holds: all, ..LimitRequest::look(Ns(0), "many", rule) }]).await.unwrap();
-    assert_eq!((reply[0].in_use, keys_of(&fixture, "{l*").len()), (0, 0));
+    let mut reply = store.limit(vec![LimitRequest { holds: all, ..LimitRequest::look(Ns(0), "many", rule) }]).await.unwrap();
+    assert_eq!((reply.remove(0).unwrap().in_use, keys_of(&fixture, "{l*").len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_key_stops_no_other() {
+    let fixture = OnRedis::new(1);
+    let store = fixture.fresh().await;
+    let rule = LimitRule { concurrency: Some(2), ..LimitRule::default() };
+    let hold = Hold { holder: Holder::Session(SessionId(1)), count: 1, lease: Duration::from_secs(60) };
+    let request = |key: &str| LimitRequest { holds: vec![hold.clone()], ..LimitRequest::look(Ns(0), key, rule) };
+    store.limit(vec![request("a")]).await.unwrap();
+    let name = keys_of(&fixture, "{l*").remove(0);
+    fixture.server.command(&["SET", &name, "something else"]).unwrap();
+    let replies = store.limit(vec![request("b"), request("a"), request("c")]).await.unwrap();
+    let in_use: Vec<_> = replies.iter().map(|reply| reply.as_ref().map(|reply| reply.in_use)).collect();
+    assert!(matches!(in_use[..], [Ok(1), Err(crate::Error::Corrupt(_)), Ok(1)]), "{in_use:?}");
+    // Alone it is a fault of the call.
+    assert!(matches!(store.limit(vec![request("a")]).await, Err(crate::Error::Corrupt(_))));
 }

@@ -6,6 +6,7 @@ mod cascade;
 mod command;
 mod dead;
 mod hidden;
+mod inspect;
 mod patch;
 mod replay;
 mod states;

@@ -98,3 +98,28 @@ fn path_of(site: &Site, attempt_url: &str) -> String {
     let public: &Client = &site.here;
     attempt_url.strip_prefix(public.url()).expect("it leads to the first gateway").to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_shows_what_a_dispatcher_sees() {
+    let site = Site::start().await;
+    site.worker.on("t", Reply::status(503).header("retry-after", "60"));
+    site.here.register_worker("w", &site.worker.url(), &["t"]).await;
+    let id = site.here.submit(&json!({"task": "t"})).await;
+    for gateway in [&site.here, &site.there] {
+        let shown = eventually("what the dispatcher sees", PATIENCE, async || {
+            let shown = gateway.get("/v1/workers/w").await.json;
+            (shown["paused_because"] == "throttled").then_some(shown)
+        });
+        let shown = shown.await;
+        assert_eq!((&shown["live"]["open"], &shown["live"]["breaker"]), (&json!(0), &json!("closed")), "{shown}");
+        assert!(shown["live"]["effective_rate"].as_f64() >= Some(1.0), "{shown}");
+    }
+    let nodes = site.there.get("/v1/nodes").await.items();
+    let of = |role: &str| nodes.iter().find(|node| node["roles"] == json!([role])).unwrap()["open_attempts"].clone();
+    assert_eq!((of("dispatcher"), of("gateway")), (json!(0), serde_json::Value::Null));
+    // One that waits for its next attempt is explained by the worker of its last, and one behind it by the pause.
+    let next = site.there.submit(&json!({"task": "t"})).await;
+    let said = site.there.get(&format!("/v1/tasks/{next}/explain")).await.json;
+    assert!(said["causes"].to_string().contains("throttled"), "{said}");
+    assert_eq!(site.here.task(&id).await["reason"], "throttled");
+}

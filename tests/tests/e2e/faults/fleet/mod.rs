@@ -3,7 +3,9 @@
 mod by_partition;
 mod failover;
 mod frozen;
+mod instances;
 mod kills;
+mod limits;
 mod rolling;
 mod store;
 

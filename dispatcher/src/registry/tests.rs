@@ -22,7 +22,7 @@ fn slot(registry: &Registry, origin: &str) -> Slot {
 }
 
 fn sizes(registry: &Registry) -> (usize, usize, usize) {
-    (registry.origins.lock().workers.len(), registry.slots.lock().len(), registry.gates.lock().len())
+    (registry.origins.lock().workers.len(), registry.states.lock().len(), registry.gates.lock().len())
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn origins_that_nobody_calls_any_more_are_forgotten() {
     let Admission::Slot(second, instance) = registry.origin(Ns::DEFAULT, "http://open", NOW).admit(NOW, 0) else {
         panic!("free")
     };
-    assert_eq!(instance.slots.open(), 2);
+    assert_eq!(instance.state.slots.open(), 2);
     drop((open, second));
     assert!(matches!(registry.origin(Ns::DEFAULT, "http://slow", NOW).admit(NOW, 0), Admission::Paused(_)));
     // A lane that waited for a gate of before does not wait for ever.

@@ -1,6 +1,9 @@
 //! The workers of all namespaces as this process knows them: a snapshot of the stored documents, exchanged when they
 //! change, with gates that outlive the snapshots.
 
+mod worker;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,138 +11,49 @@ use std::time::Duration;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use lovage_core::board::InstanceBoard;
 use lovage_core::classify::{Preset, StatusMap};
+use lovage_core::instance::Recycling;
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::worker::{DEFAULT_CONCURRENCY, InstanceConfig, SigningKey, SigningSecret, WorkerConfig, route};
-use lovage_core::{LimitRule, Millis, Ns, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark};
+use lovage_core::{
+    LimitRule, Millis, Ns, Pause, QueueConfig, QueueLibrary, Queues, StoredLimit, TaskType, TaskTypes, worker_mark,
+};
 use lovage_store::{DocKind, Document, Store};
-use metrics::gauge;
+use metrics::{gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::egress::{AddressPolicy, Target, sendable};
-use crate::gate::{Gate, Held, Slot, Slots};
+use crate::gate::Gate;
+use crate::instances::InstanceState;
 use crate::signing::Signer;
+
+pub use self::worker::{Admission, Instance, Worker};
 
 const PAGE: usize = 500;
 const RETRY: Duration = Duration::from_millis(500);
 /// The longest one call waits for a change of the documents.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// After the documents were read, so many times as long nobody reads them again, ...
+const REST: u32 = 9;
+/// ... but a change is in force after this at the latest.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// What nothing uses any more is looked for whenever origins have doubled, from this number on.
 const PRUNE_FROM: usize = 1_000;
-
-/// Where a task can be pushed to.
-#[derive(Clone, Debug)]
-pub struct Worker {
-    /// Its name; for a bare URL the origin.
-    pub name: Arc<str>,
-    /// `worker_mark` of the name; 0 for a bare URL.
-    pub mark: u32,
-    /// What it was registered with.
-    pub config: WorkerConfig,
-    /// What its statuses mean.
-    pub status_map: StatusMap,
-    /// Signs deliveries; `None` if there is no usable secret.
-    pub signer: Option<Signer>,
-    /// Headers added to every delivery.
-    pub headers: HeaderMap,
-    /// Its gate.
-    pub gate: Arc<Gate>,
-    instances: Vec<Instance>,
-}
-
-/// One place where a worker is called.
-#[derive(Clone, Debug)]
-pub struct Instance {
-    /// Its URL as registered.
-    pub url: Arc<str>,
-    /// The parsed URL, judged by the address policy; `None`: it may not be called.
-    pub target: Option<Arc<Target>>,
-    capacity: u32,
-    until: Option<Millis>,
-    slots: Arc<Slots>,
-}
-
-/// What the admission of a task found.
-pub enum Admission {
-    /// This slot of this instance.
-    Slot(Slot, Instance),
-    /// All instances are busy.
-    Busy,
-    /// It wants to be left alone until then.
-    Paused(Millis),
-    /// There is no live instance.
-    NoInstance,
-}
-
-impl Worker {
-    /// A slot of the instance with the fewest open pushes. Askers that wait for the worker's pace take turns.
-    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
-        if let Some(pause) = self.config.paused(now) {
-            // The end of one without an end is a change of the document, which opens all lanes.
-            return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
-        }
-        if self.live(now).next().is_none() {
-            return Admission::NoInstance;
-        }
-        for asked in [false, true] {
-            match self.gate.admit(now, asker, || self.load(now), || self.place(now)) {
-                Ok((slot, instance)) => return Admission::Slot(slot, instance),
-                Err(Held::Until(until)) => return Admission::Paused(until),
-                // A slot that is freed between looking and asking would be missed: ask, then look once more.
-                Err(Held::Busy) if !asked => self.gate.want(),
-                Err(Held::Busy) => {}
-            }
-        }
-        Admission::Busy
-    }
-
-    fn live(&self, now: Millis) -> impl Iterator<Item = &Instance> {
-        self.instances.iter().filter(move |i| i.until.is_none_or(|until| until > now))
-    }
-
-    fn place(&self, now: Millis) -> Option<(Slot, Instance)> {
-        let mut free: Vec<&Instance> = self.live(now).filter(|i| i.slots.open() < i.capacity).collect();
-        free.sort_by_key(|i| i.slots.open());
-        free.into_iter().find_map(|i| Some((i.slots.take(i.capacity)?, i.clone())))
-    }
-
-    /// Open pushes, and how many there may be.
-    fn load(&self, now: Millis) -> (u32, u32) {
-        self.live(now).fold((0, 0), |(open, slots), i| (open + i.slots.open(), slots.saturating_add(i.capacity)))
-    }
-
-    /// Open pushes.
-    pub fn open(&self, now: Millis) -> u32 {
-        self.load(now).0
-    }
-
-    /// Slots that are free now.
-    pub fn free(&self, now: Millis) -> u32 {
-        self.live(now).map(|i| i.capacity.saturating_sub(i.slots.open())).sum()
-    }
-
-    /// Live instances.
-    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
-        let shown = |i: &Instance| InstanceBoard {
-            url: i.url.to_string(),
-            open: i.slots.open(),
-            slots: i.capacity,
-            ..InstanceBoard::default()
-        };
-        self.live(now).map(shown).collect()
-    }
-}
 
 #[derive(Default)]
 struct Snapshot {
     workers: AHashMap<Ns, Vec<Arc<Worker>>>,
     signers: AHashMap<Ns, Signer>,
     types: Library,
+    /// Tells whether anything that may start a task is another than before.
+    print: u64,
     queues: QueueLibrary,
     limits: AHashMap<Ns, AHashMap<Box<str>, StoredLimit>>,
+    /// Some rule says how many tasks may run at once.
+    counts: bool,
 }
 
 #[derive(Default)]
@@ -152,9 +66,8 @@ struct Origins {
 impl Origins {
     /// Forgets those that nobody pushes to: they are made anew when they are needed.
     fn prune(&mut self) {
-        let in_use = |worker: &Arc<Worker>| {
-            Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| Arc::strong_count(&i.slots) > 1)
-        };
+        let in_use =
+            |worker: &Arc<Worker>| Arc::strong_count(worker) > 1 || worker.instances.iter().any(|i| i.state.slots.open() > 0);
         self.workers.retain(|_, worker| in_use(worker));
         self.pruned = self.workers.len();
     }
@@ -166,10 +79,13 @@ pub struct Registry {
     snapshot: ArcSwap<Snapshot>,
     origins: Mutex<Origins>,
     gates: Mutex<AHashMap<(Ns, String), Arc<Gate>>>,
-    slots: Mutex<AHashMap<(Ns, String, Arc<str>), Arc<Slots>>>,
+    states: Mutex<AHashMap<(Ns, String, Arc<str>), Arc<InstanceState>>>,
+    /// Counts the turns of all instances.
+    turns: Arc<AtomicU64>,
     next_gate: AtomicU64,
     freed: watch::Sender<u64>,
     changed: watch::Sender<u64>,
+    errands: watch::Sender<Arc<Vec<Document>>>,
 }
 
 impl Registry {
@@ -180,10 +96,12 @@ impl Registry {
             snapshot: ArcSwap::default(),
             origins: Mutex::default(),
             gates: Mutex::default(),
-            slots: Mutex::default(),
+            states: Mutex::default(),
+            turns: Arc::default(),
             next_gate: AtomicU64::new(1),
             freed: watch::Sender::default(),
             changed: watch::channel(0).0,
+            errands: watch::Sender::default(),
         })
     }
 
@@ -202,11 +120,28 @@ impl Registry {
         self.changed.subscribe()
     }
 
+    /// What users want of workers now.
+    pub fn errands(&self) -> watch::Receiver<Arc<Vec<Document>>> {
+        self.errands.subscribe()
+    }
+
+    /// Whether the documents have been read: before that nothing is known of any rule.
+    pub fn is_loaded(&self) -> bool {
+        *self.changed.borrow() > 0
+    }
+
+    /// Whether any queue, task type or key of a user's own has a stored rule of how many tasks may run at once.
+    pub fn counts(&self) -> bool {
+        self.snapshot.load().counts
+    }
+
     /// The worker that serves this task.
     pub fn worker(&self, ns: Ns, queue: &str, task: &str) -> Option<Arc<Worker>> {
         let snapshot = self.snapshot.load();
         let workers = snapshot.workers.get(&ns)?;
-        if let Some(name) = snapshot.types.of(ns).and_then(|types| types.worker_of(task)) {
+        let by_type = snapshot.types.of(ns).and_then(|types| types.worker_of(task));
+        let by_queue = || snapshot.queues.get(ns, queue)?.worker.as_deref();
+        if let Some(name) = by_type.or_else(by_queue) {
             return workers.iter().find(|worker| &*worker.name == name).cloned();
         }
         route(workers.iter().map(|w| (&*w.name, &w.config, w)), queue, task).cloned()
@@ -225,6 +160,14 @@ impl Registry {
     /// The queues of a namespace that say anything.
     pub fn queues(&self, ns: Ns) -> Option<Arc<Queues>> {
         self.snapshot.load().queues.of(ns).cloned()
+    }
+
+    /// The pause of queue or task type that keeps tasks of this queue, and of this name if they have one, from starting.
+    pub fn pause(&self, ns: Ns, queue: &str, task: Option<&str>, now: Millis) -> Option<Pause> {
+        let snapshot = self.snapshot.load();
+        let of_queue = snapshot.queues.get(ns, queue).and_then(|queue| queue.dispatch_closed(now));
+        let of_type = || snapshot.types.of(ns)?.of(task?)?.pause(now).filter(|pause| pause.dispatch);
+        of_queue.into_iter().chain(of_type()).reduce(Pause::later)
     }
 
     /// What is stored under a key of `limits`; in force until the next snapshot.
@@ -272,7 +215,8 @@ impl Registry {
         }
         let gate = self.gate(ns, origin);
         let url: Arc<str> = origin.into();
-        let slots = Arc::new(Slots::new(Arc::clone(&gate)));
+        let state = Arc::new(InstanceState::new(Arc::clone(&gate), Arc::clone(&self.turns), now));
+        let (name, capacity) = (Arc::clone(&url), DEFAULT_CONCURRENCY);
         let worker = Arc::new(Worker {
             name: origin.into(),
             mark: 0,
@@ -281,7 +225,17 @@ impl Registry {
             signer: self.snapshot.load().signers.get(&ns).cloned(),
             headers: HeaderMap::new(),
             gate,
-            instances: vec![Instance { url, target: None, capacity: DEFAULT_CONCURRENCY, until: None, slots }],
+            instances: vec![Instance {
+                name,
+                url,
+                target: None,
+                state,
+                others: Vec::new(),
+                since: Millis(0),
+                capacity,
+                until: None,
+            }],
+            recycling: Recycling::default(),
         });
         origins.workers.insert((ns, origin.to_owned()), Arc::clone(&worker));
         gauge!("lovage_registry_entries", "kind" => "origins").set(origins.workers.len() as f64);
@@ -318,23 +272,32 @@ impl Registry {
         Arc::clone(gate)
     }
 
-    fn slots(&self, ns: Ns, worker: &str, url: &Arc<str>, gate: &Arc<Gate>) -> Arc<Slots> {
-        let mut slots = self.slots.lock();
-        let entry = slots.entry((ns, worker.to_owned(), Arc::clone(url)));
-        Arc::clone(entry.or_insert_with(|| Arc::new(Slots::new(Arc::clone(gate)))))
+    fn state(&self, ns: Ns, worker: &str, url: &Arc<str>, gate: &Arc<Gate>, now: Millis) -> Arc<InstanceState> {
+        let mut states = self.states.lock();
+        let entry = states.entry((ns, worker.to_owned(), Arc::clone(url)));
+        let new = || Arc::new(InstanceState::new(Arc::clone(gate), Arc::clone(&self.turns), now));
+        Arc::clone(entry.or_insert_with(new))
     }
 
     /// Reads all documents and shows them to the owners. Answers when a secret of now runs out: then they must be read anew.
     pub async fn load(&self, store: &dyn Store) -> lovage_store::Result<Option<Millis>> {
         let now = store.clock().now();
+        let mut print = Print::default();
         // Workers first: whoever finds a worker here finds all that was stored before it too.
-        let workers = all(store, DocKind::Worker).await?;
-        let mut instances: AHashMap<(Ns, String), Vec<InstanceConfig>> = AHashMap::new();
-        for doc in all(store, DocKind::Instance).await? {
-            let (Some((worker, _)), Some(config)) = (doc.name.split_once('/'), read::<InstanceConfig>(&doc)) else { continue };
-            instances.entry((doc.ns, worker.to_owned())).or_default().push(config);
+        let workers = all(store, DocKind::Worker, &mut print).await?;
+        let mut instances: AHashMap<(Ns, String), Vec<(String, InstanceConfig)>> = AHashMap::new();
+        for doc in all(store, DocKind::Instance, &mut print).await? {
+            let (Some((worker, name)), Some(config)) = (doc.name.split_once('/'), read::<InstanceConfig>(&doc)) else { continue };
+            print.instance(&doc, &config, now);
+            instances.entry((doc.ns, worker.to_owned())).or_default().push((name.to_owned(), config));
         }
-        let types = all(store, DocKind::TaskType).await?;
+        let mut recycling: AHashMap<(Ns, String), Recycling> = AHashMap::new();
+        for doc in all(store, DocKind::Recycling, &mut print).await? {
+            let Some(state) = read::<Recycling>(&doc) else { continue };
+            recycling.insert((doc.ns, doc.name), state);
+        }
+        let types = all(store, DocKind::TaskType, &mut print).await?;
+        let counts = types.iter().any(says_concurrency);
         let stored = types.iter().map(|doc| StoredType {
             ns: doc.ns,
             pattern: &doc.name,
@@ -344,29 +307,35 @@ impl Registry {
         let types = self.snapshot.load().types.next(stored, |doc, problem| {
             tracing::error!(namespace = doc.ns.0, pattern = doc.pattern, %problem, "a stored task type cannot be used");
         });
-        let queues = all(store, DocKind::Queue).await?;
-        let stored = queues.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
+        let queue_docs = all(store, DocKind::Queue, &mut print).await?;
+        let stored = queue_docs.iter().map(|doc| (doc.ns, &*doc.name, doc.bytes.as_deref().unwrap_or_default()));
         let queues = QueueLibrary::read(stored, |ns, queue, error| {
             tracing::error!(namespace = ns.0, queue, %error, "a stored queue cannot be used");
         });
-        let mut snapshot = Snapshot { types, queues, ..Snapshot::default() };
-        for doc in all(store, DocKind::Limit).await? {
+        let counts = counts || queue_docs.iter().any(says_concurrency);
+        let mut snapshot = Snapshot { types, queues, counts, ..Snapshot::default() };
+        for doc in all(store, DocKind::Limit, &mut print).await? {
             let Some(limit) = read::<StoredLimit>(&doc) else { continue };
+            snapshot.counts |= limit.rule.concurrency.is_some();
             snapshot.limits.entry(doc.ns).or_default().insert(doc.name.into(), limit);
         }
         let mut ends = Vec::new();
-        for doc in all(store, DocKind::SigningKey).await? {
+        for doc in all(store, DocKind::SigningKey, &mut print).await? {
             let Some(key) = read::<SigningKey>(&doc) else { continue };
             ends.extend(key.secrets.iter().filter_map(|secret| secret.until));
             if let Some(signer) = signer(&key.secrets, now) {
                 snapshot.signers.insert(doc.ns, signer);
             }
         }
+        // After the workers that they are about.
+        let errands = all(store, DocKind::Errand, &mut Print::default()).await?;
         for doc in workers {
             let Some(config) = read::<WorkerConfig>(&doc) else { continue };
             ends.extend(config.signing.iter().filter_map(|secret| secret.until));
-            let registered = instances.remove(&(doc.ns, doc.name.clone())).unwrap_or_default();
-            snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, now)));
+            let key = (doc.ns, doc.name.clone());
+            let registered = instances.remove(&key).unwrap_or_default();
+            let recycling = recycling.remove(&key).unwrap_or_default();
+            snapshot.workers.entry(doc.ns).or_default().push(Arc::new(self.build(&doc, config, registered, recycling, now)));
         }
         let mut origins = self.origins.lock();
         origins.prune();
@@ -376,39 +345,86 @@ impl Registry {
         }
         gauge!("lovage_registry_entries", "kind" => "origins").set(origins.workers.len() as f64);
         drop(origins);
-        self.snapshot.store(Arc::new(snapshot));
+        snapshot.print = print.0.finish();
+        let before = self.snapshot.swap(Arc::new(snapshot));
+        // One that lapsed and came back is new to whoever found nobody meanwhile.
+        let lapsed = before.workers.values().flatten().any(|worker| worker.instances.iter().any(|i| !i.is_live(now)));
+        self.errands.send_if_modified(|shown| {
+            let other = **shown != errands;
+            if other {
+                *shown = Arc::new(errands);
+            }
+            other
+        });
+        let is_other = lapsed || before.print != self.snapshot.load().print;
+        // What only that one held is of no use any more.
+        drop(before);
         self.forget_unused(now);
-        self.changed.send_modify(|n| *n += 1);
+        if is_other {
+            self.tell_changed();
+        }
         Ok(ends.into_iter().filter(|end| *end > now).min())
+    }
+
+    /// A lane that found no instance may find one now.
+    pub fn tell_changed(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// The registered workers that are called.
+    pub fn called(&self) -> Vec<(Ns, Arc<Worker>)> {
+        let snapshot = self.snapshot.load();
+        let called = |ns: &Ns, worker: &Arc<Worker>| (!worker.config.pull).then(|| (*ns, Arc::clone(worker)));
+        snapshot.workers.iter().flat_map(|(ns, workers)| workers.iter().filter_map(|worker| called(ns, worker))).collect()
     }
 
     /// Forgets the slots and gates of workers that are gone, once nothing is open there and their pause is over.
     fn forget_unused(&self, now: Millis) {
-        let mut slots = self.slots.lock();
-        slots.retain(|_, slots| Arc::strong_count(slots) > 1);
-        gauge!("lovage_registry_entries", "kind" => "instances").set(slots.len() as f64);
-        drop(slots);
+        let mut states = self.states.lock();
+        // An open push holds the slots and no more.
+        states.retain(|_, state| Arc::strong_count(state) > 1 || state.slots.open() > 0);
+        gauge!("lovage_registry_entries", "kind" => "instances").set(states.len() as f64);
+        drop(states);
         let mut gates = self.gates.lock();
         gates.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.remembers(now));
         gauge!("lovage_registry_entries", "kind" => "gates").set(gates.len() as f64);
     }
 
-    fn build(&self, doc: &Document, config: WorkerConfig, registered: Vec<InstanceConfig>, now: Millis) -> Worker {
+    fn build(
+        &self,
+        doc: &Document,
+        config: WorkerConfig,
+        registered: Vec<(String, InstanceConfig)>,
+        recycling: Recycling,
+        now: Millis,
+    ) -> Worker {
         let gate = self.gate(doc.ns, &doc.name);
-        let place = |url: &str, capacity: Option<u32>, until: Option<Millis>| {
+        let place = |name: &str, url: &str, (capacity, until, since): (Option<u32>, Option<Millis>, Millis)| {
             let url: Arc<str> = url.into();
-            Instance {
-                target: self.target(&url),
-                capacity: capacity.unwrap_or_else(|| config.concurrency()),
-                until,
-                slots: self.slots(doc.ns, &doc.name, &url, &gate),
-                url,
+            let state = self.state(doc.ns, &doc.name, &url, &gate, now);
+            state.begin(recycling.born(name, since));
+            state.drain(recycling.turn.as_ref().filter(|turn| turn.instance == name).map_or(Millis(0), |turn| turn.since));
+            if config.health.is_none() {
+                state.forget_probes();
             }
+            let capacity = capacity.unwrap_or_else(|| config.concurrency());
+            Instance { name: name.into(), target: self.target(&url), url, state, others: Vec::new(), since, capacity, until }
         };
-        let mut instances: Vec<Instance> = config.urls.iter().map(|url| place(url, None, None)).collect();
+        let mut instances: Vec<Instance> = config.urls.iter().map(|url| place(url, url, (None, None, Millis(0)))).collect();
         // Whoever pulls is never called, whatever instances it had before.
         let registered = if config.pull { Vec::new() } else { registered };
-        instances.extend(registered.iter().filter(|i| i.until > now).map(|i| place(&i.url, i.capacity, Some(i.until))));
+        for (name, it) in registered.iter().filter(|(_, it)| it.until > now) {
+            // What starts anew may come under another name while the old one is not over: it is one place all the same.
+            let same = instances.iter().position(|known| *known.url == *it.url);
+            let later = same.is_none_or(|at| instances[at].until.is_some_and(|until| until < it.until));
+            if later {
+                let place = place(name, &it.url, (it.capacity, Some(it.until), it.since));
+                match same {
+                    Some(at) => instances[at] = place,
+                    None => instances.push(place),
+                }
+            }
+        }
         Worker {
             mark: worker_mark(&doc.name),
             status_map: config.status_map.clone().unwrap_or_default(),
@@ -416,6 +432,7 @@ impl Registry {
             headers: sendable(&config.headers),
             name: doc.name.as_str().into(),
             gate,
+            recycling,
             instances,
             config,
         }
@@ -430,8 +447,16 @@ impl Registry {
                 let wait = stale.map_or(LOOK_AGAIN, |end: Millis| end.since(now()).min(LOOK_AGAIN));
                 // The number is read before the documents: a change in between is seen at the next turn.
                 let version = store.doc_version(seen.unwrap_or(u64::MAX), wait).await?;
-                let is_fresh = seen == Some(version) && stale.is_none_or(|end| end > now());
-                Ok::<_, lovage_store::Error>((version, if is_fresh { stale } else { self.load(&*store).await? }))
+                if seen == Some(version) && stale.is_none_or(|end| end > now()) {
+                    return Ok((version, stale));
+                }
+                let started = Instant::now();
+                let end = self.load(&*store).await?;
+                // However often instances renew their leases: most of the time is left for other work.
+                let took = started.elapsed();
+                histogram!("lovage_registry_load_seconds").record(took.as_secs_f64());
+                tokio::time::sleep((took * REST).min(LONGEST_REST)).await;
+                Ok::<_, lovage_store::Error>((version, end))
             };
             let outcome = tokio::select! { () = stop.cancelled() => return, outcome = step => outcome };
             match outcome {
@@ -445,16 +470,40 @@ impl Registry {
     }
 }
 
-async fn all(store: &dyn Store, kind: DocKind) -> lovage_store::Result<Vec<Document>> {
+/// What was read, as one number.
+#[derive(Default)]
+struct Print(DefaultHasher);
+
+impl Print {
+    fn document(&mut self, doc: &Document) {
+        (doc.kind as u8, doc.ns, &doc.name, doc.version).hash(&mut self.0);
+    }
+
+    /// Without the end of its lease: as long as it is renewed in time, nothing has changed.
+    fn instance(&mut self, doc: &Document, it: &InstanceConfig, now: Millis) {
+        (doc.ns, &doc.name, &it.url, it.capacity, &it.version, it.until > now).hash(&mut self.0);
+    }
+}
+
+async fn all(store: &dyn Store, kind: DocKind, print: &mut Print) -> lovage_store::Result<Vec<Document>> {
     let (mut out, mut after) = (Vec::new(), None);
     loop {
         let page = store.docs(kind, None, after, PAGE).await?;
+        if kind != DocKind::Instance {
+            page.items.iter().for_each(|doc| print.document(doc));
+        }
         out.extend(page.items);
         match page.next {
             Some(next) => after = Some(next),
             None => return Ok(out),
         }
     }
+}
+
+/// Whether a document of a queue or a task type says how many of its tasks may run at once.
+fn says_concurrency(doc: &Document) -> bool {
+    let rule = serde_json::from_slice::<LimitRule>(doc.bytes.as_deref().unwrap_or_default());
+    rule.is_ok_and(|rule| rule.concurrency.is_some())
 }
 
 fn read<T: serde::de::DeserializeOwned>(doc: &Document) -> Option<T> {
@@ -468,5 +517,4 @@ fn signer(secrets: &[SigningSecret], now: Millis) -> Option<Signer> {
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -1,0 +1,204 @@
+//! A worker, its instances, and which of them a task goes to now.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use lovage_core::Millis;
+use lovage_core::board::{InstanceBoard, InstanceCounts};
+use lovage_core::classify::StatusMap;
+use lovage_core::instance::{Balance, Recycling};
+use lovage_core::worker::WorkerConfig;
+
+use crate::egress::Target;
+use crate::gate::{Gate, Held, Slot};
+use crate::instances::InstanceState;
+use crate::signing::Signer;
+
+/// Where a task can be pushed to.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its name; for a bare URL the origin.
+    pub name: Arc<str>,
+    /// `worker_mark` of the name; 0 for a bare URL.
+    pub mark: u32,
+    /// What it was registered with.
+    pub config: WorkerConfig,
+    /// What its statuses mean.
+    pub status_map: StatusMap,
+    /// Signs deliveries; `None` if there is no usable secret.
+    pub signer: Option<Signer>,
+    /// Headers added to every delivery.
+    pub headers: HeaderMap,
+    /// Its gate.
+    pub gate: Arc<Gate>,
+    /// Which of its instances is being started anew.
+    pub recycling: Recycling,
+    pub(super) instances: Vec<Instance>,
+}
+
+/// One place where a worker is called.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name among those of its worker: the one that it registered with, or its URL.
+    pub name: Arc<str>,
+    /// Its URL as registered.
+    pub url: Arc<str>,
+    /// The parsed URL, judged by the address policy; `None`: it may not be called.
+    pub target: Option<Arc<Target>>,
+    /// What is known of it beside its document.
+    pub state: Arc<InstanceState>,
+    /// The others that get the same task at once.
+    pub others: Vec<Instance>,
+    /// When it registered, if it did so itself.
+    pub since: Millis,
+    pub(super) capacity: u32,
+    pub(super) until: Option<Millis>,
+}
+
+/// What the admission of a task found.
+pub enum Admission {
+    /// This slot of this instance.
+    Slot(Slot, Instance),
+    /// All instances are busy.
+    Busy,
+    /// It wants to be left alone until then.
+    Paused(Millis),
+    /// There is no live instance.
+    NoInstance,
+}
+
+impl Instance {
+    pub(super) fn is_live(&self, now: Millis) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
+    /// Whether a task may go there if a slot is free.
+    fn is_usable(&self, now: Millis) -> bool {
+        self.is_live(now) && self.state.is_well() && !self.state.is_drained()
+    }
+
+    /// How it is doing here.
+    pub fn board(&self) -> InstanceBoard {
+        let (born, counters) = self.state.counted();
+        let probes = self.state.probes();
+        InstanceBoard {
+            url: self.url.to_string(),
+            name: if self.name == self.url { String::new() } else { self.name.to_string() },
+            // Before the open ones: what starts after the drain is seen is none of those that were counted.
+            drained: self.state.drained(),
+            open: self.state.slots.open(),
+            slots: self.capacity,
+            healthy: self.state.is_well(),
+            failures: probes.failures,
+            probed: probes.last,
+            born,
+            since: counters.since,
+            counts: InstanceCounts { tasks: counters.tasks, errors: counters.errors, memory: counters.memory },
+        }
+    }
+
+    fn free(&self) -> u32 {
+        self.capacity.saturating_sub(self.state.slots.open())
+    }
+
+    /// A slot, unless all are taken or it was drained this very moment: the slot is taken first and the drain looked at
+    /// afterwards, and whoever drains does it the other way round, so one of the two sees the other.
+    fn take(&self) -> Option<Slot> {
+        let slot = self.state.slots.take(self.capacity)?;
+        (!self.state.is_drained()).then_some(slot)
+    }
+}
+
+impl Worker {
+    /// Its live instances, whether they can be called or not.
+    pub fn live_instances(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.is_live(now))
+    }
+
+    /// The instance with this URL.
+    pub fn instance(&self, url: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| &*instance.url == url)
+    }
+
+    /// A slot of the instance whose turn it is. Askers that wait for the worker's pace take turns.
+    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+        if let Some(pause) = self.config.paused(now) {
+            // The end of one without an end is a change of the document, which opens all lanes.
+            return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
+        }
+        if !self.instances.iter().any(|instance| instance.is_usable(now)) {
+            return Admission::NoInstance;
+        }
+        for asked in [false, true] {
+            match self.gate.admit(now, asker, || self.load(now), || self.choose(now)) {
+                Ok((slot, instance)) => return Admission::Slot(slot, instance),
+                Err(Held::Until(until)) => return Admission::Paused(until),
+                // A slot that is freed between looking and asking would be missed: ask, then look once more.
+                Err(Held::Busy) if !asked => self.gate.want(),
+                Err(Held::Busy) => {}
+            }
+        }
+        Admission::Busy
+    }
+
+    /// Open pushes, and how many there may be.
+    pub fn load(&self, now: Millis) -> (u32, u32) {
+        let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
+        usable.fold((0, 0), |(open, slots), i| (open + i.state.slots.open(), slots.saturating_add(i.capacity)))
+    }
+
+    /// Open pushes.
+    pub fn open(&self, now: Millis) -> u32 {
+        self.load(now).0
+    }
+
+    fn choose(&self, now: Millis) -> Option<(Slot, Instance)> {
+        if self.config.balance == Balance::Broadcast {
+            return self.take_all(now);
+        }
+        let mut free: Vec<&Instance> = self.instances.iter().filter(|i| i.is_usable(now) && i.free() > 0).collect();
+        match self.config.balance {
+            // The one that had its turn longest ago: so it stays even however the instances come and go.
+            Balance::RoundRobin => free.sort_by_key(|instance| instance.state.last_turn()),
+            Balance::LeastLoaded | Balance::Broadcast => free.sort_by_key(|instance| instance.state.slots.open()),
+        }
+        let (slot, instance) = free.into_iter().find_map(|instance| Some((instance.take()?, instance.clone())))?;
+        instance.state.take_turn();
+        Some((slot, instance))
+    }
+
+    /// A slot of each instance that is well, if all have one. One that is being drained is waited for.
+    fn take_all(&self, now: Millis) -> Option<(Slot, Instance)> {
+        let all: Vec<&Instance> = self.called_at_once(now).collect();
+        // Looked at before any is taken: what is given back wakes whoever waits, who would look in vain again and again.
+        if all.iter().any(|instance| instance.free() == 0 || instance.state.is_drained()) {
+            return None;
+        }
+        let mut slots = Vec::with_capacity(all.len());
+        for instance in &all {
+            slots.push(instance.take()?);
+        }
+        let mut instances = all.into_iter().cloned();
+        let first = instances.next()?;
+        let slot = slots.remove(0).with(slots);
+        Some((slot, Instance { others: instances.collect(), ..first }))
+    }
+
+    fn called_at_once(&self, now: Millis) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().filter(move |instance| instance.is_live(now) && instance.state.is_well())
+    }
+
+    /// How many tasks may start now.
+    pub fn free(&self, now: Millis) -> u32 {
+        if self.config.balance == Balance::Broadcast {
+            let free = |instance: &Instance| if instance.state.is_drained() { 0 } else { instance.free() };
+            return self.called_at_once(now).map(free).min().unwrap_or_default();
+        }
+        self.instances.iter().filter(|instance| instance.is_usable(now)).map(Instance::free).sum()
+    }
+
+    /// Live instances, whether they can be called or not.
+    pub fn board(&self, now: Millis) -> Vec<InstanceBoard> {
+        self.live_instances(now).map(Instance::board).collect()
+    }
+}

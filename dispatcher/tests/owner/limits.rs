@@ -1,0 +1,186 @@
+//! Limits as owners keep them: over several dispatchers, for attempts of every kind, and whatever changes meanwhile.
+
+use std::time::Duration;
+
+use lovage_core::{Head, Spec, State, TaskLimit};
+use lovage_store::{DocKind, LimitRequest};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Node, Reply, Seen, World, call, memory};
+
+const PARTITIONS: u16 = 8;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn limit(key: &str, rate: Option<&str>, concurrency: Option<u32>) -> TaskLimit {
+    let rate = rate.map(|rate| rate.parse().unwrap());
+    TaskLimit { key: key.into(), rate, burst: None, concurrency, cost: 1 }
+}
+
+fn held(limits: &[TaskLimit]) -> Spec {
+    Spec { limits: limits.to_vec(), ..call("t") }
+}
+
+async fn world(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> World {
+    let world = World::over(memory(PARTITIONS), reply);
+    world.worker("w", "*", 10_000).await;
+    world
+}
+
+/// Waits until each of them has a share of the partitions.
+async fn all_own(world: &World, nodes: &[Node]) {
+    let nodes: Vec<&Node> = nodes.iter().collect();
+    let start = Instant::now();
+    loop {
+        let owned = world.owned(&nodes).await;
+        if owned.iter().sum::<usize>() == usize::from(PARTITIONS) && owned.iter().max() <= Some(&(owned[0].min(owned[1]) + 1)) {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{owned:?}");
+        sleep(ms(5)).await;
+    }
+}
+
+fn starts(world: &World) -> Vec<Instant> {
+    let mut starts: Vec<Instant> = world.transport.seen.lock().iter().map(|seen| seen.start).collect();
+    starts.sort_unstable();
+    starts
+}
+
+/// The most pushes that were open at one moment.
+fn most_open(world: &World) -> i32 {
+    let seen = world.transport.seen.lock();
+    let mut edges: Vec<(Instant, i32)> = seen.iter().map(|seen| (seen.start, 1)).collect();
+    edges.extend(seen.iter().filter_map(|seen| Some((seen.end?, -1))));
+    edges.sort_unstable();
+    let mut open = 0;
+    let each = edges.into_iter().map(|(_, edge)| {
+        open += edge;
+        open
+    });
+    each.max().unwrap_or_default()
+}
+
+async fn in_use(world: &World, key: &str) -> u32 {
+    let look = LimitRequest::look(lovage_core::Ns::DEFAULT, key, lovage_core::LimitRule::default());
+    world.store.limit(vec![look]).await.unwrap().remove(0).unwrap().in_use
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_holds_over_three_nodes_also_when_one_is_killed() {
+    let world = world(|_| Reply::Slow(ms(3))).await;
+    let nodes = [world.start(), world.start(), world.start()];
+    all_own(&world, &nodes).await;
+    for _ in 0..3_000 {
+        world.submit(held(&[limit("k", Some("100/s"), None)])).await;
+    }
+    sleep(Duration::from_secs(7)).await;
+    let [one, two, three] = nodes;
+    two.kill();
+    sleep(Duration::from_secs(15)).await;
+    let starts = starts(&world);
+    let begin = starts[100];
+    let count = starts.iter().filter(|at| **at >= begin && **at < begin + Duration::from_secs(20)).count();
+    assert!((1_900..=2_100).contains(&count), "{count} in 20 s");
+    let second = |first: &Instant| starts.iter().filter(|at| *at >= first && **at < *first + Duration::from_secs(1)).count();
+    let most = starts.iter().map(second).max().unwrap();
+    assert!(most <= 106, "{most} in a second");
+    one.stop().await;
+    three.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_at_a_time_over_three_nodes_loses_no_time() {
+    let world = world(|_| Reply::Slow(ms(5))).await;
+    let nodes = [world.start(), world.start(), world.start()];
+    all_own(&world, &nodes).await;
+    for _ in 0..1_500 {
+        world.submit(held(&[limit("k", None, Some(1))])).await;
+    }
+    let before = starts(&world).len();
+    sleep(Duration::from_secs(5)).await;
+    let count = starts(&world).len() - before;
+    assert!(count >= 500, "{count} in 5 s");
+    assert_eq!(most_open(&world), 1);
+    for node in nodes {
+        node.stop().await;
+    }
+    assert_eq!(in_use(&world, "k").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_limits_are_kept_and_a_rule_may_change_or_go_while_tasks_run() {
+    let world = world(|_| Reply::Slow(ms(200))).await;
+    world.put(DocKind::Queue, "default", &serde_json::json!({"concurrency": 4})).await;
+    world.put(DocKind::TaskType, "t*", &serde_json::json!({"rate": "50/s"})).await;
+    let nodes = [world.start(), world.start()];
+    all_own(&world, &nodes).await;
+    let mut keys = Vec::new();
+    for _ in 0..400 {
+        keys.push(world.submit(held(&[limit("k", None, Some(3))])).await);
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(most_open(&world), 3);
+    world.put(DocKind::Limit, "k", &serde_json::json!({"concurrency": 9})).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(most_open(&world), 4);
+    world.put(DocKind::Queue, "default", &serde_json::json!({})).await;
+    let changed = Instant::now();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(most_open(&world), 9);
+    let fast = starts(&world).iter().filter(|at| **at > changed + ms(500)).count();
+    assert!((180..=230).contains(&fast), "nine at a time or 50 a second: {fast}");
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn accepted_attempts_count_until_they_end_also_for_the_next_owner() {
+    let world = world(|_| Reply::Header(202, "lovage-lease", "1h")).await;
+    let node = world.start();
+    world.until_owned(&[&node], &[8]).await;
+    let mut keys = Vec::new();
+    for _ in 0..6 {
+        keys.push(world.submit(held(&[limit("k", None, Some(2))])).await);
+    }
+    sleep(Duration::from_secs(3)).await;
+    let accepted = async |world: &World| {
+        let mut accepted = Vec::new();
+        for key in &keys {
+            let head: Head = world.head(key).await;
+            if head.is_accepted() {
+                accepted.push(key.clone());
+            }
+        }
+        accepted
+    };
+    let first = accepted(&world).await;
+    assert_eq!((first.len(), in_use(&world, "k").await), (2, 2));
+    // The partitions change hands; what runs is still counted.
+    let heir = world.start();
+    node.stop().await;
+    world.until_owned(&[&heir], &[8]).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(accepted(&world).await, first);
+    assert_eq!(in_use(&world, "k").await, 2);
+    // One ends: the next starts at once.
+    let ended = Instant::now();
+    world.cancel(&first[0], true).await;
+    let next = loop {
+        let now = accepted(&world).await;
+        if now.len() == 2 && !now.contains(&first[0]) {
+            break now;
+        }
+        assert!(ended.elapsed() < Duration::from_secs(5));
+        sleep(ms(10)).await;
+    };
+    assert!(ended.elapsed() < ms(500), "{:?}", ended.elapsed());
+    assert_eq!((next.len(), in_use(&world, "k").await), (2, 2));
+    heir.stop().await;
+}

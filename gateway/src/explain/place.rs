@@ -1,0 +1,153 @@
+//! Where a queued task stands, and when it may be its turn.
+
+use lovage_core::board::{Board, LATELY};
+use lovage_core::{Flags, LaneDef, LaneId, LaneOrder, Millis, Route};
+use lovage_store::{Cursor, Index};
+
+use super::gates::Pace;
+use super::{Case, LanePlace, Story};
+use crate::limits::MOST_LANES;
+use crate::problem::Refusal;
+
+/// Tasks of a lane that are counted.
+const COUNTED: u32 = 1_000;
+/// Heads that are read at once.
+const PAGE: usize = 250;
+/// Lanes that are read at once.
+const LANES: usize = 500;
+/// Causes of which nobody knows when they pass.
+const OPEN_END: [&str; 4] = ["held", "order", "no_worker", "no_dispatcher"];
+
+impl Case<'_> {
+    /// How many tasks of its lane start before it, and how many of its queue have a higher priority. Those that are held do not
+    /// count in its lane.
+    pub(super) async fn place(&self, lane: &LaneDef) -> Result<LanePlace, Refusal> {
+        let (task, origin) = match &lane.route {
+            Route::Task(task) => (Some(task.clone()), None),
+            Route::Origin(origin) => (None, Some(self.shown_origin(origin))),
+            Route::Mixed => (None, None),
+        };
+        let mut place = LanePlace { queue: lane.queue.clone(), task, origin, ..LanePlace::default() };
+        self.count_before(&mut place).await?;
+        self.count_others(lane, &mut place).await?;
+        Ok(place)
+    }
+
+    async fn count_before(&self, place: &mut LanePlace) -> Result<(), Refusal> {
+        let mine = self.head.score();
+        let index = Index::Lane { lane: self.head.lane, after: None };
+        let p = self.app.lives_in(self.key, self.spec);
+        let mut from = Cursor::default();
+        let mut looked = 0;
+        loop {
+            let page = self.app.store.scan(p, &index, from, PAGE).await?;
+            for (_, head) in page.items {
+                if head.score() >= mine {
+                    return Ok(());
+                }
+                if looked == COUNTED {
+                    place.more = true;
+                    return Ok(());
+                }
+                looked += 1;
+                place.ahead += u32::from(!head.flags.has(Flags::HELD));
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The tasks of its queue with a higher priority, and those of the same lane in other partitions: about as many of them start
+    /// before it as in its own.
+    async fn count_others(&self, lane: &LaneDef, place: &mut LanePlace) -> Result<(), Refusal> {
+        let Some(mine) = lane.priority else { return Ok(()) };
+        let own = self.app.lives_in(self.key, self.spec);
+        let mut looked = 0;
+        for p in self.app.all_partitions() {
+            let mut from = Cursor::default();
+            loop {
+                let page = self.app.store.lanes(p, from, LANES).await?;
+                looked += page.items.len();
+                let of_queue = page.items.iter().filter(|(_, other)| other.ns == lane.ns && other.queue == lane.queue);
+                let higher = of_queue.filter(|(_, other)| other.priority.is_some_and(|priority| priority > mine));
+                let higher: Vec<LaneId> = higher.map(|(id, _)| *id).collect();
+                if !higher.is_empty() {
+                    place.higher += self.app.store.lane_sizes(p, &higher).await?.into_iter().sum::<u64>();
+                }
+                if p != own && page.items.iter().any(|(id, _)| *id == self.head.lane) {
+                    let alike = self.app.store.lane_sizes(p, &[self.head.lane]).await?.into_iter().sum::<u64>();
+                    place.alike += alike.min(u64::from(place.ahead));
+                }
+                let Some(next) = page.next else { break };
+                if looked >= MOST_LANES {
+                    place.higher_more = true;
+                    return Ok(());
+                }
+                from = next;
+            }
+        }
+        Ok(())
+    }
+
+    /// When it may be its turn, and why one may think so; nothing if nothing is known that could tell.
+    pub(super) async fn estimate(
+        &self,
+        place: &LanePlace,
+        paces: &[Pace],
+        story: &Story,
+    ) -> Result<Option<(Millis, String)>, Refusal> {
+        let open_end = |code: &&str, end: &Option<Millis>| OPEN_END.contains(code) || *code == "paused" && end.is_none();
+        if place.more || place.higher_more || story.causes.iter().any(|(cause, end)| open_end(&cause.code, end)) {
+            return Ok(None);
+        }
+        let now = self.app.now();
+        // What is known to keep it until then does so whatever stands before it.
+        let closed = story.causes.iter().filter_map(|(_, end)| *end).max().unwrap_or(now).max(now);
+        let before = u64::from(place.ahead) + place.higher + place.alike;
+        let by_rate = paces.iter().filter_map(|pace| Some((pace.due(before + 1)?, pace.words()))).max_by_key(|(at, _)| *at);
+        let waits_for_others = before > 0 || story.causes.iter().any(|(_, end)| end.is_none());
+        let lately = if waits_for_others { self.started_lately().await? } else { 0 };
+        let by_pace = (lately > 0).then(|| {
+            let wait = (before + 1).saturating_mul(LATELY * 1_000) / lately;
+            (Millis(now.0.saturating_add(wait)), format!("{lately} starts of its queue in the last {LATELY} s"))
+        });
+        Ok(match by_rate.into_iter().chain(by_pace).max_by_key(|(at, _)| *at) {
+            Some((at, why)) => Some((at.max(closed), format!("its place and {why}"))),
+            None if !waits_for_others => Some((closed, "what is known of its worker and its limits".to_owned())),
+            None => None,
+        })
+    }
+
+    /// Attempts of its queue that started lately, as the dispatchers say.
+    async fn started_lately(&self) -> Result<u64, Refusal> {
+        let boards = self.app.store.boards().await?;
+        let boards = boards.iter().filter_map(|(_, bytes)| Board::decode(bytes));
+        let ours = |queue: &lovage_core::board::QueueBoard| queue.ns == self.key.ns && queue.name == self.spec.queue();
+        Ok(boards.map(|board| board.queues.into_iter().filter(ours).map(|queue| queue.started).sum::<u64>()).sum())
+    }
+}
+
+impl LanePlace {
+    /// In words.
+    pub(super) fn words(&self, lane: &LaneDef) -> String {
+        let what = match (&lane.order_key, lane.order) {
+            (Some(_), _) => "order",
+            (None, LaneOrder::Fifo) => "queue",
+            (None, LaneOrder::Priority | LaneOrder::Fair) => "lane",
+        };
+        let words = match (self.ahead, self.more) {
+            (0, false) => format!("It is the first of its {what}."),
+            (1, false) => format!("One task of its {what} is before it."),
+            (n, false) => format!("{n} tasks of its {what} are before it."),
+            (n, true) => format!("More than {n} tasks of its {what} are before it."),
+        };
+        let more = if self.higher_more { "at least " } else { "" };
+        match self.higher {
+            0 => words,
+            1 => format!("{words} {more}1 task of its queue has a higher priority."),
+            n => format!("{words} {more}{n} tasks of its queue have a higher priority."),
+        }
+    }
+}

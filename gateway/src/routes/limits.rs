@@ -1,0 +1,293 @@
+//! `GET /v1/limits`, `GET|PUT|PATCH|DELETE /v1/limits/{key}`, `POST /v1/limits/{key}/pause|resume`
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use lovage_core::fields::{self, Errors};
+use lovage_core::limit::{is_built_in, refuse_built_in};
+use lovage_core::problem::{Code, Problem};
+use lovage_core::{Millis, Ns, StoredLimit, Version, names, signature};
+use lovage_store::{DocKind, Document};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::{App, Shared};
+use crate::auth::Caller;
+use crate::documents::{Precondition, bytes_of, content, tag};
+use crate::limits::{Counters, FOR_EVER, LimitView};
+use crate::path::PathOf;
+use crate::problem::Refusal;
+use crate::query::Query;
+use crate::{body, schema, view};
+
+pub(super) fn router() -> OpenApiRouter<Shared> {
+    let named = OpenApiRouter::new().routes(routes!(put, get, patch, delete));
+    OpenApiRouter::new().routes(routes!(list)).merge(named).routes(routes!(pause)).routes(routes!(resume))
+}
+
+/// `limit_unknown`
+fn unknown(key: &str) -> Refusal {
+    let shown: String = key.chars().take(128).collect();
+    Refusal::new(Code::LimitUnknown, format!("there is no limit `{shown}`"))
+}
+
+/// List limits
+///
+/// Those that are stored. Keys that only tasks name have no entry here and are shown by themselves.
+#[utoipa::path(
+    get, path = "/v1/limits", operation_id = "listLimits", tag = "limits",
+    params(schema::PageQuery),
+    responses((status = 200, description = "A page of limits", body = schema::Limits))
+)]
+async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
+    let limit = query.limit()?;
+    let from = query.one("cursor")?;
+    query.done()?;
+    let (documents, next) = app.page_docs(DocKind::Limit, caller.ns, "", from, limit).await?;
+    let mut stored = Vec::with_capacity(documents.len());
+    for document in documents {
+        stored.push((content::<StoredLimit>(&document)?, document.version, document.name));
+    }
+    let seen = app.look_at(caller.ns, stored.iter().map(|(limit, _, key)| (&**key, limit.rule))).await?;
+    let items: Vec<LimitView<'_>> = stored
+        .iter()
+        .zip(seen)
+        .map(|((limit, version, key), seen)| LimitView::of(key, limit, Some(*version), seen, app.now()))
+        .collect();
+    Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
+}
+
+/// Show a limit
+///
+/// What is stored, what is in force, and how much of it is used now. Any key that tasks name has an answer, and so have
+/// `queue:NAME`, `task:NAME` and `worker:NAME`, whose limits are written on their own resources.
+#[utoipa::path(
+    get, path = "/v1/limits/{key}", operation_id = "getLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded")),
+    responses((status = 200, description = "The limit", body = schema::Limit))
+)]
+async fn get(State(app): State<Shared>, caller: Caller, PathOf(key): PathOf<String>, query: Query) -> Result<Response, Refusal> {
+    query.done()?;
+    let (stored, version) = match app.stored_limit(caller.ns, &key).await? {
+        Some((stored, version)) => (stored, version),
+        // Whoever uses a key makes it known, also without a document.
+        None if is_built_in(&key) => return Err(unknown(&key)),
+        None => (StoredLimit::default(), None),
+    };
+    let counters = app.counters(caller.ns, &key, stored.rule).await?;
+    if version.is_none() && !is_built_in(&key) && counters.is_unused() {
+        return Err(unknown(&key));
+    }
+    Ok(answer(&app, StatusCode::OK, &key, &stored, version, counters))
+}
+
+/// Set a limit
+///
+/// The fields that it sets hold for all tasks of the key, whatever they say; for the others the latest submitted task's
+/// values hold. It is in force on every node within a second.
+#[utoipa::path(
+    put, path = "/v1/limits/{key}", operation_id = "putLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded"), schema::Preconditions),
+    request_body = schema::LimitIn,
+    responses(
+        (status = 201, description = "Made", body = schema::Limit),
+        (status = 200, description = "Replaced", body = schema::Limit),
+        (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn put(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(key): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let bytes = read(&app, &headers, body).await?;
+    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Make, |_| StoredLimit::default().edited(utf8(&bytes)?))
+        .await
+}
+
+/// Change a limit
+///
+/// Fields that are not given stay; `null` takes one away.
+#[utoipa::path(
+    patch, path = "/v1/limits/{key}", operation_id = "patchLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded"), schema::Preconditions),
+    request_body = schema::LimitIn,
+    responses(
+        (status = 200, description = "Changed", body = schema::Limit),
+        (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn patch(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(key): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let bytes = read(&app, &headers, body).await?;
+    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Refuse, |stored| stored.edited(utf8(&bytes)?)).await
+}
+
+/// Remove a limit
+///
+/// What tasks say of the key holds again, also for those that run.
+#[utoipa::path(
+    delete, path = "/v1/limits/{key}", operation_id = "deleteLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded"), schema::Preconditions),
+    responses((status = 204, description = "Removed"))
+)]
+async fn delete(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(key): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    query.done()?;
+    check_key(&key)?;
+    if !app.delete_doc(DocKind::Limit, caller.ns, &key, Precondition::of(&headers)?).await? {
+        return Err(unknown(&key));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Pause a limit
+///
+/// No task with the key starts until then, or until it is resumed; what runs goes on. The same as setting `paused_until`.
+#[utoipa::path(
+    post, path = "/v1/limits/{key}/pause", operation_id = "pauseLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded")),
+    request_body = schema::LimitPause,
+    responses((status = 200, description = "The limit", body = schema::Limit))
+)]
+async fn pause(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(key): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    let bytes = body::read(body, &headers, "a document", app.options.limits.document_bytes, &app.options.times).await?;
+    if !bytes.is_empty() {
+        body::require_json(&headers)?;
+    }
+    let until = read_until(&bytes)?;
+    let paused = |stored| Ok(StoredLimit { paused_until: Some(until), ..stored });
+    let mut response = store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Make, paused).await?;
+    *response.status_mut() = StatusCode::OK;
+    Ok(response)
+}
+
+/// Resume a limit
+#[utoipa::path(
+    post, path = "/v1/limits/{key}/resume", operation_id = "resumeLimit", tag = "limits",
+    params(("key" = String, Path, description = "The key, percent-encoded")),
+    responses((status = 200, description = "The limit", body = schema::Limit))
+)]
+async fn resume(
+    State(app): State<Shared>,
+    caller: Caller,
+    PathOf(key): PathOf<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    query.done()?;
+    body::read_none(&app, &headers, body).await?;
+    let resumed = |stored| Ok(StoredLimit { paused_until: None, ..stored });
+    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Refuse, resumed).await
+}
+
+/// What becomes of a change if nothing is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Make,
+    Refuse,
+}
+
+/// Stores what `edit` makes of the stored limit.
+async fn store(
+    app: &App,
+    ns: Ns,
+    key: &str,
+    wanted: Precondition,
+    missing: Missing,
+    edit: impl Fn(StoredLimit) -> Result<StoredLimit, Problem>,
+) -> Result<Response, Refusal> {
+    check_key(key)?;
+    let most = app.options.limits.stored_limits;
+    let is_full = missing == Missing::Make && app.count_docs(DocKind::Limit, ns, most).await? >= most;
+    let mut last = StoredLimit::default();
+    let put = app.edit_doc(DocKind::Limit, ns, key, wanted, |stored: Option<&Document>| {
+        if stored.is_none() && missing == Missing::Refuse {
+            return Err(unknown(key).0);
+        }
+        if stored.is_none() && is_full {
+            return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits")));
+        }
+        last = edit(stored.map(content::<StoredLimit>).transpose()?.unwrap_or_default())?;
+        bytes_of(&last)
+    });
+    let put = put.await?;
+    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    let counters = app.counters(ns, key, last.rule).await?;
+    Ok(answer(app, status, key, &last, Some(put.version), counters))
+}
+
+fn check_key(key: &str) -> Result<(), Problem> {
+    let mut errors = Errors::default();
+    if !names::is_key(key) {
+        errors.invalid("/key", names::KEY_RULE);
+    }
+    refuse_built_in(key, "/key", &mut errors);
+    errors.problem().map_or(Ok(()), Err)
+}
+
+async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    body::require_json(headers)?;
+    body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
+}
+
+fn utf8(bytes: &Bytes) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))
+}
+
+/// `{"until"}`, or nothing.
+fn read_until(bytes: &Bytes) -> Result<Millis, Problem> {
+    let mut until = None;
+    let mut errors = Errors::default();
+    let text = utf8(bytes)?;
+    for (name, raw) in if text.is_empty() { fields::Object::new() } else { fields::document(text)? } {
+        match &*name {
+            "until" if fields::is_null(raw) => {}
+            "until" => until = signature::time(raw, "/until", &mut errors),
+            other => errors.unknown("", other, &["until"]),
+        }
+    }
+    errors.problem().map_or(Ok(until.unwrap_or(FOR_EVER)), Err)
+}
+
+fn answer(
+    app: &App,
+    status: StatusCode,
+    key: &str,
+    stored: &StoredLimit,
+    version: Option<Version>,
+    counters: Counters,
+) -> Response {
+    let mut response = view::json(status, &LimitView::of(key, stored, version, counters, app.now()));
+    if let Some(version) = version {
+        tag(response.headers_mut(), version);
+    }
+    response
+}

@@ -1,0 +1,152 @@
+//! Limits that tasks name and limits that are stored: what they let start, what they show, and how soon a change holds.
+
+use std::time::Duration;
+
+use lovage_tests::{Gate, Reply, eventually};
+use serde_json::{Value, json};
+
+use super::site::{PATIENCE, Site, Store};
+
+on_both_stores!(
+    a_concurrency_holds_and_is_shown,
+    a_stored_limit_goes_before_and_may_be_deleted_while_tasks_hold_it,
+    a_changed_limit_is_in_force_within_a_second,
+    a_higher_rate_does_not_wait_for_the_lower_one,
+    a_paused_limit_holds_its_tasks_alone,
+    a_task_type_limits_each_name_and_names_the_worker,
+);
+
+/// The most calls of a task name that were open at the same moment.
+fn most_at_once(site: &Site, task: &str) -> usize {
+    let calls: Vec<_> = site.worker.received().into_iter().filter(|call| call.task == task).collect();
+    let open_at = |at: u64| calls.iter().filter(|call| call.started_ns <= at && call.ended_ns.is_none_or(|end| end > at)).count();
+    calls.iter().map(|call| open_at(call.started_ns)).max().unwrap_or_default()
+}
+
+async fn until_limit(site: &Site, key: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    let path = format!("/v1/limits/{key}");
+    eventually(&format!("{key} to have {what}"), PATIENCE, async || {
+        let answer = site.get(&path).await;
+        Some(answer.json).filter(|limit| answer.status == 200 && condition(limit))
+    })
+    .await
+}
+
+async fn a_concurrency_holds_and_is_shown(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["slow"]).await;
+    let gate = site.worker.hold("slow", Reply::json(&json!(1)));
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "customer:42", "concurrency": 2}]})).await);
+    }
+    let limit = until_limit(&site, "customer%3A42", "two in use", |limit| limit["in_use"] == 2 && limit["waiting"] == 3).await;
+    assert_eq!((&limit["in_force"]["concurrency"], &limit["version"]), (&json!(2), &Value::Null));
+    assert_eq!(site.worker.open(), 2);
+    let waiting = eventually("a task to say what holds it", PATIENCE, async || {
+        let said = site.get(&format!("/v1/tasks/{}/explain", ids[4])).await.json;
+        Some(said).filter(|said| said["reason"] == "concurrency")
+    })
+    .await;
+    let cause = &waiting["causes"][0];
+    assert_eq!((&cause["key"], &cause["in_use"], &cause["limit"]), (&json!("customer:42"), &json!(2), &json!(2)), "{waiting}");
+    gate.open();
+    site.wait_all_final(&ids, PATIENCE).await;
+    assert_eq!(most_at_once(&site, "slow"), 2);
+    // Of a key that nobody uses nothing is kept.
+    eventually("the key to be forgotten", PATIENCE, async || {
+        (site.get("/v1/limits/customer%3A42").await.code() == "limit_unknown").then_some(())
+    })
+    .await;
+}
+
+async fn a_stored_limit_goes_before_and_may_be_deleted_while_tasks_hold_it(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["slow"]).await;
+    let gate = site.worker.hold("slow", Reply::json(&json!(1)));
+    assert_eq!(site.put("/v1/limits/k", &json!({"concurrency": 1})).await.status, 201);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k", "concurrency": 3}]})).await);
+    }
+    until_limit(&site, "k", "one in use", |limit| limit["in_use"] == 1 && limit["waiting"] == 3).await;
+    assert_eq!(site.delete("/v1/limits/k").await.status, 204);
+    let limit = until_limit(&site, "k", "three in use", |limit| limit["in_use"] == 3).await;
+    assert_eq!((&limit["in_force"]["concurrency"], site.worker.open()), (&json!(3), 3));
+    gate.open();
+    site.wait_all_final(&ids, PATIENCE).await;
+}
+
+async fn a_changed_limit_is_in_force_within_a_second(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["slow"]).await;
+    let gate = site.worker.hold("slow", Reply::json(&json!(1)));
+    site.put("/v1/limits/k", &json!({"concurrency": 0})).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k"}]})).await);
+    }
+    for most in 1..=3 {
+        site.patch("/v1/limits/k", &json!({"concurrency": most})).await;
+        let changed = std::time::Instant::now();
+        eventually("another start", PATIENCE, async || (site.worker.open() == most).then_some(())).await;
+        assert!(changed.elapsed() < Duration::from_millis(1_500), "{:?}", changed.elapsed());
+    }
+    gate.open();
+    site.wait_all_final(&ids, PATIENCE).await;
+}
+
+async fn a_higher_rate_does_not_wait_for_the_lower_one(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["quick"]).await;
+    site.worker.on("quick", Reply::json(&json!(1)));
+    site.put("/v1/limits/k", &json!({"rate": "1/h"})).await;
+    let task = json!({"task": "quick", "limits": [{"key": "k"}]});
+    let first = site.submit(&task).await;
+    site.wait_final(&first).await;
+    let second = site.submit(&task).await;
+    let limit = until_limit(&site, "k", "no start left", |limit| limit["tokens"] == 0 && limit["waiting"] == 1).await;
+    assert!(limit["next_at"].is_string(), "{limit}");
+    site.put("/v1/limits/k", &json!({"rate": "10/s"})).await;
+    let changed = std::time::Instant::now();
+    assert_eq!(site.wait_final(&second).await["state"], "succeeded");
+    assert!(changed.elapsed() < Duration::from_millis(2_000), "{:?}", changed.elapsed());
+}
+
+async fn a_paused_limit_holds_its_tasks_alone(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["quick"]).await;
+    site.worker.on("quick", Reply::json(&json!(1)));
+    assert_eq!(site.post("/v1/limits/k/pause", &json!({})).await.status, 200);
+    // The dispatcher knows of it when a limit that was stored later is in force.
+    eventually("the pause to be known", PATIENCE, async || {
+        let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
+        let free = site.submit(&json!({"task": "quick"})).await;
+        site.wait_final(&free).await;
+        (site.task(&held).await["state"] == "queued").then_some(())
+    })
+    .await;
+    let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
+    let said = site.get(&format!("/v1/tasks/{held}/explain")).await.json;
+    assert_eq!((&said["reason"], &said["causes"][0]["key"]), (&json!("paused"), &json!("k")), "{said}");
+    assert_eq!(site.post("/v1/limits/k/resume", &json!({})).await.status, 200);
+    assert_eq!(site.wait_final(&held).await["state"], "succeeded");
+}
+
+async fn a_task_type_limits_each_name_and_names_the_worker(store: Store) {
+    let site = store.dev().await;
+    site.serves(&["nothing"]).await;
+    let gate = Gate::new();
+    site.put("/v1/task-types/slow.*", &json!({"concurrency": 1, "worker": "w"})).await;
+    let mut ids = Vec::new();
+    for name in ["slow.a", "slow.a", "slow.b", "slow.b"] {
+        site.worker.on(name, Reply::json(&json!(1)).behind(&gate));
+        ids.push(site.submit(&json!({"task": name})).await);
+    }
+    for name in ["slow.a", "slow.b"] {
+        until_limit(&site, &format!("task:{name}"), "one in use", |limit| limit["in_use"] == 1 && limit["waiting"] == 1).await;
+    }
+    gate.open();
+    site.wait_all_final(&ids, PATIENCE).await;
+    assert_eq!((most_at_once(&site, "slow.a"), most_at_once(&site, "slow.b")), (1, 1));
+}
