@@ -60,8 +60,8 @@ fn of(shared: &Shared, now: Millis) -> Board {
 
 /// The busiest first. Of those that take their tasks themselves nothing is known here.
 fn workers(registry: &Registry, now: Millis) -> (Vec<WorkerBoard>, bool) {
-    let mut all = registry.called();
-    all.extend(registry.origins());
+    let mut all = registry.all();
+    all.retain(|(_, worker)| !worker.config.pull);
     let cut = all.len() > MOST_WORKERS;
     if cut {
         all.sort_by_key(|(_, worker)| std::cmp::Reverse(worker.load(now).0));

@@ -37,7 +37,7 @@ async fn a_worker_that_asks_for_less_is_slowed_alone_and_gets_everything_again()
     let start = Instant::now();
     let sheds = move |seen: &crate::world::Seen| {
         let since = (seen.start - start).as_secs();
-        seen.headers["lovage-task"] == "slow" && (5..10).contains(&since) && seen.session_order % 3 != 0
+        seen.headers["lovage-task"] == "slow" && (5..10).contains(&since) && !seen.session_order.is_multiple_of(3)
     };
     let world = World::new(move |seen| if sheds(seen) { Reply::Status(429, "") } else { Reply::Slow(Duration::from_millis(20)) });
     world.worker("slow", "slow", 20).await;
