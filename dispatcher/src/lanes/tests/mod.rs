@@ -49,7 +49,7 @@ fn priority_first_then_lanes_take_turns() {
     let (a, b) = (lane("a"), lane("b"));
     let mut lanes = lanes(100);
     for def in [&a, &b] {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
     }
     for seq in 1..=3 {
         lanes.offer(task(&a, 4, seq));
@@ -117,7 +117,7 @@ fn a_closed_lane_waits_for_its_gate() {
     let (a, b) = (lane("a"), lane("b"));
     let mut lanes = lanes(100);
     for def in [&a, &b] {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
         lanes.offer(task(def, 4, 1));
         lanes.close(def.id(), Closed::Busy(7));
     }
@@ -192,7 +192,7 @@ fn an_empty_lane_takes_no_slot_from_the_next() {
     let defs = [lane("a"), lane("b"), lane("c")];
     let mut lanes = lanes(100);
     for def in &defs {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
         lanes.offer(task(def, 4, 1));
         lanes.close(def.id(), Closed::Busy(7));
     }

@@ -198,7 +198,7 @@ impl Model {
                 self.lanes.clear();
                 self.told += self.feed.len() as u64;
                 self.feed.clear();
-                self.lanes.begin(self.at(self.told));
+                self.lanes.begin(Self::at(self.told));
                 self.reading = None;
                 self.unseen.clear();
                 self.lanes.take_page().unwrap();
@@ -212,7 +212,7 @@ impl Model {
         }
     }
 
-    fn at(&self, row: u64) -> FeedPos {
+    fn at(row: u64) -> FeedPos {
         FeedPos { high: 1, low: row }
     }
 
@@ -220,7 +220,7 @@ impl Model {
         self.told += 1;
         self.unseen.retain(|unseen| *unseen != (row.head.seq, row.head.version));
         self.lanes.show(&row.key, &row.head);
-        self.lanes.follow(self.at(self.told));
+        self.lanes.follow(Self::at(self.told));
     }
 
     fn read(&mut self) {
@@ -228,7 +228,7 @@ impl Model {
         let here = |task: &&Waiting| {
             placement(&task.head).lane.is_some_and(|(lane, score)| lane == id && after.is_none_or(|after| score > after))
         };
-        let tail = self.at(self.told + self.feed.len() as u64);
+        let tail = Self::at(self.told + self.feed.len() as u64);
         self.reading = Some((id, tail, self.tasks.values().map(|(_, task)| task).filter(here).cloned().collect()));
     }
 
