@@ -12,7 +12,8 @@ mod control;
 pub mod egress;
 mod gate;
 mod instances;
-mod lanes;
+#[doc(hidden)] // For `examples/lanes.rs`.
+pub mod lanes;
 mod limits;
 mod notice;
 mod options;

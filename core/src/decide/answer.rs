@@ -6,6 +6,7 @@ use super::{ENDPOINT_PAUSE, SNOOZE_PAUSE, THROTTLE_PAUSE, Task, Transition, erro
 use crate::answer::TaskError;
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
+use crate::lane::LaneOrder;
 use crate::outcome::{DEFAULT_LEASE, MAX_LEASE, Outcome, Then};
 use crate::retry::{MAX_RETRY_AFTER, Verdict};
 use crate::signature::Draft;
@@ -179,6 +180,12 @@ impl Task<'_> {
         spec.unique.clone_from(&self.spec.unique);
         // It keeps its place in the order, in which others wait behind it.
         spec.order_key.clone_from(&self.spec.order_key);
+        if spec.queue() == self.spec.queue() {
+            spec.order = self.spec.order;
+        } else if spec.order == LaneOrder::Fifo {
+            // Such a queue lives elsewhere.
+            spec.order = LaneOrder::default();
+        }
         spec.away = self.spec.away;
         spec.callback = self.spec.callback;
         spec.request_hash = self.spec.request_hash;

@@ -13,7 +13,6 @@ use super::{Lane, Lanes};
 
 /// Why no task of a lane may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // Limits close lanes.
 pub enum Closed {
     /// No worker serves it.
     NoWorker,
@@ -64,7 +63,13 @@ pub(super) struct Seat {
 #[derive(Debug)]
 pub(super) enum Crowd {
     One(LaneId),
-    Many(Box<Turns>),
+    Many {
+        turns: Box<Turns>,
+        /// How many more may start.
+        starts: usize,
+        /// Who is out for a start.
+        guest: Option<LaneId>,
+    },
 }
 
 /// Lanes opened in one go when all are to be opened.
@@ -78,6 +83,11 @@ impl Lanes {
             self.until.insert((at, id));
         }
         lane.closed = Some(Shut { why, first: lane.first() });
+        let room = lane.guest_of.filter(|room| room.why() == Some(why));
+        if let Some(Crowd::Many { starts, .. }) = room.and_then(|room| self.crowd(room)) {
+            // Fewer may start than was said.
+            *starts = 0;
+        }
         self.place(id);
     }
 
@@ -119,38 +129,88 @@ impl Lanes {
         self.gates.keys().copied().collect()
     }
 
-    /// Opens up to `slots` of the lanes that wait for this gate, in turn.
+    /// `slots` tasks of the lanes that wait for this gate may start, in turn.
     pub fn open_busy(&mut self, gate: u64, slots: usize) {
-        for _ in 0..slots {
-            let Some(id) = self.first_in(&self.gates, gate) else { return };
-            self.open(id, Closed::Busy(gate));
-        }
+        self.open_room(Room::Gate(gate), slots);
     }
 
-    /// How many lanes wait for this limit.
-    #[allow(dead_code)] // Limits ask.
-    pub fn waiting_for(&self, limit: u64) -> usize {
-        match self.limits.get(&limit) {
-            None => 0,
-            Some(Crowd::One(_)) => 1,
-            Some(Crowd::Many(turns)) => turns.len(),
-        }
-    }
-
-    /// Opens up to `most` of the lanes that wait for this limit, in turn; answers how many.
+    /// Opens up to `most` of the lanes that wait for this limit, in turn; answers how many. Each tries until it is told to wait
+    /// again: the limit counts those that it told.
     pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
         for opened in 0..most {
-            let Some(id) = self.first_in(&self.limits, limit) else { return opened };
+            let id = match self.limits.get(&limit) {
+                None => return opened,
+                Some(Crowd::One(id)) => *id,
+                Some(Crowd::Many { turns, .. }) => match turns.first(|rank, id| self.effective(rank, id)) {
+                    Some(id) => id,
+                    None => return opened,
+                },
+            };
             self.open(id, Closed::Limit(limit));
         }
         most
     }
 
-    /// Whose turn it is in a room, counted as a start.
-    fn first_in(&self, rooms: &AHashMap<u64, Crowd>, number: u64) -> Option<LaneId> {
-        match rooms.get(&number)? {
-            Crowd::One(id) => Some(*id),
-            Crowd::Many(turns) => turns.first(|rank, id| self.effective(rank, id)),
+    fn open_room(&mut self, room: Room, most: usize) {
+        match self.crowd(room) {
+            Some(Crowd::One(id)) => {
+                let id = *id;
+                self.open_for(id, room);
+            }
+            Some(Crowd::Many { starts, .. }) => {
+                *starts = most;
+                self.let_out(room);
+            }
+            None => {}
+        }
+    }
+
+    /// Of those that wait together one at a time is let out, and comes back with its start: so each start goes to the one whose
+    /// turn it is, however many may start.
+    pub(super) fn let_out(&mut self, room: Room) {
+        let Some(Crowd::Many { turns, starts: 1.., guest: None }) = self.look(room) else { return };
+        let Some(id) = turns.first(|rank, id| self.effective(rank, id)) else { return };
+        if let Some(lane) = self.known.get_mut(&id) {
+            (lane.guest_of, lane.owed) = (Some(room), Some(room));
+        }
+        if let Some(Crowd::Many { guest, .. }) = self.crowd(room) {
+            *guest = Some(id);
+        }
+        self.open_for(id, room);
+    }
+
+    /// A start of a lane that was let out for it: it goes back.
+    pub(super) fn send_back(&mut self, id: LaneId) {
+        let Some(lane) = self.known.get_mut(&id) else { return };
+        lane.owed = None;
+        let Some(room) = lane.guest_of.filter(|_| !lane.is_mixed()) else { return };
+        let first = lane.first();
+        let Some(Crowd::Many { starts, .. }) = self.crowd(room) else { return };
+        *starts = starts.saturating_sub(1);
+        if let (Some(lane), Some(why)) = (self.known.get_mut(&id), room.why()) {
+            lane.closed = Some(Shut { why, first });
+        }
+    }
+
+    fn open_for(&mut self, id: LaneId, room: Room) {
+        if let Some(why) = room.why() {
+            self.open(id, why);
+        }
+    }
+
+    fn look(&self, room: Room) -> Option<&Crowd> {
+        match room {
+            Room::Ready => None,
+            Room::Gate(number) => self.gates.get(&number),
+            Room::Limit(number) => self.limits.get(&number),
+        }
+    }
+
+    fn crowd(&mut self, room: Room) -> Option<&mut Crowd> {
+        match room {
+            Room::Ready => None,
+            Room::Gate(number) => self.gates.get_mut(&number),
+            Room::Limit(number) => self.limits.get_mut(&number),
         }
     }
 
@@ -193,22 +253,54 @@ impl Lanes {
     }
 
     pub(super) fn sit_down(&mut self, id: LaneId, room: Room, rank: Rank, kin: Kin) {
-        let stamp = match room {
-            Room::Ready => self.ready.insert(id, rank, &kin),
-            Room::Gate(number) => enter(&mut self.known, &mut self.gates, number, id, rank, &kin),
-            Room::Limit(number) => enter(&mut self.known, &mut self.limits, number, id, rank, &kin),
+        let rooms = match room {
+            Room::Ready => None,
+            Room::Gate(number) => Some((&mut self.gates, number)),
+            Room::Limit(number) => Some((&mut self.limits, number)),
+        };
+        let stamp = match rooms {
+            None => self.ready.insert(id, rank, &kin),
+            Some((rooms, number)) => {
+                let stamp = enter(&mut self.known, rooms, number, id, rank, &kin);
+                let owed = self.known.get_mut(&id).and_then(|lane| lane.owed.take()).is_some_and(|owed| owed == room);
+                match rooms.get_mut(&number) {
+                    Some(Crowd::Many { turns, .. }) if owed => turns.unserve(id, stamp, rank, &kin),
+                    _ => stamp,
+                }
+            }
         };
         if let Some(lane) = self.known.get_mut(&id) {
             lane.seat = Some(Seat { room, rank, kin, stamp });
         }
     }
 
-    pub(super) fn stand_up(&mut self, id: LaneId) {
-        let Some(seat) = self.known.get_mut(&id).and_then(|lane| lane.seat.take()) else { return };
+    /// Takes a lane from its seat; answers the room that may let out another one now.
+    pub(super) fn stand_up(&mut self, id: LaneId) -> Option<Room> {
+        let lane = self.known.get_mut(&id)?;
+        let seat = lane.seat.take()?;
         match seat.room {
-            Room::Ready => self.ready.remove(id, seat.stamp, seat.rank, &seat.kin),
+            Room::Ready => {
+                let host = lane.guest_of.take();
+                self.ready.remove(id, seat.stamp, seat.rank, &seat.kin);
+                if let Some(Crowd::Many { guest, .. }) = self.crowd(host?) {
+                    *guest = None;
+                }
+                return host;
+            }
             Room::Gate(number) => leave(&mut self.gates, number, id, &seat),
             Room::Limit(number) => leave(&mut self.limits, number, id, &seat),
+        }
+        None
+    }
+}
+
+impl Room {
+    /// Why lanes are in it.
+    fn why(self) -> Option<Closed> {
+        match self {
+            Self::Ready => None,
+            Self::Gate(number) => Some(Closed::Busy(number)),
+            Self::Limit(number) => Some(Closed::Limit(number)),
         }
     }
 }
@@ -234,10 +326,10 @@ fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: L
                 if let Some(seat) = known.get_mut(&only).and_then(|lane| lane.seat.as_mut()) {
                     seat.stamp = turns.insert(only, seat.rank, &seat.kin);
                 }
-                *crowd = Crowd::Many(Box::new(turns));
+                *crowd = Crowd::Many { turns: Box::new(turns), starts: 0, guest: None };
             }
             match crowd {
-                Crowd::Many(turns) => turns.insert(id, rank, kin),
+                Crowd::Many { turns, .. } => turns.insert(id, rank, kin),
                 Crowd::One(_) => 0,
             }
         }
@@ -246,8 +338,8 @@ fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: L
 
 fn leave(rooms: &mut AHashMap<u64, Crowd>, number: u64, id: LaneId, seat: &Seat) {
     let is_empty = match rooms.get_mut(&number) {
-        Some(Crowd::Many(turns)) => {
-            // Whoever leaves has had its turn: those that share with it have had one too.
+        Some(Crowd::Many { turns, .. }) => {
+            // Whoever is let in has had its turn, and so have those that share with it.
             let stamp = turns.serve(id, seat.stamp, seat.rank, &seat.kin);
             turns.remove(id, stamp, seat.rank, &seat.kin);
             turns.is_empty()

@@ -5,10 +5,12 @@
 //! held, the walk goes on in circles: lanes that have not started anything for the longest time, closed ones first, make room for
 //! the next page, and what the feed brings for others is left to the store until their turn comes.
 
-use ahash::AHashMap;
-use lovage_core::{Flags, Head, LaneDef, LaneId};
-use lovage_store::Cursor;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use lovage_core::{Flags, Head, LaneDef, LaneId, Score};
+use lovage_store::{Cursor, FeedPos};
 
 use super::{Lane, Lanes, Waiting};
 
@@ -38,10 +40,12 @@ pub(super) struct Hold {
     /// There was no room at the last look.
     full: bool,
     /// Tasks of lanes that are not known.
-    strangers: AHashMap<LaneId, Vec<Waiting>>,
+    pub(super) strangers: AHashMap<LaneId, Vec<Waiting>>,
     unasked: Vec<LaneId>,
-    /// Strangers that keep an order and are not new: they come from another lane.
-    moved: usize,
+    /// Those of them that keep an order: one of them may come before what is known of it.
+    ordered: BTreeSet<(Score, LaneId)>,
+    /// Lanes that wait until these are known.
+    held_up: AHashSet<LaneId>,
 }
 
 /// Definitions read at once.
@@ -50,8 +54,9 @@ const PAGE: usize = 1_000;
 const KEEP: usize = 1_000;
 
 impl Lanes {
-    /// What is read from now on holds all that the feed does not tell.
-    pub fn begin(&mut self) {
+    /// What is read from now on holds all that the feed does not tell after this place.
+    pub fn begin(&mut self, feed: FeedPos) {
+        self.told_to = feed;
         self.hold.walk = Walk::First(Cursor::default());
     }
 
@@ -132,7 +137,6 @@ impl Lanes {
         }
         // The store may hold more of a lane than the task that made it known, unless all that do are known.
         let more = !matches!(self.hold.walk, Walk::Done);
-        let moved = self.hold.moved > 0;
         for (id, def) in lanes {
             match def {
                 Some(def) => self.add(def, more),
@@ -140,8 +144,8 @@ impl Lanes {
                 None => drop(self.hold.take_strangers(id)),
             }
         }
-        if moved && self.hold.moved == 0 {
-            self.place_groups();
+        for id in std::mem::take(&mut self.hold.held_up) {
+            self.place(id);
         }
     }
 
@@ -159,7 +163,12 @@ impl Lanes {
             || self.known.len() + self.hold.strangers.len() < self.bounds.lanes
             || self.make_room()
         {
+            // One that comes from another lane, or was final, may come before what is known; a new one is the last.
+            let returns = task.head.flags.has(Flags::ORDERED) && task.head.version > 1;
             self.hold.add_stranger(task);
+            if returns && matches!(self.hold.walk, Walk::Done) {
+                self.place_groups();
+            }
             return;
         }
         self.hold.left_out = true;
@@ -171,6 +180,7 @@ impl Lanes {
     /// A task that has ended is not waited for in a lane that is not known.
     pub(super) fn remove_stranger(&mut self, head: &Head) {
         self.hold.remove_stranger(head);
+        self.hold.outdate(head.score(), head.version);
         if head.flags.has(Flags::ORDERED) && matches!(self.hold.walk, Walk::Done) {
             self.gone_from_all(head.score(), head.version);
         }
@@ -185,7 +195,7 @@ impl Lanes {
         !self.hold.full
     }
 
-    fn forget_empty(&mut self) {
+    pub(super) fn forget_empty(&mut self) {
         let empty: Vec<LaneId> = self.known.iter().filter(|(_, lane)| lane.is_empty()).map(|(id, _)| *id).collect();
         for id in empty {
             self.forget(id);
@@ -193,7 +203,9 @@ impl Lanes {
     }
 
     fn forget(&mut self, id: LaneId) {
-        self.stand_up(id);
+        if let Some(host) = self.stand_up(id) {
+            self.let_out(host);
+        }
         let Some(lane) = self.known.remove(&id) else { return };
         if let Some(group) = lane.group
             && let Some(lanes) = self.groups.get_mut(&group)
@@ -238,7 +250,7 @@ impl Lanes {
         let may = |lane: &Lane| {
             let shares = lane.group.and_then(|group| self.groups.get(&group)).is_some_and(|lanes| lanes.len() > 1);
             // What runs keeps others from starting, and is not always on the first page.
-            lane.aside.is_none() && lane.window.open() == 0 && !shares
+            lane.aside.is_none() && !lane.ahead && lane.window.open() == 0 && !shares
         };
         let rank = |lane: &Lane| (lane.closed.is_none(), lane.served);
         let mut lanes: Vec<_> = self.known.iter().filter(|(_, lane)| may(lane)).map(|(id, lane)| (rank(lane), *id)).collect();
@@ -255,16 +267,13 @@ impl Lanes {
 impl Hold {
     /// Whether it is known of each order which lanes have it.
     pub(super) fn knows_orders(&self) -> bool {
-        match self.walk {
-            Walk::Not | Walk::First(_) => false,
-            Walk::Done => self.moved == 0,
-            // Of lanes that are not held nothing is known anyway.
-            Walk::Round(_) => true,
-        }
+        matches!(self.walk, Walk::Round(_) | Walk::Done)
     }
 
     fn add_stranger(&mut self, task: Waiting) {
-        self.moved += usize::from(is_moved(&task));
+        if task.head.flags.has(Flags::ORDERED) {
+            self.ordered.insert((task.head.score(), task.head.lane));
+        }
         let tasks = self.strangers.entry(task.head.lane).or_default();
         if tasks.is_empty() {
             self.unasked.push(task.head.lane);
@@ -274,21 +283,36 @@ impl Hold {
 
     fn take_strangers(&mut self, id: LaneId) -> Vec<Waiting> {
         let tasks = self.strangers.remove(&id).unwrap_or_default();
-        self.moved -= tasks.iter().filter(|task| is_moved(task)).count();
+        for task in &tasks {
+            self.ordered.remove(&(task.head.score(), id));
+        }
         tasks
     }
 
     fn remove_stranger(&mut self, head: &Head) {
         let Some(tasks) = self.strangers.get_mut(&head.lane) else { return };
-        let (score, moved) = (head.score(), &mut self.moved);
-        tasks.retain(|task| {
-            let stays = task.head.score() != score || task.head.version > head.version;
-            *moved -= usize::from(!stays && is_moved(task));
-            stays
-        });
+        tasks.retain(|task| task.head.score() != head.score() || task.head.version > head.version);
     }
-}
 
-fn is_moved(task: &Waiting) -> bool {
-    task.head.flags.has(Flags::ORDERED) && task.head.version > 1
+    /// A later version of this task than what is waited for in a lane that is not known: it was moved from there.
+    pub(super) fn outdate(&mut self, score: Score, version: u64) {
+        let lanes: Vec<LaneId> =
+            self.ordered.range((score, LaneId(0))..=(score, LaneId(u64::MAX))).map(|(_, lane)| *lane).collect();
+        for lane in lanes {
+            let Some(tasks) = self.strangers.get_mut(&lane) else { continue };
+            tasks.retain(|task| task.head.score() != score || task.head.version > version);
+            if !tasks.iter().any(|task| task.head.score() == score) {
+                self.ordered.remove(&(score, lane));
+            }
+        }
+    }
+
+    /// Whether a task that is not known yet may come before this one; the lane is looked at again when it is known.
+    pub(super) fn holds_up(&mut self, id: LaneId, score: Score) -> bool {
+        let holds_up = self.ordered.first().is_some_and(|(first, _)| *first <= score);
+        if holds_up {
+            self.held_up.insert(id);
+        }
+        holds_up
+    }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use lovage_core::{Head, LaneDef, LaneId, LaneOrder, Millis, Route, Score, TaskKey, placement};
+use lovage_store::FeedPos;
 use smallvec::SmallVec;
 
 pub use self::doors::Closed;
@@ -79,10 +80,16 @@ struct Lane {
     seat: Option<Seat>,
     /// Whether it stands in `Lanes::hungry`.
     hungry: bool,
+    /// The feed has not told yet what a page of it showed.
+    ahead: bool,
     /// What its first tasks have to pass is being read, or will be.
     asks: bool,
     /// Shares the order of its tasks with the lanes of this group.
     group: Option<u64>,
+    /// It was let out of this room, for one start.
+    guest_of: Option<Room>,
+    /// … and did not start anything.
+    owed: Option<Room>,
     /// When it was last served, or was made known.
     served: u64,
 }
@@ -114,6 +121,9 @@ pub struct Lanes {
     opening: Vec<LaneId>,
     /// Lanes whose windows run low although the store may hold more.
     hungry: VecDeque<LaneId>,
+    /// How far the feed has told, and lanes that wait until it has told more.
+    told_to: FeedPos,
+    ahead: BTreeSet<(FeedPos, LaneId)>,
     /// Lanes whose first tasks have to be read.
     unread: VecDeque<LaneId>,
     /// What tasks have to pass that share a lane for the sake of their order: one copy of each.
@@ -141,6 +151,8 @@ impl Lanes {
             until: BTreeSet::new(),
             opening: Vec::new(),
             hungry: VecDeque::new(),
+            told_to: FeedPos::default(),
+            ahead: BTreeSet::new(),
             unread: VecDeque::new(),
             passes: AHashMap::new(),
             groups: AHashMap::new(),
@@ -161,6 +173,7 @@ impl Lanes {
     }
 
     /// Number of lanes.
+    #[allow(clippy::len_without_is_empty)] // Nobody asks.
     pub fn len(&self) -> usize {
         self.known.len()
     }
@@ -184,8 +197,11 @@ impl Lanes {
             return self.place(id);
         }
         let group = lane.group;
-        if group.is_some() && self.is_elsewhere(id, &task) {
-            return;
+        if group.is_some() {
+            self.hold.outdate(task.head.score(), task.head.version);
+            if self.is_elsewhere(id, &task) {
+                return;
+            }
         }
         if let Some(lane) = self.known.get_mut(&id) {
             lane.hold(task, window);
@@ -199,6 +215,7 @@ impl Lanes {
         let (id, score) = (head.lane, head.score());
         let Some(lane) = self.known.get_mut(&id) else { return self.remove_stranger(head) };
         if let Some(group) = lane.group {
+            self.hold.outdate(score, head.version);
             self.gone_from_group(group, score, head.version);
             return self.place(id);
         }
@@ -240,6 +257,7 @@ impl Lanes {
         {
             seat.stamp = self.ready.serve(id, seat.stamp, seat.rank, &seat.kin);
         }
+        self.send_back(id);
         self.place(id);
         Some(task)
     }
@@ -271,7 +289,9 @@ impl Lanes {
 
     fn place_one(&mut self, id: LaneId) {
         self.feed(id);
-        let target = self.target(id);
+        let ordered = self.known.get(&id).filter(|lane| lane.is_ordered());
+        let first = ordered.and_then(|lane| lane.window.first()).map(|task| task.head.score());
+        let target = if first.is_some_and(|score| self.hold.holds_up(id, score)) { None } else { self.target(id) };
         let Some(lane) = self.known.get_mut(&id) else { return };
         if target.is_none() && lane.closed.is_some_and(|shut| matches!(shut.why, Closed::Busy(_) | Closed::Limit(_))) {
             // Nothing of it waits there any more: what comes next finds out for itself.
@@ -281,9 +301,12 @@ impl Lanes {
         if lane.seat.as_ref().is_some_and(same) || (lane.seat.is_none() && target.is_none()) {
             return;
         }
-        self.stand_up(id);
+        let host = self.stand_up(id);
         if let Some((room, rank, kin)) = target {
             self.sit_down(id, room, rank, kin);
+        }
+        if let Some(host) = host {
+            self.let_out(host);
         }
     }
 
@@ -329,7 +352,10 @@ impl Lane {
             gather: None,
             seat: None,
             hungry: false,
+            ahead: false,
             asks: false,
+            guest_of: None,
+            owed: None,
             served,
         }
     }
@@ -346,7 +372,7 @@ impl Lane {
 
     /// Nothing of it is here, and nothing in the store that is not on its way here.
     fn is_empty(&self) -> bool {
-        self.window.is_empty() && !self.more && self.aside.is_none()
+        self.window.is_empty() && !self.more && self.aside.is_none() && !self.ahead
     }
 
     /// Holds a task if it belongs into the window; otherwise the store keeps it until its turn.

@@ -7,6 +7,8 @@
 
 use lovage_core::{Flags, LaneDef, LaneId, Score, State};
 
+use lovage_store::FeedPos;
+
 use super::fill::News;
 use super::turns::mark;
 use super::{Lane, Lanes, Waiting};
@@ -25,6 +27,35 @@ pub(super) fn waits_for_start(task: &Waiting) -> bool {
 }
 
 impl Lanes {
+    /// Whether a page of this lane has to be followed by [`Lanes::ahead_of_feed`].
+    pub fn is_ordered(&self, id: LaneId) -> bool {
+        self.known.get(&id).is_some_and(|lane| lane.is_ordered())
+    }
+
+    /// The page of this lane that comes now may show what the feed tells only until then, and of other lanes nothing is known
+    /// that is as new: an older task may have been accepted or moved there. So the lane waits for the feed.
+    pub fn ahead_of_feed(&mut self, life: u64, id: LaneId, tail: FeedPos) {
+        if life == self.life
+            && tail > self.told_to
+            && let Some(lane) = self.known.get_mut(&id)
+        {
+            lane.ahead = true;
+            self.ahead.insert((tail, id));
+        }
+    }
+
+    /// The feed has told all until then.
+    pub fn follow(&mut self, feed: FeedPos) {
+        self.told_to = feed;
+        while let Some((at, id)) = self.ahead.first().copied().filter(|(at, _)| *at <= feed) {
+            self.ahead.remove(&(at, id));
+            if let Some(lane) = self.known.get_mut(&id) {
+                lane.ahead = self.ahead.iter().any(|(_, other)| *other == id);
+                self.place(id);
+            }
+        }
+    }
+
     /// Whether the first task of an ordered lane is the one of its order that may start.
     pub(super) fn is_first(&self, id: LaneId, lane: &Lane, first: &Waiting) -> bool {
         if !waits_for_start(first) || !lane.shows_first() || !self.hold.knows_orders() {
@@ -70,7 +101,7 @@ impl Lanes {
         }
     }
 
-    /// All lanes are known, or what was moved has arrived: orders may go on.
+    /// It is known which lanes there are: orders may go on.
     pub(super) fn place_groups(&mut self) {
         let groups: Vec<u64> = self.groups.keys().copied().collect();
         for group in groups {
@@ -88,7 +119,7 @@ impl Lanes {
 impl Lane {
     /// Whether it is certain what is first in it, and nothing of it runs.
     fn shows_first(&self) -> bool {
-        let unknown = self.aside.is_some() || (self.window.is_empty() && self.more);
+        let unknown = self.ahead || self.aside.is_some() || (self.window.is_empty() && self.more);
         !unknown && self.window.open() == 0
     }
 

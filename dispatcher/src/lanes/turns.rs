@@ -7,8 +7,8 @@
 //!                                              └─ rank ─── lane       within a key only)
 //! ```
 //!
-//! Below a rank, each node counts the starts beneath it, and the child with the fewest goes next. One that comes or comes back
-//! begins where the others are: idling earns nothing. So a key with a thousand lanes gets no more than one with a single
+//! Below a rank, each node counts the starts beneath it, and the child with the fewest goes next. A new one goes to the end
+//! of the round, and one that comes back goes on where the others are: idling earns nothing. So a key with a thousand lanes gets no more than one with a single
 //! lane. All nodes are in one sorted set: every step takes logarithmic time, and a node costs some tens of bytes.
 
 use std::collections::BTreeSet;
@@ -20,6 +20,8 @@ use lovage_core::{LaneDef, LaneId, Ns};
 pub(super) const RANKS: usize = 10;
 /// Bits of a stamp below the number of starts: the order in which equal ones got there.
 const TICK_BITS: u32 = 24;
+/// So many of those that left are remembered.
+const REMEMBERED: usize = 4_096;
 
 /// Whom a lane shares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +69,16 @@ pub(super) struct Turns {
     order: BTreeSet<(u64, u64, u64)>,
     nodes: AHashMap<u64, Node>,
     bands: [Band; RANKS],
+    /// How many starts those had that left lately: whoever comes back at once goes on where it was.
+    left: AHashMap<u64, u64>,
+    /// The most starts that any of them has.
+    most: u64,
     tick: u64,
 }
 
 impl Turns {
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
-    }
-
-    /// Number of lanes.
-    pub(super) fn len(&self) -> usize {
-        self.bands.iter().map(|band| band.lanes as usize).sum()
     }
 
     /// Puts a lane at the end of its turn; answers its stamp.
@@ -105,7 +106,7 @@ impl Turns {
     /// Takes out a lane with its stamp.
     pub(super) fn remove(&mut self, lane: LaneId, stamp: u64, rank: Rank, kin: &Kin) {
         let path = Path::of(rank, kin);
-        self.order.remove(&(path.leaf(), stamp, lane.0));
+        self.take_out(path.leaf(), stamp, lane.0);
         self.bands[band(rank.rank)].lanes -= 1;
         let mut gone = None;
         for (node, of_rank) in path.nodes().rev() {
@@ -117,7 +118,7 @@ impl Turns {
             }
             let Node { parent, stamp, .. } = *known;
             self.nodes.remove(&node);
-            self.order.remove(&(parent, stamp, node));
+            self.take_out(parent, stamp, node);
             gone = of_rank;
         }
     }
@@ -136,6 +137,21 @@ impl Turns {
             }
         }
         stamp
+    }
+
+    /// A lane has come back that was counted although it did not start anything; answers its new stamp.
+    pub(super) fn unserve(&mut self, lane: LaneId, stamp: u64, rank: Rank, kin: &Kin) -> u64 {
+        let path = Path::of(rank, kin);
+        let settled = |stamp: u64| (stamp >> TICK_BITS).saturating_sub(1);
+        let moved = self.move_to(path.leaf(), stamp, lane.0, settled(stamp));
+        for (node, _) in path.nodes() {
+            let Some(Node { parent, stamp, .. }) = self.nodes.get(&node).copied() else { continue };
+            let stamp = self.move_to(parent, stamp, node, settled(stamp));
+            if let Some(known) = self.nodes.get_mut(&node) {
+                known.stamp = stamp;
+            }
+        }
+        moved
     }
 
     /// The lane whose turn it is. `effective`: the rank of a lane after what it has waited.
@@ -178,12 +194,26 @@ impl Turns {
         (of == parent).then_some((stamp, child))
     }
 
-    /// Puts a child behind those that are there.
+    /// Puts a child where it was, or else behind those that are there: new ones without end keep nobody waiting.
     fn append(&mut self, parent: u64, child: u64) -> u64 {
-        let starts = self.child(parent).map_or(0, |(stamp, _)| (stamp >> TICK_BITS) + 1);
+        let least = self.child(parent).map(|(stamp, _)| stamp >> TICK_BITS);
+        let starts = match (least, self.left.remove(&child)) {
+            // Alone: no lower than what anybody may come back with.
+            (None, _) => self.most,
+            (Some(least), Some(had)) => least.max(had),
+            (Some(least), None) => least + 1,
+        };
         let stamp = self.stamp(starts);
         self.order.insert((parent, stamp, child));
         stamp
+    }
+
+    fn take_out(&mut self, parent: u64, stamp: u64, child: u64) {
+        self.order.remove(&(parent, stamp, child));
+        if self.left.len() >= REMEMBERED {
+            self.left.clear();
+        }
+        self.left.insert(child, stamp >> TICK_BITS);
     }
 
     /// Counts a start of a child; one without others need not count.
@@ -191,14 +221,19 @@ impl Turns {
         if self.nodes.get(&parent).is_some_and(|node| node.children == 1) {
             return stamp;
         }
+        self.move_to(parent, stamp, child, (stamp >> TICK_BITS) + 1)
+    }
+
+    fn move_to(&mut self, parent: u64, stamp: u64, child: u64, starts: u64) -> u64 {
         self.order.remove(&(parent, stamp, child));
-        let stamp = self.stamp((stamp >> TICK_BITS) + 1);
+        let stamp = self.stamp(starts);
         self.order.insert((parent, stamp, child));
         stamp
     }
 
     fn stamp(&mut self, starts: u64) -> u64 {
         self.tick += 1;
+        self.most = self.most.max(starts);
         (starts << TICK_BITS) | (self.tick & ((1 << TICK_BITS) - 1))
     }
 

@@ -123,7 +123,10 @@ impl Window {
 
     /// Takes the last one away, unless others wait for its end.
     pub(super) fn pop_last(&mut self) -> bool {
-        let Some(task) = self.tasks.pop_back_if(|task| !is_open(task)) else { return false };
+        if self.tasks.back().is_none_or(|task| is_open(task)) {
+            return false;
+        }
+        let Some(task) = self.tasks.pop_back() else { return false };
         self.count_out(&task);
         true
     }

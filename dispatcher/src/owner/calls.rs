@@ -56,7 +56,7 @@ impl Owner {
             Done::Owned(started, asked, reply) => self.on_owned(started, asked, reply),
             Done::Handing(turn) => self.on_turn_to_let_go(turn),
             Done::Loaded(Ok(tail)) => {
-                self.lanes.begin();
+                self.lanes.begin(tail);
                 if !self.feeding && !self.is_done_here() {
                     self.read_feed(tail);
                 }

@@ -456,6 +456,7 @@ impl Owner {
                         self.on_row(row, entry.source);
                     }
                 }
+                self.lanes.follow(next);
                 if self.is_done_here() {
                     self.feeding = false;
                 } else {

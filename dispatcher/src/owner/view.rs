@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lovage_core::{Body, Flags, LaneDef, LaneId, Spec, State};
-use lovage_store::{Cursor, Index, LanePage, Result};
+use lovage_store::{Cursor, Error, FeedPos, Index, LanePage, Result};
 
 use super::calls::Done;
 use super::{Owner, STORE_PAUSE, background};
@@ -25,9 +25,17 @@ pub(super) enum Seen {
     /// The definitions of these lanes.
     Defs(Vec<LaneId>, Result<Vec<Option<LaneDef>>>),
     /// The first tasks of a lane, and whether there are more.
-    Window(LaneId, Option<(Vec<Waiting>, bool)>),
+    Window(LaneId, Option<WindowPage>),
     /// What these tasks have to pass.
     Specs(Vec<(Unread, Option<LaneDef>)>),
+}
+
+/// Tasks of a lane.
+pub(super) struct WindowPage {
+    tasks: Vec<Waiting>,
+    more: bool,
+    /// The end of the feed after they were read, if they keep an order.
+    tail: Option<FeedPos>,
 }
 
 impl Owner {
@@ -85,7 +93,12 @@ impl Owner {
             }
             Seen::Window(lane, page) => {
                 self.loading -= 1;
-                let page = page.map(|(tasks, more)| (self.not_mine(tasks), more));
+                let page = page.map(|page| {
+                    if let Some(tail) = page.tail {
+                        self.lanes.ahead_of_feed(life, lane, tail);
+                    }
+                    (self.not_mine(page.tasks), page.more)
+                });
                 self.lanes.loaded(life, lane, page);
             }
             Seen::Specs(found) => {
@@ -100,19 +113,19 @@ impl Owner {
         let (life, page) = (self.lanes.life(), self.lanes.page());
         for (lane, after) in self.lanes.take_hungry(LOADS.saturating_sub(self.loading)) {
             self.loading += 1;
-            let (shared, p) = (Arc::clone(&self.shared), self.partition);
+            let (shared, p, is_ordered) = (Arc::clone(&self.shared), self.partition, self.lanes.is_ordered(lane));
             self.calls.push(Box::pin(async move {
-                match background::first(&shared, p, &Index::Lane { lane, after }, page).await {
-                    Ok((found, more)) => {
-                        let tasks = found.into_iter().map(|(key, head)| Waiting::new(key, head)).collect();
-                        Done::Seen(life, Seen::Window(lane, Some((tasks, more))))
-                    }
-                    Err(error) => {
-                        error.log("read a lane");
-                        tokio::time::sleep(STORE_PAUSE).await;
-                        Done::Seen(life, Seen::Window(lane, None))
-                    }
+                let read = async {
+                    let (found, more) = background::first(&shared, p, &Index::Lane { lane, after }, page).await?;
+                    let tasks = found.into_iter().map(|(key, head)| Waiting::new(key, head)).collect();
+                    let tail = if is_ordered { Some(shared.store.tail(p).await?) } else { None };
+                    Ok::<_, Error>(WindowPage { tasks, more, tail })
+                };
+                let page = read.await.inspect_err(|error| error.log("read a lane")).ok();
+                if page.is_none() {
+                    tokio::time::sleep(STORE_PAUSE).await;
                 }
+                Done::Seen(life, Seen::Window(lane, page))
             }));
         }
     }

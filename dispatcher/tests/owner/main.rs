@@ -6,6 +6,7 @@ mod cluster;
 mod instances;
 mod life;
 mod limits;
+mod ordering;
 mod outage;
 mod outbox;
 mod pace;

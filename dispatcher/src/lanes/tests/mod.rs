@@ -1,9 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
+mod hold;
+mod order;
+mod shares;
+
 use std::collections::BTreeMap;
 
 use lovage_core::{IdRun, NewTask, Ns, Slot};
-use lovage_store::Cursor;
+use lovage_store::{Cursor, FeedPos};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +15,7 @@ use super::*;
 /// All lanes that there are in the store are known.
 fn lanes(window: usize) -> Lanes {
     let mut lanes = Lanes::new(Bounds { window, lanes: 1_000_000 }, Duration::from_secs(30));
-    lanes.begin();
+    lanes.begin(FeedPos::default());
     let from = lanes.take_page().unwrap().0;
     assert_eq!(from, Cursor::default());
     lanes.paged(lanes.life(), Some((Vec::new(), None)));
@@ -45,7 +49,7 @@ fn priority_first_then_lanes_take_turns() {
     let (a, b) = (lane("a"), lane("b"));
     let mut lanes = lanes(100);
     for def in [&a, &b] {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
     }
     for seq in 1..=3 {
         lanes.offer(task(&a, 4, seq));
@@ -113,7 +117,7 @@ fn a_closed_lane_waits_for_its_gate() {
     let (a, b) = (lane("a"), lane("b"));
     let mut lanes = lanes(100);
     for def in [&a, &b] {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
         lanes.offer(task(def, 4, 1));
         lanes.close(def.id(), Closed::Busy(7));
     }
@@ -122,7 +126,10 @@ fn a_closed_lane_waits_for_its_gate() {
     assert_eq!(next(&lanes), Some(a.id()));
     lanes.close(a.id(), Closed::Until(Millis(50)));
     lanes.open_until(Millis(49));
-    assert_eq!((next(&lanes), lanes.next_opening()), (None, Some(Millis(50))));
+    // The slot is the next one's.
+    assert_eq!((next(&lanes), lanes.next_opening()), (Some(b.id()), Some(Millis(50))));
+    lanes.close(b.id(), Closed::Busy(7));
+    assert_eq!(next(&lanes), None);
     lanes.open_until(Millis(50));
     lanes.open_busy(7, 5);
     assert_eq!(drain(&mut lanes).len(), 2);
@@ -185,7 +192,7 @@ fn an_empty_lane_takes_no_slot_from_the_next() {
     let defs = [lane("a"), lane("b"), lane("c")];
     let mut lanes = lanes(100);
     for def in &defs {
-        lanes.add(LaneDef::clone(&def), false);
+        lanes.add(LaneDef::clone(def), false);
         lanes.offer(task(def, 4, 1));
         lanes.close(def.id(), Closed::Busy(7));
     }

@@ -1,0 +1,226 @@
+//! Who gets how many starts.
+
+use std::collections::HashMap;
+
+use super::*;
+
+/// A lane of this queue, key, limit and priority.
+fn of(queue: &str, key: &str, limit: usize, priority: u8) -> LaneDef {
+    let limits = vec![lovage_core::TaskLimit { key: limit.to_string(), rate: None, burst: None, concurrency: None, cost: 1 }];
+    let plain = LaneDef::of(Ns(0), queue, Route::Task("t".into()));
+    LaneDef { fair_key: Some(key.into()), limits, priority: Some(priority), ..plain }
+}
+
+/// A lane that never runs dry.
+struct Endless {
+    def: LaneDef,
+    next: u64,
+}
+
+struct Load {
+    lanes: Lanes,
+    by_id: HashMap<LaneId, Endless>,
+}
+
+impl Load {
+    fn new(defs: impl IntoIterator<Item = LaneDef>) -> Self {
+        let mut load = Self { lanes: lanes(64), by_id: HashMap::new() };
+        for def in defs {
+            load.lanes.add(def.clone(), false);
+            let id = def.id();
+            load.by_id.insert(id, Endless { def, next: 1 });
+            load.refill(id);
+            load.refill(id);
+        }
+        load
+    }
+
+    fn refill(&mut self, id: LaneId) {
+        let lane = self.by_id.get_mut(&id).unwrap();
+        lane.next += 1;
+        self.lanes.offer(task(&lane.def, lane.def.priority.unwrap_or(4), lane.next));
+    }
+
+    fn start(&mut self) -> LaneDef {
+        let id = next(&self.lanes).unwrap();
+        self.lanes.take(id).unwrap();
+        self.refill(id);
+        self.by_id[&id].def.clone()
+    }
+
+    /// Starts so many tasks; how many each has, by what `who` says.
+    fn count(&mut self, starts: usize, who: impl Fn(&LaneDef) -> String) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for _ in 0..starts {
+            *counts.entry(who(&self.start())).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn key(def: &LaneDef) -> String {
+    def.fair_key.clone().unwrap()
+}
+
+fn assert_equal(counts: &HashMap<String, usize>, of: usize) {
+    let (starts, least, most) = (counts.values().sum::<usize>(), counts.values().min(), counts.values().max());
+    let even = starts as f64 / of as f64;
+    let within = |n: Option<&usize>| n.is_some_and(|n| (*n as f64 - even).abs() <= even / 10.0 + 1.0);
+    assert!(counts.len() == of && within(least) && within(most), "{counts:?}");
+}
+
+/// `keys`: how many lanes each key has.
+fn lanes_of(keys: &[usize]) -> Vec<LaneDef> {
+    let of_key = |(at, lanes): (usize, &usize)| (0..*lanes).map(move |limit| of("q", &format!("k{at}"), limit, 4));
+    keys.iter().enumerate().flat_map(of_key).collect()
+}
+
+#[test]
+fn a_key_with_a_thousand_lanes_gets_no_more_than_one_with_a_single_lane() {
+    let mut load = Load::new(lanes_of(&[1_000, 1]));
+    assert_eq!(load.count(1_000, key), HashMap::from([("k0".into(), 500), ("k1".into(), 500)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Any mix of lanes per key has equal shares.
+    #[test]
+    fn keys_have_equal_shares(keys in prop::collection::vec(1usize..30, 1..12)) {
+        assert_equal(&Load::new(lanes_of(&keys)).count(1_000, key), keys.len());
+    }
+
+    /// … also if all of them wait for the slots of one worker, whenever these become free.
+    #[test]
+    fn keys_have_equal_shares_of_a_gate(
+        keys in prop::collection::vec(1usize..30, 1..8),
+        slots in 1usize..20,
+        seed: u64,
+    ) {
+        let (mut load, mut rng) = (Load::new(lanes_of(&keys)), fastrand::Rng::with_seed(seed));
+        let (mut free, mut counts, mut starts) = (slots, HashMap::new(), 0);
+        while starts < 1_000 {
+            let most = rng.usize(1..50);
+            let mut planned = 0;
+            while let Some(id) = next(&load.lanes).filter(|_| planned < most) {
+                if free == 0 {
+                    load.lanes.close(id, Closed::Busy(7));
+                    continue;
+                }
+                (free, planned, starts) = (free - 1, planned + 1, starts + 1);
+                *counts.entry(key(&load.start())).or_default() += 1;
+            }
+            if slots > free {
+                free += rng.usize(1..=slots - free);
+                load.lanes.open_busy(7, free);
+            }
+        }
+        assert_equal(&counts, keys.len());
+    }
+
+    /// Without aging nothing starts while something of higher priority may.
+    #[test]
+    fn priority_is_strict_without_aging(
+        tasks in prop::collection::vec((0u8..10, 0usize..5, 0usize..3), 1..100),
+        waited in 0u64..1_000_000,
+    ) {
+        let mut lanes = Lanes { aging: Duration::ZERO, ..lanes(100) };
+        for (seq, (priority, key, limit)) in (1u64..).zip(&tasks) {
+            let def = of("q", &format!("k{key}"), *limit, *priority);
+            lanes.add(def.clone(), false);
+            lanes.offer(task(&def, *priority, seq));
+        }
+        lanes.open_until(Millis(waited));
+        let mut last = 9;
+        while let Some(turn) = lanes.next() {
+            let priority = lanes.take(turn.lane).unwrap().head.priority;
+            prop_assert!(priority <= last);
+            last = priority;
+        }
+    }
+
+    /// Under endless load of the highest priority every task starts some day.
+    #[test]
+    fn every_waiting_task_starts_some_day(low in prop::collection::vec((0u8..9, 0usize..4), 1..12)) {
+        let high = of("q", "flood", 0, 9);
+        let mut lanes = lanes(100);
+        lanes.add(high.clone(), false);
+        for (seq, (priority, key)) in (1u64..).zip(&low) {
+            let def = of("q", &format!("k{key}"), 0, *priority);
+            lanes.add(def.clone(), false);
+            lanes.offer(task(&def, *priority, seq));
+        }
+        let (mut started, mut now) = (0, 1u64);
+        for seq in 1_000.. {
+            let mut fresh = task(&high, 9, seq);
+            fresh.head.created = Millis(now);
+            lanes.offer(fresh);
+            lanes.open_until(Millis(now));
+            started += usize::from(lanes.take(next(&lanes).unwrap()).unwrap().head.seq < 1_000);
+            now += 1_000;
+            if started == low.len() {
+                break;
+            }
+            // Nine ranks of 30 s, and a turn of each of the others.
+            prop_assert!(now < 1_000 * (9 * 30 + 100), "{started} of {}", low.len());
+        }
+    }
+}
+
+#[test]
+fn a_flood_that_is_old_takes_nothing_from_those_of_its_priority() {
+    let mut load = Load::new(lanes_of(&[1, 1]));
+    load.lanes.open_until(Millis(3_600_000));
+    let id = of("q", "k1", 0, 4).id();
+    let fresh = load.by_id.get_mut(&id).unwrap();
+    fresh.next += 1_000_000;
+    assert_equal(&load.count(1_000, key), 2);
+}
+
+#[test]
+fn who_comes_back_has_earned_nothing() {
+    let (a, b) = (of("q", "a", 0, 4), of("q", "b", 0, 4));
+    let mut load = Load::new([a.clone()]);
+    load.count(500, key);
+    load.lanes.add(b.clone(), false);
+    load.by_id.insert(b.id(), Endless { def: b.clone(), next: 1 });
+    load.refill(b.id());
+    load.refill(b.id());
+    assert_equal(&load.count(100, key), 2);
+}
+
+#[test]
+fn namespaces_and_queues_share_evenly() {
+    let mut defs = lanes_of(&[1, 1, 1, 1]);
+    defs.push(of("other", "k0", 0, 4));
+    defs.push(LaneDef { ns: Ns(1), ..of("q", "k0", 0, 4) });
+    let counts = Load::new(defs).count(1_600, |def| format!("{} {} {}", def.ns.0, def.queue, key(def)));
+    assert_eq!((counts["1 q k0"], counts["0 other k0"], counts["0 q k0"], counts["0 q k3"]), (800, 400, 100, 100));
+}
+
+#[test]
+fn a_fair_queue_goes_by_priority_within_a_key_only() {
+    let fair = |key, priority| LaneDef { order: LaneOrder::Fair, ..of("q", key, 0, priority) };
+    let mut lanes = lanes(100);
+    for (seq, (key, priority)) in (1u64..).zip([("a", 9), ("a", 9), ("a", 1), ("b", 2), ("b", 3), ("b", 3)]) {
+        lanes.add(fair(key, priority), false);
+        lanes.offer(task(&fair(key, priority), priority, seq));
+    }
+    let order = drain(&mut lanes);
+    assert_eq!(order, [1, 5, 2, 6, 3, 4]);
+    assert!(lanes.ready.is_empty());
+}
+
+#[test]
+fn a_higher_priority_that_comes_later_gets_the_next_slot() {
+    let defs = [of("q", "a", 0, 4), of("q", "b", 0, 4), of("q", "c", 0, 8)];
+    let mut lanes = lanes(100);
+    for (seq, def) in (1u64..).zip(&defs) {
+        lanes.add(def.clone(), false);
+        lanes.offer(task(def, def.priority.unwrap(), seq));
+        lanes.close(def.id(), Closed::Limit(3));
+    }
+    assert_eq!((lanes.open_limit(4, 1), next(&lanes)), (0, None));
+    assert_eq!((lanes.open_limit(3, 1), next(&lanes)), (1, Some(defs[2].id())));
+    assert_eq!((lanes.open_limit(3, 9), drain(&mut lanes).len()), (2, 3));
+}
