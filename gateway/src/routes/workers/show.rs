@@ -14,8 +14,8 @@ use lovage_core::{Millis, Ns, Version};
 use lovage_store::DocKind;
 use serde::Serialize;
 
-use super::seen::{self, SeenInstance};
 use super::live::{self, Live};
+use super::seen::{self, SeenInstance};
 use super::unknown;
 use crate::app::{App, Shared};
 use crate::auth::Caller;
