@@ -39,6 +39,15 @@ pub fn span(rate: Rate, count: u32) -> u64 {
     u64::try_from(micros.div_ceil(u128::from(rate.count()))).unwrap_or(u64::MAX)
 }
 
+/// The longest that starts are reserved before they are due: microseconds.
+pub const MOST_AHEAD: u64 = 1_000_000;
+
+/// The TAT under a rule that may have changed. No rule moves it further on than this by itself, so what is beyond is left of a
+/// slower one, and nobody has to wait for that any more.
+pub fn under(tat: u64, now: u64, rate: Rate, burst: u32) -> u64 {
+    tat.min(now.saturating_add(MOST_AHEAD).saturating_add(span(rate, burst)))
+}
+
 /// Reserves up to `most` starts that are due `ahead` from now at the latest, or none if they are fewer than `least`.
 /// `least` is at most `burst`, else it can never be met.
 pub fn reserve(tat: u64, now: u64, ahead: u64, rate: Rate, burst: u32, least: u32, most: u32) -> Reserved {
@@ -139,6 +148,21 @@ mod tests {
             let lot = if first.lot.count > 0 { first.lot } else { second.lot };
             prop_assert_eq!(lot.ripe(lot.due(lot.count - 1)), lot.count);
             prop_assert_eq!(lot.ripe(lot.due(0).saturating_sub(1)), 0);
+        }
+    }
+
+    proptest! {
+        /// Of a rule that stays the same it changes nothing; after a slower one the next start is not far.
+        #[test]
+        fn a_slower_rule_of_before_is_not_waited_for(
+            rate in any_rate(), burst in 1u32..50, before in any_rate(), ahead in 0u64..=MOST_AHEAD, most in 1u32..100,
+        ) {
+            let now = 1 << 50;
+            let same = reserve(0, now, ahead, rate, burst, 1, most).tat;
+            prop_assert_eq!(under(same, now, rate, burst), same);
+            let slow = reserve(0, now, 0, before, burst, 1, burst).tat;
+            let next = reserve(under(slow, now, rate, burst), now, 0, rate, burst, 1, 1).retry_at;
+            prop_assert!(next <= now + MOST_AHEAD + span(rate, 1));
         }
     }
 

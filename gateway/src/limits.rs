@@ -37,18 +37,19 @@ impl Counters {
     /// Those of an answer of the store, for a task that counts for `cost` starts and says `own` of the key.
     pub(crate) fn of(stored: LimitRule, own: LimitRule, reply: &LimitReply, cost: u32) -> Self {
         let rule = stored.over(reply.submitted.map_or(own, |(_, rule)| rule));
-        let reserve = |rate, most| {
+        let reserve = |rate, least: u32, most| {
             let burst = rule.burst();
-            gcra::reserve(reply.tat, reply.now, 0, rate, burst, cost.min(burst), most)
+            let tat = gcra::under(reply.tat, reply.now, rate, burst);
+            gcra::reserve(tat, reply.now, 0, rate, burst, least.min(burst), most)
         };
         Self {
             rule,
             in_use: reply.in_use,
             waiting: None,
-            tokens: rule.rate.map(|rate| gcra::reserve(reply.tat, reply.now, 0, rate, rule.burst(), 1, u32::MAX).lot.count),
+            tokens: rule.rate.map(|rate| reserve(rate, 1, u32::MAX).lot.count),
             next: rule
                 .rate
-                .map(|rate| Millis(reserve(rate, cost).retry_at.div_ceil(1_000)))
+                .map(|rate| Millis(reserve(rate, cost, cost).retry_at.div_ceil(1_000)))
                 .filter(|at| at.0 > reply.now / 1_000),
             unknown: reply.tat == 0 && reply.in_use == 0 && reply.submitted.is_none(),
         }

@@ -23,7 +23,8 @@ impl Pace {
     pub(super) fn due(&self, starts: u64) -> Option<Millis> {
         let rate = self.rule.rate?;
         let starts = u32::try_from(starts.saturating_mul(u64::from(self.cost))).unwrap_or(u32::MAX);
-        let even = self.tat.max(self.now).saturating_add(gcra::span(rate, starts));
+        let tat = gcra::under(self.tat, self.now, rate, self.rule.burst());
+        let even = tat.max(self.now).saturating_add(gcra::span(rate, starts));
         Some(Millis(even.saturating_sub(gcra::span(rate, self.rule.burst())).max(self.now).div_ceil(1_000)))
     }
 

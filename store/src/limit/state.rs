@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use lovage_core::{LimitRule, Millis, SessionId};
+use lovage_core::{LimitRule, Millis, SessionId, gcra};
 
 use super::book::Times;
 use super::{Hold, Holder, LINE, LimitReply, LimitRequest, SlotWish, rate};
@@ -61,6 +61,8 @@ impl State {
         let starved = matches!(slots, Some((1.., 0)));
         let mut reply = LimitReply { now: now.rate, slots: slots.map_or(0, |(_, granted)| granted), ..LimitReply::default() };
         if let (Some(wish), Some(rate), false) = (&request.tokens, request.rule.rate, starved) {
+            let tat = gcra::under(self.tat.div_ceil(1_000), now.rate, rate, request.rule.burst());
+            self.tat = self.tat.min(tat.saturating_mul(1_000));
             (reply.lot, reply.retry_at) = rate::reserve(&mut self.tat, now.rate, rate, request.rule.burst(), wish);
         }
         if let Some((at, rule)) = request.submitted
