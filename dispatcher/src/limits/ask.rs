@@ -71,9 +71,14 @@ impl Limits {
         }
     }
 
-    fn take_rules(&self) {
-        if self.registry.is_loaded() {
-            self.book.lock().rule(&self.registry, Instant::now());
+    /// Judges by the documents as they are in the registry now. Whoever lets lanes try anew because of a change does this first:
+    /// a lane that was judged by what was before would be told of nothing more.
+    pub(crate) fn take_rules(&self) {
+        let edition = self.registry.edition();
+        let mut book = self.book.lock();
+        if self.registry.is_loaded() && book.ruled_by != Some(edition) {
+            book.rule(&self.registry, Instant::now());
+            book.ruled_by = Some(edition);
         }
     }
 

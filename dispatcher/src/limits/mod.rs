@@ -114,6 +114,8 @@ struct Book {
     last: u64,
     /// The documents have been read.
     ruled: bool,
+    /// The edition of the registry that the rules are of.
+    ruled_by: Option<u64>,
     /// When keys are to be looked at.
     visits: BTreeSet<(Instant, u64)>,
     /// Those to be asked for.

@@ -329,7 +329,10 @@ impl Owner {
                     }
                 }
                 Ok(()) = freed.changed() => self.slots_freed = true,
-                Ok(()) = changed.changed() => self.lanes.open_all(),
+                Ok(()) = changed.changed() => {
+                    self.shared.limits.take_rules();
+                    self.lanes.open_all();
+                }
                 Ok(()) = heard.changed() => self.on_notice(),
                 () = tokio::time::sleep_until(wake) => {}
             }

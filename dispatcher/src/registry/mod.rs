@@ -119,6 +119,11 @@ impl Registry {
         self.changed.subscribe()
     }
 
+    /// Rises with every snapshot that [`Registry::changed`] tells of, after it is there.
+    pub fn edition(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
     /// What users want of workers now.
     pub fn errands(&self) -> watch::Receiver<Arc<Vec<Document>>> {
         self.errands.subscribe()
