@@ -44,7 +44,7 @@ struct Arguments {
     /// Name of the tasks.
     #[arg(long, default_value = "bench.push")]
     task: String,
-    /// Further fields of the signatures, such as '"priority":9,"fair_key":"a"'.
+    /// Further fields of the signatures: members of a JSON object without its braces.
     #[arg(long)]
     fields: Option<String>,
     /// Milliseconds that the worker waits before it answers a request.
