@@ -39,7 +39,7 @@ pub fn span(rate: Rate, count: u32) -> u64 {
     u64::try_from(micros.div_ceil(u128::from(rate.count()))).unwrap_or(u64::MAX)
 }
 
-/// The longest that starts are reserved before they are due: microseconds.
+/// Starts are reserved so long before they are due, or less, unless a wish says more: microseconds.
 pub const MOST_AHEAD: u64 = 1_000_000;
 
 /// The TAT under a rule that may have changed. No rule moves it further on than this by itself, so what is beyond is left of a

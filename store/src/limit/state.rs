@@ -61,7 +61,9 @@ impl State {
         let starved = matches!(slots, Some((1.., 0)));
         let mut reply = LimitReply { now: now.rate, slots: slots.map_or(0, |(_, granted)| granted), ..LimitReply::default() };
         if let (Some(wish), Some(rate), false) = (&request.tokens, request.rule.rate, starved) {
-            let tat = gcra::under(self.tat.div_ceil(1_000), now.rate, rate, request.rule.burst());
+            // What was reserved far ahead is no trace of a slower rule.
+            let ahead = u64::try_from(wish.ahead.as_micros()).unwrap_or(u64::MAX).saturating_sub(gcra::MOST_AHEAD);
+            let tat = gcra::under(self.tat.div_ceil(1_000), now.rate.saturating_add(ahead), rate, request.rule.burst());
             self.tat = self.tat.min(tat.saturating_mul(1_000));
             (reply.lot, reply.retry_at) = rate::reserve(&mut self.tat, now.rate, rate, request.rule.burst(), wish);
         }

@@ -104,7 +104,7 @@ local starts, base, again = 0, 0, false
 if rate and ARGV[14] ~= '' and not starved then
   local least, most, ahead = math.max(ARGV[14], 1), tonumber(ARGV[15]), tonumber(ARGV[16])
   -- What is left of a slower rule is not waited for.
-  tat = math.min(tat, now + 1000000 + span(burst))
+  tat = math.min(tat, now + math.max(ahead, 1000000) + span(burst))
   base = math.max(tat, now)
   local fits = math.min(math.floor((now + ahead + span(burst) - base) * rate / ARGV[3]), most)
   if least <= burst and fits >= least then
