@@ -203,13 +203,11 @@ impl App {
             workers.push((content::<WorkerConfig>(&document)?, document.name));
         }
         let types = self.types(ns).await?;
-        Ok(match types.worker_of(queue, task) {
-            Some(named) => workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)),
-            None => {
-                let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
-                route(all, queue, task).map(|(name, config)| (name.clone(), config.clone()))
-            }
-        })
+        if let Some(named) = types.worker_of(queue, task) {
+            return Ok(workers.into_iter().find(|(_, name)| *name == named).map(|(config, name)| (name, config)));
+        }
+        let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
+        Ok(route(all, queue, task).map(|(name, config)| (name.clone(), config.clone())))
     }
 }
 
