@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use lovage_core::{Flags, LaneId, Ns, Partition, State};
+use lovage_core::{Flags, Head, LaneId, Ns, Partition, State};
 use lovage_store::FeedRow;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -81,11 +81,10 @@ impl Desk {
         }
     }
 
-    /// A task changed. If it may be taken now, the line of its worker is told; every line, while nobody knows the worker.
+    /// A task changed. If it may be taken now, or lets the next one of its order go, the line of its worker is told; every
+    /// line, while nobody knows the worker.
     pub(crate) fn note(&self, p: Partition, row: &FeedRow) {
-        let Some(head) = row.head.as_ref().filter(|head| head.state == State::Queued && !head.flags.has(Flags::HELD)) else {
-            return;
-        };
+        let Some(head) = row.head.as_ref().filter(|head| is_news(head)) else { return };
         let inner = self.0.lock();
         let Some(lines) = inner.lines.get(&row.key.ns) else { return };
         let route = inner.routes.get(&head.lane);
@@ -124,6 +123,14 @@ impl Desk {
         }
         inner.routes.extend(routes);
     }
+}
+
+/// Whether after this change of a task something may be taken that could not be before.
+fn is_news(head: &Head) -> bool {
+    let is_free = head.state == State::Queued && !head.flags.has(Flags::HELD);
+    // Of an order key the next one may go when this one has ended, of a queue in order when this one does not wait any more.
+    let lets_go = head.flags.has(Flags::FIFO) || (head.flags.has(Flags::ORDERED) && head.state != State::Running);
+    is_free || lets_go
 }
 
 impl Line {

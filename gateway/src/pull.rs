@@ -3,6 +3,9 @@
 //! A task is claimed and accepted in one commit, guarded by its version: of two that take it at the same moment one gets it,
 //! and nothing in between is ever stored. From then on it is like any other accepted attempt: its lease holds it, reports
 //! renew or end it, and the owner of its partition declares it lost when the lease has run out.
+//!
+//! Tasks that are kept in order (an order key, a FIFO queue) are taken one at a time: the next of each order, if it goes to
+//! this worker.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -17,8 +20,8 @@ use lovage_core::resume::Children;
 use lovage_core::spec::DEFAULT_PRIORITY;
 use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{
-    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Ns, Outcome, Partition, Route, SessionId, Spec, TaskError, TaskKey,
-    Transition, decide, worker_mark,
+    Body, Event, Flags, Head, LaneDef, LaneId, Millis, Ns, Outcome, Partition, Pause, Route, SessionId, Spec, State, TaskError,
+    TaskKey, Transition, decide, worker_mark,
 };
 use lovage_store::{Commit, Committed, Cursor, DocKind, Error, Index, Mode, Sync};
 use metrics::counter;
@@ -38,6 +41,8 @@ const LANES: usize = 64;
 const READS: usize = 8;
 /// Records read at once of a lane: some may be held.
 const PAGE: usize = 200;
+/// The same where only the first one is asked for.
+const AHEAD: usize = 8;
 /// How long it may take until new tasks are sure to be noticed.
 const LIVE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -63,6 +68,22 @@ pub(crate) struct Taken {
     pub children: Option<Children>,
 }
 
+/// Where tasks wait.
+enum Source {
+    /// All of its tasks go to this worker.
+    Lane(LaneId),
+    /// Lanes that share one order: whatever is next may go to anyone, and nothing goes before it.
+    Order(Vec<LaneId>),
+}
+
+/// What waits somewhere.
+#[derive(Default)]
+struct Found {
+    tasks: Vec<Option<(TaskKey, Head)>>,
+    /// What keeps them back.
+    pause: Option<Pause>,
+}
+
 /// What has been taken so far.
 #[derive(Default)]
 struct Haul {
@@ -74,6 +95,13 @@ struct Haul {
     paused_until: Option<Millis>,
     /// Some wait for their limits: when to look again, because no news tells.
     again: Option<Instant>,
+}
+
+impl Haul {
+    /// Some are kept back by this pause.
+    fn paused(&mut self, pause: Option<Pause>) {
+        self.paused_until = self.paused_until.into_iter().chain(pause.and_then(|pause| pause.until)).min();
+    }
 }
 
 impl App {
@@ -179,18 +207,23 @@ impl App {
     }
 
     async fn try_take_from(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<(), Error> {
-        let mut lanes = self.lanes_of(p, wish, haul).await?;
-        if lanes.is_empty() {
+        let mut sources = self.sources_of(p, wish, haul).await?;
+        if sources.is_empty() {
             return Ok(());
         }
-        let first = (self.random() % lanes.len() as u64) as usize;
-        lanes.rotate_left(first);
+        let first = (self.random() % sources.len() as u64) as usize;
+        sources.rotate_left(first);
         // Higher priority first; those of equal priority in turn.
-        lanes.sort_by_key(|(priority, _)| Reverse(*priority));
-        for lanes in lanes.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| equal.chunks(LANES)) {
+        sources.sort_by_key(|(priority, _)| Reverse(*priority));
+        for sources in sources.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| equal.chunks(LANES)) {
             // Boxed and gathered: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-            let reads: Vec<_> = lanes.iter().map(|(_, lane)| self.first_of(p, *lane, wish.most).boxed()).collect();
-            let mut waiting: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
+            let reads: Vec<_> = sources.iter().map(|(_, source)| self.look_into(p, source, wish).boxed()).collect();
+            let found: Vec<Found> = stream::iter(reads).buffered(READS).try_collect().await?;
+            let mut waiting = Vec::with_capacity(found.len());
+            for found in found {
+                haul.paused(found.pause);
+                waiting.push(found.tasks);
+            }
             let mut in_turn = Vec::new();
             for n in 0..wish.most {
                 in_turn.extend(waiting.iter_mut().filter_map(|lane| lane.get_mut(n)?.take()));
@@ -211,25 +244,90 @@ impl App {
         Ok(())
     }
 
-    /// The lanes whose tasks go to this worker and are not paused, with their priorities.
-    async fn lanes_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, LaneId)>, Error> {
+    /// Where tasks for this worker wait that are not paused, with their priorities. Of what is kept in order nobody knows yet
+    /// whose its tasks are.
+    async fn sources_of(&self, p: Partition, wish: &Wish, haul: &mut Haul) -> Result<Vec<(u8, Source)>, Error> {
         let edition = self.hub.desk.edition();
         let lanes = lovage_store::all_lanes(&*self.store, p).await?;
         let (types, now) = (self.types(wish.ns).await?, self.now());
         let (mut routed, mut found) = (Vec::new(), Vec::new());
+        let mut keys: HashMap<String, Vec<LaneId>> = HashMap::new();
         for (id, lane) in lanes.into_iter().filter(|(_, lane)| lane.ns == wish.ns) {
+            if lane.route == Route::Mixed {
+                match lane.order_key {
+                    Some(key) => keys.entry(key).or_default().push(id),
+                    None => found.push((DEFAULT_PRIORITY, Source::Order(vec![id]))),
+                }
+                continue;
+            }
             let task = if let Route::Task(task) = &lane.route { Some(&**task) } else { None };
             let worker = task.and_then(|task| self.route(lane.ns, &lane.queue, task));
             if worker.as_deref() == Some(&*wish.worker) {
                 match types.dispatch_pause(&lane.queue, task, now) {
-                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), id)),
-                    Some(pause) => haul.paused_until = haul.paused_until.into_iter().chain(pause.until).min(),
+                    None => found.push((lane.priority.unwrap_or(DEFAULT_PRIORITY), Source::Lane(id))),
+                    pause => haul.paused(pause),
                 }
             }
             routed.push((id, worker));
         }
+        found.extend(keys.into_values().map(|lanes| (DEFAULT_PRIORITY, Source::Order(lanes))));
         self.hub.desk.learn(edition, routed.into_iter());
         Ok(found)
+    }
+
+    async fn look_into(&self, p: Partition, source: &Source, wish: &Wish) -> Result<Found, Error> {
+        match source {
+            Source::Lane(lane) => Ok(Found { tasks: self.first_of(p, *lane, wish.most).await?, pause: None }),
+            Source::Order(lanes) => self.next_in_order(p, lanes, wish).await,
+        }
+    }
+
+    /// The task that is next in the order that these lanes share, if it goes to this worker and may be taken now.
+    async fn next_in_order(&self, p: Partition, lanes: &[LaneId], wish: &Wish) -> Result<Found, Error> {
+        let Some((key, head)) = self.first_in_order(p, lanes).await? else { return Ok(Found::default()) };
+        let body = self.store.bodies(p, std::slice::from_ref(&key)).await?.pop().flatten();
+        let Some((spec, _)) = read_body(body.as_ref()) else { return Ok(Found::default()) };
+        let Route::Task(task) = spec.gates(key.ns).route else { return Ok(Found::default()) };
+        if self.route(key.ns, spec.queue(), &task).as_deref() != Some(&*wish.worker) {
+            return Ok(Found::default());
+        }
+        let pause = self.types(key.ns).await?.dispatch_pause(spec.queue(), Some(&task), self.now());
+        let tasks = if pause.is_none() { vec![Some((key, head))] } else { Vec::new() };
+        Ok(Found { tasks, pause })
+    }
+
+    /// The task that is next in the order that these lanes share, if it may start.
+    async fn first_in_order(&self, p: Partition, lanes: &[LaneId]) -> Result<Option<(TaskKey, Head)>, Error> {
+        let may_start = |head: &Head| lovage_core::decide::claim(head, SessionId(0), 0, self.now()).is_ok();
+        let mut first: Option<(TaskKey, Head)> = None;
+        for lane in lanes {
+            let (mut from, mut is_seen) = (Cursor::default(), false);
+            while !is_seen {
+                let page = self.store.scan(p, &Index::Lane { lane: *lane, after: None }, from, AHEAD).await?;
+                for (key, head) in page.items {
+                    let keeps_place = head.flags.has(Flags::ORDERED);
+                    if keeps_place && head.state == State::Running {
+                        return Ok(None);
+                    }
+                    if !keeps_place && !may_start(&head) {
+                        continue;
+                    }
+                    // What runs was the first when it started: only tasks that were started anew since then come before it.
+                    is_seen = !keeps_place || head.generation == 0;
+                    if first.as_ref().is_none_or(|(_, known)| head.score() < known.score()) {
+                        first = Some((key, head));
+                    }
+                    if is_seen {
+                        break;
+                    }
+                }
+                match page.next {
+                    Some(next) => from = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(first.filter(|(_, head)| may_start(head)))
     }
 
     /// The first tasks of a lane that may be taken now.

@@ -288,3 +288,75 @@ async fn tasks_are_taken_only_under_their_limits() {
     let (taken, opened) = tokio::join!(lease(&h, &wish), opened);
     assert_eq!((ids(&taken), opened.status.as_u16()), (vec![id.as_str()], 200));
 }
+
+/// Takes what there is now.
+async fn lease_now(h: &Harness) -> Vec<String> {
+    let items = lease(h, &json!({"worker": "p", "max": 5})).await;
+    ids(&items).into_iter().map(str::to_owned).collect()
+}
+
+async fn succeed(h: &Harness, id: &str, number: u32) {
+    let attempt = lovage_core::Attempt { session: lovage_core::SessionId(0), generation: 0, number };
+    h.happen(id, Event::Answered { attempt, outcome: lovage_core::Outcome::Success { content_type: None, body: None } }).await;
+}
+
+#[tokio::test]
+async fn tasks_of_an_order_key_are_taken_one_after_the_other() {
+    let h = harness().await;
+    let mut expected = Vec::new();
+    for (queue, priority, task) in [("a", 1, "t"), ("b", 9, "u-1"), ("a", 5, "t"), ("b", 5, "t")] {
+        let task = json!({"task": task, "queue": queue, "priority": priority, "order_key": "k"});
+        expected.push(h.submit(&task.to_string()).await);
+    }
+    let other = h.submit(r#"{"task":"t","order_key":"other"}"#).await;
+    let first = lease_one(&h).await["id"].as_str().unwrap().to_owned();
+    let mut taken = lease_now(&h).await;
+    taken.push(first);
+    taken.sort();
+    let mut both = vec![expected[0].clone(), other];
+    both.sort();
+    assert_eq!(taken, both, "the first of each key");
+    for n in 0..3 {
+        assert!(lease_now(&h).await.is_empty());
+        // Whoever waits is told of the end.
+        let (next, ()) = tokio::join!(lease_one(&h), async {
+            settle().await;
+            succeed(&h, &expected[n], 1).await;
+        });
+        assert_eq!(next["id"], expected[n + 1].as_str());
+    }
+}
+
+#[tokio::test]
+async fn what_was_started_anew_waits_for_what_runs() {
+    let h = harness().await;
+    let (first, second) = (h.submit(r#"{"task":"t","order_key":"k"}"#).await, h.submit(r#"{"task":"t","order_key":"k"}"#).await);
+    assert_eq!(lease_one(&h).await["id"], first.as_str());
+    let error = lovage_core::TaskError::new("Broken", "broken");
+    let attempt = lovage_core::Attempt { session: lovage_core::SessionId(0), generation: 0, number: 1 };
+    h.happen(&first, Event::Answered { attempt, outcome: lovage_core::Outcome::Permanent { error } }).await;
+    assert_eq!(lease_one(&h).await["id"], second.as_str());
+    h.happen(&first, Event::Retry).await;
+    assert!(lease_now(&h).await.is_empty());
+    succeed(&h, &second, 1).await;
+    assert_eq!(lease_now(&h).await, [first]);
+}
+
+#[tokio::test]
+async fn a_fifo_queue_is_taken_in_order_of_acceptance() {
+    let h = harness().await;
+    let headers = [("content-type", "application/json")];
+    assert_eq!(h.call(Method::PUT, "/v1/queues/q", &headers, r#"{"order":"fifo"}"#).await.status, 201);
+    let mut expected = Vec::new();
+    for (n, task) in ["u-1", "t", "others", "t"].into_iter().enumerate() {
+        expected.push(h.submit(&json!({"task": task, "queue": "q", "priority": n}).to_string()).await);
+    }
+    assert_eq!(lease_one(&h).await["id"], expected[0].as_str());
+    assert_eq!(lease_now(&h).await, [expected[1].clone()], "also while the first one runs");
+    assert!(lease_now(&h).await.is_empty(), "the next one goes to another worker");
+    let (last, ()) = tokio::join!(lease_one(&h), async {
+        settle().await;
+        assert_eq!(h.post(&format!("/v1/tasks/{}/cancel", expected[2]), "{}").await.status, 200);
+    });
+    assert_eq!(last["id"], expected[3].as_str());
+}

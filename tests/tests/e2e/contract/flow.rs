@@ -16,7 +16,7 @@ on_both_stores!(
 );
 
 /// The most calls of a task name that were open at the same moment.
-fn most_at_once(site: &Site, task: &str) -> usize {
+pub(super) fn most_at_once(site: &Site, task: &str) -> usize {
     let calls: Vec<_> = site.worker.received().into_iter().filter(|call| call.task == task).collect();
     let open_at = |at: u64| calls.iter().filter(|call| call.started_ns <= at && call.ended_ns.is_none_or(|end| end > at)).count();
     calls.iter().map(|call| open_at(call.started_ns)).max().unwrap_or_default()
