@@ -92,8 +92,8 @@ async fn after_an_outage_a_worker_gets_few_at_first(store: Store) {
     }
     let rows = seconds(&other.received());
     println!("requests a second after the outage: {rows:?}");
-    // With those that were on their way to it already.
-    assert!(rows[0] <= 40 && rows[1] <= 40, "{rows:?}");
+    // It could take a thousand. At first there are those that were on their way to it already, as many as it has slots at most.
+    assert!(rows[0] <= 100 && rows[1] <= 40, "{rows:?}");
     assert_eq!(rows.iter().sum::<usize>(), TASKS);
 }
 

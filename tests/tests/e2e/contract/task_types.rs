@@ -137,9 +137,6 @@ async fn a_type_is_a_document(store: Store) {
     for (body, code, pointer) in [
         (json!({"rate": "0/s"}), "invalid_field", "/rate"),
         (json!({"burst": 2}), "invalid_field", "/burst"),
-        (json!({"burst": 1}), "unknown_field", "/burst"),
-        (json!({"concurrency": 1}), "unknown_field", "/concurrency"),
-        (json!({"worker": "w"}), "unknown_field", "/worker"),
         (json!({"args": []}), "invalid_field", "/args"),
         (json!({"qeue": "q"}), "unknown_field", "/qeue"),
         (json!({"args_schema": {"$ref": "https://example.com/schema.json"}}), "invalid_field", "/args_schema/$ref"),

@@ -61,7 +61,10 @@ async fn nodes_are_shown_and_leave() {
     let [first, second] = [0, 1].map(|place: usize| fleet.dispatchers[place].pid());
     fleet.dispatchers[0].stop().await;
     assert!(node_with(&client, first).await.is_none(), "a node that ends is shown no more");
-    assert_eq!(owned(&client, &fleet.dispatchers[1]).await, 16, "its partitions change hands at once");
+    eventually("its partitions to change hands", Duration::from_secs(5), async || {
+        (owned(&client, &fleet.dispatchers[1]).await == 16).then_some(())
+    })
+    .await;
     fleet.dispatchers[1].kill9();
     eventually("the dead one is gone", PATIENCE, async || {
         node_with(&client, second).await.filter(|node| node["state"] == "gone")

@@ -21,7 +21,7 @@ fn worker() -> Worker {
     worker.on_call("done.*", |call| Reply::json(&json!({"by": call.id})));
     worker.on("bad.*", Reply::bytes("application/json", r#"{"type":"Bad","message":"no"}"#).with_status(422));
     worker.on("accepted.*", Reply::accepted("10m"));
-    worker.on_call("again.*", |call| if call.attempt == 1 { Reply::status(503) } else { Reply::json(&json!(call.attempt)) });
+    worker.on_call("again.*", |call| if call.attempt == 1 { Reply::status(500) } else { Reply::json(&json!(call.attempt)) });
     worker.on_call("parent.*", |call| {
         if call.header("lovage-resume") == "1" {
             return Reply::json(&call.json()["children"]);
