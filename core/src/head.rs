@@ -69,6 +69,8 @@ impl Flags {
     pub const TOLD: Self = Self(1 << 13);
     /// Starts in order of acceptance, whatever its priority (FIFO queue).
     pub const FIFO: Self = Self(1 << 14);
+    /// Starts whatever its limits say, until an attempt has ended: somebody asked for it.
+    pub const NOW: Self = Self(1 << 15);
 
     /// The reason of the cancel that was asked for while it ran.
     pub fn cancel_reason(self) -> Reason {

@@ -69,6 +69,9 @@ pub struct LaneDef {
     /// The priority of all its tasks; none: they differ, as in lanes that are kept in order or delivered together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
+    /// Its tasks start whatever their limits say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub now: bool,
 }
 
 impl LaneDef {
@@ -84,7 +87,14 @@ impl LaneDef {
             order: LaneOrder::default(),
             limits: Vec::new(),
             priority: None,
+            now: false,
         }
+    }
+
+    /// The lane of those of its tasks that start whatever their limits say. What is kept in order stays where it is.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        if self.route == Route::Mixed { self } else { Self { batch: None, now: true, ..self } }
     }
 
     /// What the heads of its tasks say of it.
@@ -138,6 +148,9 @@ impl LaneDef {
         // The lane of the usual priority is the one that all priorities shared before they had lanes of their own.
         if let Some(priority) = self.priority.filter(|priority| *priority != DEFAULT_PRIORITY) {
             feed(&[0, b'p', priority]);
+        }
+        if self.now {
+            feed(&[0, b'n']);
         }
         if let Some(Batching { key, max, max_wait }) = &self.batch {
             feed(&[0, b'b']);
@@ -208,6 +221,7 @@ mod tests {
         let defs = [
             plain.clone(),
             LaneDef { priority: Some(9), ..plain.clone() },
+            plain.clone().at_once(),
             LaneDef { fair_key: Some("a".into()), ..plain.clone() },
             LaneDef { fair_key: Some("b".into()), ..plain.clone() },
             LaneDef { order: LaneOrder::Fair, fair_key: Some("b".into()), ..plain.clone() },

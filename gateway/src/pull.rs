@@ -368,13 +368,16 @@ impl App {
                 continue;
             };
             let lane = spec.gates(key.ns);
-            let gates = if let Some(gates) = known.get(&lane) {
+            let mut gates = if let Some(gates) = known.get(&lane) {
                 gates.clone()
             } else {
                 let gates = self.limits_of(key.ns, spec, wish).await?;
                 known.insert(lane, gates.clone());
                 gates
             };
+            if head.flags.has(Flags::NOW) {
+                gates.retain(|gate| gate.stored.paused(now).is_some());
+            }
             limited.push(Candidate { key: key.clone(), attempt: head.attempt + 1, created: head.created, gates });
             haul.bytes += bytes;
             let after = transition.head.clone();

@@ -81,12 +81,16 @@ impl Task<'_> {
 
     pub(super) fn run_now(self) -> Result<Transition, Refusal> {
         match self.head.state {
-            State::Scheduled | State::Retrying => {
+            State::Queued if self.head.flags.has(Flags::NOW) => Err(Refusal::Unchanged),
+            State::Scheduled | State::Retrying | State::Queued => {
                 let mut next = self.step(State::Queued, Reason::None);
-                next.due = self.now;
-                Ok(plain(next))
+                if self.head.state != State::Queued {
+                    next.due = self.now;
+                }
+                next.flags = next.flags.with(Flags::NOW);
+                let lane = self.lane_of(self.spec, &mut next);
+                Ok(Transition { lane, ..plain(next) })
             }
-            State::Queued => Err(Refusal::Unchanged),
             _ => Err(self.wrong_state()),
         }
     }
@@ -140,15 +144,15 @@ impl Task<'_> {
         if let Some(retry) = changes.retry {
             spec.retry = retry;
         }
-        let lane = spec.lane(self.key.ns, next.priority);
-        next.lane = lane.id();
-        next.flags = next.flags.without(Flags::FIFO).without(Flags::ORDERED).with(lane.flags());
+        if next.state != State::Queued {
+            next.flags = next.flags.without(Flags::NOW);
+        }
+        let lane = self.lane_of(&spec, &mut next);
         if spec == *self.spec && next == self.step(self.head.state, self.head.reason) {
             return Err(Refusal::Unchanged);
         }
         let content_type = String::from_utf8_lossy(content_type);
         let body = Body::encode(&spec.encode(), &content_type, payload);
-        let lane = (next.lane != self.head.lane).then_some(lane);
         Ok(Transition { body: Some(body), lane, ..plain(next) })
     }
 }

@@ -95,8 +95,16 @@ pub enum Refusal {
 /// What follows when `event` happens to the task at `now`. `random` decides the jitter.
 pub fn decide(key: &TaskKey, head: &Head, spec: &Spec, event: Event, now: Millis, random: u64) -> Result<Transition, Refusal> {
     let task = Task { key, head, spec, now, random };
+    let mut transition = happens(task, event)?;
+    if head.state == State::Running && head.flags.has(Flags::NOW) {
+        task.no_longer_now(&mut transition);
+    }
+    Ok(transition)
+}
+
+fn happens(task: Task<'_>, event: Event) -> Result<Transition, Refusal> {
     match event {
-        Event::Claim { session, worker } => claim(head, session, worker, now).map(plain),
+        Event::Claim { session, worker } => claim(task.head, session, worker, task.now).map(plain),
         Event::Answered { attempt, outcome } => task.fenced(attempt, |task| Ok(task.answered(outcome))),
         Event::Heartbeat { attempt, lease } => task.fenced(attempt, |task| task.heartbeat(lease)),
         Event::Progress { attempt, value } => task.fenced(attempt, |task| Ok(task.progress(value))),
@@ -138,6 +146,26 @@ impl Task<'_> {
     /// The head after, with the version one higher.
     fn step(self, state: State, reason: Reason) -> Head {
         Head { version: self.head.version + 1, state, reason, ..self.head.clone() }
+    }
+
+    /// Puts the head after where a task with this signature waits; answers the lane if it is another one.
+    fn lane_of(self, spec: &Spec, next: &mut Head) -> Option<LaneDef> {
+        let mut lane = spec.lane(self.key.ns, next.priority);
+        if next.flags.has(Flags::NOW) {
+            lane = lane.at_once();
+        }
+        next.lane = lane.id();
+        next.flags = next.flags.without(Flags::FIFO).without(Flags::ORDERED).with(lane.flags());
+        (next.lane != self.head.lane).then_some(lane)
+    }
+
+    /// The attempt was started whatever its limits said; the next one is not, unless this one never took place.
+    fn no_longer_now(self, transition: &mut Transition) {
+        let Some(next) = &mut transition.head else { return };
+        if next.flags.has(Flags::NOW) && !matches!(next.state, State::Running | State::Queued) {
+            next.flags = next.flags.without(Flags::NOW);
+            transition.lane = self.lane_of(self.spec, next);
+        }
     }
 
     fn wrong_state(self) -> Refusal {

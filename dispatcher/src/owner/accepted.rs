@@ -11,9 +11,10 @@ use ahash::AHashMap;
 use lovage_core::{Body, Head, LaneDef, Millis, SessionId, Spec, State, TaskKey};
 use lovage_store::{Cursor, Error, Index};
 
+use super::admit::Right;
 use super::calls::Done;
 use super::{Owner, STORE_PAUSE, Shared};
-use crate::limits::{Count, Permit};
+use crate::limits::Count;
 
 /// Records read at once.
 const BATCH: usize = 200;
@@ -56,6 +57,11 @@ impl Accepted {
         *self = Self { life: self.life + 1, ..Self::default() };
     }
 
+    /// Whether all accepted attempts of the partition are known.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     fn know(&mut self, key: &TaskKey, head: &Head) {
         if let Some((_, count)) = self.counted.get(key).filter(|(attempt, _)| *attempt == head.attempt) {
             return count.renew(head.deadline);
@@ -90,12 +96,18 @@ impl Owner {
 
     /// An attempt that was pushed from here ends. If with its acceptance (its number, and until when), it is counted for the
     /// partition from now on; else nobody counts it.
-    pub(super) fn end_permit(&mut self, key: &TaskKey, permit: Option<Permit>, accepted: Option<(u32, Millis)>) {
+    pub(super) fn end_permit(&mut self, key: &TaskKey, right: Option<Right>, accepted: Option<(u32, Millis)>) {
         let limits = &self.shared.limits;
         // Of a partition of another owner that one counts it, when the feed tells.
         let ours = self.token.is_some() && limits.counts();
-        if let (Some(permit), Some((attempt, until)), true) = (permit, accepted, ours) {
-            let count = limits.accept(Ok(permit), self.partition, until, None, !self.accepted.complete);
+        if let (Some(right), Some((attempt, until)), true) = (right, accepted, ours) {
+            let count = match right {
+                Right::Granted(permit) => limits.accept(Ok(permit), self.partition, until, None, !self.accepted.complete),
+                Right::Taken(count) => {
+                    count.renew(until);
+                    count
+                }
+            };
             self.accepted.counted.insert(key.clone(), (attempt, count));
         }
     }

@@ -22,7 +22,7 @@ use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Turn, Waiting};
-use crate::limits::{Gates, Permit, Verdict};
+use crate::limits::{Count, Gates, NO_ROOM, Permit, Verdict};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -39,7 +39,7 @@ pub(super) struct Plan {
     together: bool,
     /// The attempt that its claim would open is open here already: its lane is out of date, and the store will refuse it.
     open: bool,
-    permit: Permit,
+    permit: Right,
     room: OwnedSemaphorePermit,
 }
 
@@ -52,6 +52,13 @@ pub(super) struct Begun {
     pub instance: Arc<str>,
     /// Where else it goes at the same time.
     pub others: Vec<(Arc<str>, Arc<Target>)>,
+}
+
+/// What an attempt is counted by for its limits.
+pub(super) enum Right {
+    Granted(Permit),
+    /// It was started whatever they say.
+    Taken(Count),
 }
 
 /// Where tasks of a lane go now.
@@ -226,8 +233,14 @@ impl Owner {
         };
         // Of those that are kept in order one starts at a time.
         let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
-        let closed = match self.shared.limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
-            Verdict::Go(permit) => Ok(permit),
+        let limits = &self.shared.limits;
+        let closed = match limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
+            Verdict::Go(permit) => Ok(Right::Granted(permit)),
+            // Counted as what its worker has accepted: for that nobody is asked.
+            Verdict::Wait(limit) if limit != NO_ROOM && first.head.flags.has(Flags::NOW) => {
+                let (gates, silent) = (Err(Arc::clone(&place.limits)), !self.accepted.is_complete());
+                Ok(Right::Taken(limits.accept(gates, self.partition, now, None, silent)))
+            }
             Verdict::Wait(limit) => Err(Closed::Limit(limit)),
             Verdict::Until(until) => Err(Closed::Until(until)),
         };
@@ -524,6 +537,15 @@ impl PushTo {
         let Self { key, attempt, instance, waited_for, ends } = self;
         // The owner outlives its pushes; if it is gone nobody wants the answer.
         let _ = ends.send(Told::End(PushEnd { key, attempt, instance, waited_for, pushed }));
+    }
+}
+
+impl Right {
+    /// The task was not started after all.
+    fn unused(self) {
+        if let Self::Granted(permit) = self {
+            permit.unused();
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::accepted::Accepted;
-use self::admit::Plan;
+use self::admit::{Plan, Right};
 use self::calls::Done;
 use self::meters::Meters;
 use self::orders::Soft;
@@ -47,7 +47,7 @@ use crate::control::{About, Control, Order};
 use crate::egress::Transport;
 use crate::gate::Slot;
 use crate::lanes::{Bounds, Lanes};
-use crate::limits::{Limits, Opened, Permit};
+use crate::limits::{Limits, Opened};
 use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
@@ -120,7 +120,7 @@ struct Running {
     /// none: their push has it.
     slot: Option<Arc<Slot>>,
     /// Counts for its limits; given back together with the slot, or with its own end if the connection is shared.
-    permit: Option<Permit>,
+    permit: Option<Right>,
     /// Given back when the end is stored: what waits for that takes memory too.
     _room: OwnedSemaphorePermit,
     /// The end of the attempt is on its way to the store.

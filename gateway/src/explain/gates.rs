@@ -106,6 +106,9 @@ impl Case<'_> {
                 let text = format!("Limit `{key}` is paused {}.", until(end));
                 story.causes.push((Cause { key: Some(key.clone()), ..Cause::new("paused", text, end) }, end));
             }
+            if self.head.flags.has(Flags::NOW) {
+                continue;
+            }
             if let Some(most) = counters.is_full() {
                 let text = format!("Limit `{key}` lets {most} tasks run at once, and {} do.", counters.in_use);
                 let cause = Cause::new("concurrency", text, None);

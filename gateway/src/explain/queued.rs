@@ -3,7 +3,7 @@
 use lovage_core::board::{InstanceBoard, WorkerBoard};
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
-use lovage_core::{LaneDef, LaneOrder, Millis, Route};
+use lovage_core::{Flags, LaneDef, LaneOrder, Millis, Route};
 
 use super::{Case, Story, WorkerStanding};
 use crate::problem::Refusal;
@@ -11,6 +11,7 @@ use crate::problem::Refusal;
 impl Case<'_> {
     pub(super) async fn queued(&self, story: &mut Story) -> Result<(), Refusal> {
         let lane = self.spec.lane(self.key.ns, self.head.priority);
+        let lane = if self.head.flags.has(Flags::NOW) { lane.at_once() } else { lane };
         self.paused(story).await?;
         self.ordered(&lane, story).await?;
         let together = self.callee(&lane, story).await?;

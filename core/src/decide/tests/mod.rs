@@ -170,7 +170,12 @@ proptest! {
             && !head.flags.has(Flags::CANCEL)
             && head.generation < u8::MAX;
         let edits = matches!(event, Event::Patch { .. }) || replaces;
-        prop_assert!(edits || (next.lane, next.priority) == (head.lane, head.priority));
+        prop_assert!(edits || next.priority == head.priority);
+        // What is told to run has another lane until an attempt has ended.
+        let moves = event == Event::RunNow || head.flags.has(Flags::NOW) && head.state == State::Running;
+        prop_assert!(edits || moves || next.lane == head.lane);
+        let keeps_now = event == Event::RunNow || head.flags.has(Flags::NOW);
+        prop_assert!(keeps_now || !next.flags.has(Flags::NOW));
         prop_assert_eq!(transition.lane.is_some(), next.lane != head.lane);
         prop_assert_eq!(transition.body.is_some(), edits);
         // A final state is never left by itself; a new generation begins only with a retry or a replacement.

@@ -32,8 +32,11 @@ fn run_now_hold_and_release() {
     for state in State::ALL {
         let head = in_state(*state);
         match (state, ask(&head, &spec, Event::RunNow, NOW)) {
-            (State::Scheduled | State::Retrying, Ok(run)) => assert_eq!(run.head.unwrap().state, State::Queued),
-            (State::Queued, refused) => assert_eq!(refused, Err(Refusal::Unchanged)),
+            (State::Scheduled | State::Retrying | State::Queued, Ok(run)) => {
+                let next = run.head.unwrap();
+                assert_eq!((next.state, next.flags.has(Flags::NOW)), (State::Queued, true));
+                assert_eq!(ask(&next, &spec, Event::RunNow, NOW), Err(Refusal::Unchanged));
+            }
             (_, refused) => assert_eq!(refused, Err(Refusal::WrongState(*state))),
         }
         assert!(ask(&head, &spec, Event::Release, NOW).is_err());
@@ -45,6 +48,31 @@ fn run_now_hold_and_release() {
         assert_eq!(ask(&held, &spec, Event::Hold, NOW), Err(Refusal::Unchanged));
         assert!(!ask(&held, &spec, Event::Release, NOW).unwrap().head.unwrap().flags.has(Flags::HELD));
     }
+}
+
+#[test]
+fn what_runs_now_has_a_lane_of_its_own_until_an_attempt_has_ended() {
+    let spec = spec_with(3, false);
+    let own = spec.lane(Ns::DEFAULT, 4);
+    let head = Head { lane: own.id(), ..in_state(State::Queued) };
+    let run = ask(&head, &spec, Event::RunNow, NOW).unwrap();
+    let now = run.head.unwrap();
+    assert_eq!((run.lane.as_ref().map(LaneDef::id), now.lane), (Some(now.lane), own.clone().at_once().id()));
+    let open = claim(&now, SessionId(1), 1, NOW).unwrap();
+    let attempt = open.open_attempt();
+    let back = ask(&open, &spec, Event::GivenBack { attempt }, NOW).unwrap().head.unwrap();
+    assert_eq!((back.lane, back.flags.has(Flags::NOW)), (now.lane, true));
+    let retry = Outcome::Retry { after: None, error: TaskError::new("E", "m") };
+    let again = ask(&open, &spec, Event::Answered { attempt, outcome: retry }, NOW).unwrap();
+    let next = again.head.unwrap();
+    assert_eq!((again.lane, next.lane, next.flags.has(Flags::NOW)), (Some(own.clone()), own.id(), false));
+    // What waits in an order keeps its place there.
+    let ordered = Spec { order_key: Some("k".into()), ..spec };
+    let lane = ordered.lane(Ns::DEFAULT, 4);
+    let head = Head { lane: lane.id(), flags: lane.flags(), ..in_state(State::Queued) };
+    let run = ask(&head, &ordered, Event::RunNow, NOW).unwrap();
+    let next = run.head.unwrap();
+    assert_eq!((run.lane, next.lane, next.flags.has(Flags::NOW.with(Flags::ORDERED))), (None, lane.id(), true));
 }
 
 fn patch(changes: Patch) -> Event {

@@ -17,7 +17,7 @@ use crate::{body, schema, view};
 
 /// Start a task now
 ///
-/// One that is scheduled or waits for its next attempt starts as soon as a worker has room. A pause or a hold stays.
+/// One that is scheduled, waits for its next attempt or for its limits starts as soon as a worker has room. A pause or a hold stays.
 #[utoipa::path(
     post, path = "/v1/tasks/{id}/run", operation_id = "runTask", tag = "tasks",
     params(("id" = String, Path, description = "The task's id"), schema::IfMatchHeader),

@@ -22,7 +22,7 @@ pub(super) fn most_at_once(site: &Site, task: &str) -> usize {
     calls.iter().map(|call| open_at(call.started_ns)).max().unwrap_or_default()
 }
 
-async fn until_limit(site: &Site, key: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until_limit(site: &Site, key: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     let path = format!("/v1/limits/{key}");
     eventually(&format!("{key} to have {what}"), PATIENCE, async || {
         let answer = site.get(&path).await;

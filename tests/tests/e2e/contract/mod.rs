@@ -32,6 +32,7 @@ mod delivery;
 mod documents;
 mod errors;
 mod flow;
+mod flow_now;
 mod flow_order;
 mod formats;
 mod idempotency;
