@@ -48,6 +48,10 @@ impl Limits {
                 calls.push(Box::pin(Arc::clone(&self).call(asked)));
                 continue;
             }
+            if next.is_some_and(|next| next <= Instant::now()) {
+                // More keys are to be looked at; owners have their turn first.
+                tokio::task::yield_now().await;
+            }
             if last.is_some_and(|last| calls.is_empty() || last <= Instant::now()) {
                 return;
             }

@@ -318,7 +318,8 @@ impl State {
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let soon = now + Duration::from_millis(1);
         let promises = [self.slot_line.promised_until(), self.start_line.promised_until()];
-        let ask = self.asks_at(now).filter(|_| !self.calling);
+        // One that stands in the line of those to be asked for is looked at when it has been.
+        let ask = self.asks_at(now).filter(|_| !self.calling && !self.queued);
         promises.into_iter().chain([self.starts.next(now), ask]).flatten().min().map(|at| at.max(soon))
     }
 
