@@ -4,7 +4,7 @@
 //! without number only so many are held at once, and they take turns. Everything that happens for a start takes logarithmic
 //! time, whatever waits.
 //!
-//! [`turns`] says whose turn it is, `doors` why a lane may not start anything, `order` which tasks keep their place until they
+//! `turns` says whose turn it is, `doors` why a lane may not start anything, `order` which tasks keep their place until they
 //! are final, `fill` how windows are filled from the store, `hold` which lanes are held at all.
 
 mod doors;
