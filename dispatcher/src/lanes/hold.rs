@@ -240,9 +240,9 @@ impl Lanes {
         }
         // So a round takes at most ten times as long as these calls are apart for each time that all that may be held is in
         // the store.
-        self.hold.quota = (self.bounds.lanes / 10).max(1);
-        let room = self.bounds.lanes.saturating_sub(self.known.len());
-        self.evict(self.hold.quota.saturating_sub(room))
+        let (least, room) = ((self.bounds.lanes / 10).max(1), self.bounds.lanes.saturating_sub(self.known.len()));
+        self.hold.quota = least.max(room);
+        self.evict(least.saturating_sub(room))
     }
 
     /// Lets go of `most` lanes that have not started anything for the longest time, those that are closed first.
