@@ -198,6 +198,23 @@ pub(crate) fn bare(error: &serde_json::Error) -> String {
     }
 }
 
+/// What `read` makes of the one field that a document may have; `None` if it is not given, or nothing is.
+pub fn only<'a, T>(
+    text: &'a str,
+    field: &str,
+    read: impl Fn(&'a RawValue, &str, &mut Errors) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let (mut value, mut errors) = (None, Errors::default());
+    for (name, raw) in if text.trim().is_empty() { Object::new() } else { document(text)? } {
+        if *name != *field {
+            errors.unknown("", &name, &[field]);
+        } else if !is_null(raw) {
+            value = read(raw, &format!("/{field}"), &mut errors);
+        }
+    }
+    errors.problem().map_or(Ok(value), Err)
+}
+
 /// The known name that `name` was probably meant to be.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if name.len() > 40 {

@@ -7,9 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt;
-use lovage_core::fields::{self, Errors};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Pause, queue};
 use metrics::counter;
 use tokio::time::{Instant, timeout_at};
 
@@ -56,32 +54,9 @@ pub(crate) async fn read(body: Body, headers: &HeaderMap, what: &str, limit: usi
     inflate::whole(coding, &packed, what, limit).await
 }
 
-/// Reads a body that says nothing: it must be empty, an empty object, or null.
-pub(crate) async fn read_none(app: &App, headers: &HeaderMap, body: Body) -> Result<(), Problem> {
-    let bytes = read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    require_json(headers)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    if text.trim() == "null" {
-        return Ok(());
-    }
-    let mut errors = Errors::default();
-    for (name, _) in fields::document(text)? {
-        errors.unknown("", &name, &[]);
-    }
-    errors.problem().map_or(Ok(()), Err)
-}
-
-/// What a pause is to be; an empty body says nothing.
-pub(crate) async fn read_pause(app: &App, headers: &HeaderMap, body: Body) -> Result<Pause, Problem> {
-    let bytes = read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    if !bytes.is_empty() {
-        require_json(headers)?;
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    queue::read_pause(text, app.now())
+/// The text of a body.
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))
 }
 
 /// The body as it comes, at most `most` bytes; `limit` is the one to be told.

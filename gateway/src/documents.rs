@@ -1,16 +1,18 @@
 //! Named documents: preconditions, guarded changes, pages.
 
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Ns, Version};
 use lovage_store::{DocGuard, DocKind, DocOutcome, DocPut, Document};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
-use crate::cursor;
 use crate::problem::{Refusal, store_problem};
+use crate::{cursor, view};
 
 /// How often a change without a precondition is tried again because somebody else was faster.
 const TRIES: usize = 8;
@@ -65,29 +67,37 @@ impl Precondition {
 }
 
 /// A document after a change.
-pub(crate) struct Put {
+pub(crate) struct Put<D> {
+    pub content: D,
     pub version: Version,
     pub created: bool,
 }
 
+impl<D> Put<D> {
+    /// What a `PUT` answers.
+    pub(crate) fn status(&self) -> StatusCode {
+        if self.created { StatusCode::CREATED } else { StatusCode::OK }
+    }
+}
+
 impl App {
     /// Replaces a document by what `edit` makes of the stored one.
-    pub(crate) async fn edit_doc(
+    pub(crate) async fn edit_doc<D: Serialize + DeserializeOwned>(
         &self,
         kind: DocKind,
         ns: Ns,
         name: &str,
         precondition: Precondition,
-        mut edit: impl FnMut(Option<&Document>) -> Result<Bytes, Problem>,
-    ) -> Result<Put, Refusal> {
+        mut edit: impl FnMut(Option<D>) -> Result<D, Problem>,
+    ) -> Result<Put<D>, Refusal> {
         for _ in 0..TRIES {
             let stored = self.store.doc(kind, ns, name).await?;
             precondition.check(stored.as_ref())?;
             let guard = stored.as_ref().map_or(DocGuard::Absent, |document| DocGuard::Version(document.version));
-            let bytes = Some(edit(stored.as_ref())?);
-            let put = DocPut { kind, ns, name: name.to_owned(), guard, bytes };
+            let content = edit(stored.as_ref().map(content).transpose()?)?;
+            let put = DocPut { kind, ns, name: name.to_owned(), guard, bytes: Some(bytes_of(&content)?) };
             match self.store.put_docs(vec![put]).await?.pop() {
-                Some(DocOutcome::Ok { version, created }) => return Ok(Put { version, created }),
+                Some(DocOutcome::Ok { version, created }) => return Ok(Put { content, version, created }),
                 Some(DocOutcome::Refused(_)) | None => {}
             }
         }
@@ -149,14 +159,16 @@ pub(crate) fn content<T: DeserializeOwned>(document: &Document) -> Result<T, Pro
 }
 
 /// The bytes of a document.
-pub(crate) fn bytes_of(value: &impl serde::Serialize) -> Result<Bytes, Problem> {
+pub(crate) fn bytes_of(value: &impl Serialize) -> Result<Bytes, Problem> {
     let bytes = serde_json::to_vec(value).map(Bytes::from);
     bytes.map_err(|error| store_problem(&lovage_store::Error::Invalid(format!("cannot write a document: {error}"))))
 }
 
-/// `ETag` of a version.
-pub(crate) fn tag(headers: &mut HeaderMap, version: Version) {
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{version}\"")) {
-        headers.insert(ETAG, value);
+/// A document as the whole answer, with the `ETag` of its version; none: it is not stored.
+pub(crate) fn shown(status: StatusCode, value: &impl Serialize, version: Option<Version>) -> Response {
+    let mut response = view::json(status, value);
+    if let Some(value) = version.and_then(|version| HeaderValue::from_str(&format!("\"{version}\"")).ok()) {
+        response.headers_mut().insert(ETAG, value);
     }
+    response
 }

@@ -9,7 +9,7 @@ use lovage_store::{Inserted, KeyEntry, KeyKind, KeyPut, KeyTake, Result as Store
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
-use crate::body::too_large;
+use crate::body::{self, too_large};
 use crate::problem::store_problem;
 use crate::raw;
 use crate::types::Types;
@@ -44,7 +44,7 @@ impl App {
         if text.len() > self.options.limits.task_bytes {
             return Err(too_large("a task", self.options.limits.task_bytes));
         }
-        let text = std::str::from_utf8(text).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+        let text = body::utf8(text)?;
         let mut errors = Errors::default();
         let signature = signature::read(text, &mut errors)?;
         let rules = Rules { source: Some(source), ..types.rules(self.rules()) };

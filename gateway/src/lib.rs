@@ -5,6 +5,7 @@
 
 mod allowed;
 mod app;
+mod ask;
 mod attempt_key;
 mod auth;
 mod awaited;

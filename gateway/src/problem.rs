@@ -32,8 +32,13 @@ impl Refusal {
 
     /// `task_unknown`.
     pub(crate) fn no_task(id: &str) -> Self {
-        let shown: String = id.chars().take(128).collect();
-        Self::new(Code::TaskUnknown, format!("there is no task `{shown}`"))
+        Self::unknown(Code::TaskUnknown, "task", id)
+    }
+
+    /// There is no `what` of this name.
+    pub(crate) fn unknown(code: Code, what: &str, name: &str) -> Self {
+        let name: String = name.chars().take(128).collect();
+        Self::new(code, format!("there is no {what} `{name}`"))
     }
 }
 

@@ -105,15 +105,7 @@ pub fn read_pause(text: &str, now: Millis) -> Result<Pause, Problem> {
             "intake" => pause.intake = flag(false, "/intake", &mut errors),
             "dispatch" => pause.dispatch = flag(true, "/dispatch", &mut errors),
             "until" if fields::is_null(raw) => {}
-            "until" => {
-                let time = fields::string(raw, "/until", &mut errors).map(|text| Millis::parse_rfc3339(&text));
-                match time {
-                    Some(Ok(until)) if until <= now => errors.invalid("/until", "is over already"),
-                    Some(Ok(until)) => pause.until = Some(until),
-                    Some(Err(why)) => errors.invalid("/until", why),
-                    None => {}
-                }
-            }
+            "until" => pause.until = end(raw, now, "/until", &mut errors),
             other => errors.unknown("", other, &["intake", "dispatch", "until"]),
         }
     }
@@ -121,6 +113,19 @@ pub fn read_pause(text: &str, now: Millis) -> Result<Pause, Problem> {
         errors.invalid("", "closes nothing: one of intake and dispatch must be true");
     }
     errors.problem().map_or(Ok(pause), Err)
+}
+
+/// Until when a pause is to last that closes one thing: `{"until": null}` where nothing is said.
+pub fn read_until(text: &str, now: Millis) -> Result<Option<Millis>, Problem> {
+    fields::only(text, "until", |raw, at, errors| end(raw, now, at, errors))
+}
+
+fn end(raw: &RawValue, now: Millis, at: &str, errors: &mut Errors) -> Option<Millis> {
+    let until = signature::time(raw, at, errors)?;
+    if until <= now {
+        errors.invalid(at, "is over already");
+    }
+    Some(until)
 }
 
 fn time_span(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Dur> {

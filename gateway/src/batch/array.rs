@@ -14,6 +14,7 @@ use super::atomic::Whole;
 use super::insert::Item;
 use super::kept::Kept;
 use crate::app::App;
+use crate::body;
 use crate::intake::{Idempotency, trace};
 use crate::problem::store_problem;
 use lovage_core::fields::json_problem;
@@ -159,7 +160,7 @@ fn split(bytes: &Bytes, most: usize) -> Result<Vec<&RawValue>, Problem> {
         }
     }
 
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let text = body::utf8(bytes)?;
     let texts = serde_json::from_str::<Texts<'_>>(text).map_err(|error| json_problem(&error))?.0;
     if texts.len() > most {
         let detail = format!("an array may have {most} items; send more as application/x-ndjson");

@@ -10,19 +10,15 @@ mod replay;
 mod run;
 
 use ahash::AHashSet;
-use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Patch, State};
 use serde::Serialize;
 
-use crate::app::Shared;
-use crate::auth::Caller;
-use crate::body;
+use crate::ask::Ask;
 use crate::filter::Filter;
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::view;
 
 /// Refused tasks that an answer names.
@@ -128,23 +124,13 @@ impl Tally {
 }
 
 /// Carries out the verb of a route; `dead`: on dead letters.
-pub(crate) async fn call(
-    app: &Shared,
-    caller: &Caller,
-    (kind, dead): (Kind, bool),
-    query: Query,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    if kind == Kind::Replay && headers.contains_key("idempotency-key") {
+pub(crate) async fn call(ask: Ask<()>, kind: Kind, dead: bool) -> Result<Response, Refusal> {
+    if kind == Kind::Replay && ask.headers.contains_key("idempotency-key") {
         let message = "many tasks take no Idempotency-Key: replay them one by one to repeat it safely";
         return Err(Problem::invalid("/idempotency_key", message).into());
     }
-    let bytes = body::read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    body::require_json(headers)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let order = read::order(app, kind, dead, text)?;
-    let tally = app.carry_out(caller.ns, order).await?;
+    let text = ask.json("this body").await?;
+    let order = read::order(&ask.app, kind, dead, &text)?;
+    let tally = ask.app.carry_out(ask.ns, order).await?;
     Ok(view::json(StatusCode::OK, &tally))
 }

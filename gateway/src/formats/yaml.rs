@@ -7,6 +7,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, options};
 use lovage_core::problem::{Code, Problem};
 
 use super::text::Text;
+use crate::body;
 
 const TAG: &str = "has a tag; only plain YAML without tags is taken";
 const ALIAS: &str = "is an alias; write the value where it is needed";
@@ -18,7 +19,7 @@ const LOOKAHEAD: usize = 1024;
 
 /// Writes the one document of `bytes`.
 pub(super) fn read(bytes: &[u8], text: &mut Text) -> Result<(), Problem> {
-    let yaml = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
+    let yaml = body::utf8(bytes)?;
     let depth = text.depth() + LOOKAHEAD + 1;
     let options = options! {
         emit_comments: false,

@@ -2,15 +2,14 @@
 //!
 //! Dead letters are failed tasks: nothing is moved or copied, this is a view of the tasks that narrows them to those.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::tasks::page;
 use crate::app::Shared;
+use crate::ask::Ask;
 use crate::auth::Caller;
 use crate::bulk::{self, Kind};
 use crate::filter::Filter;
@@ -50,14 +49,8 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     request_body = schema::Bulk,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-async fn retry(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Retry, true), query, &headers, body).await
+async fn retry(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Retry, true).await
 }
 
 /// Delete dead letters
@@ -66,14 +59,8 @@ async fn retry(
     request_body = schema::Bulk,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Delete, true), query, &headers, body).await
+async fn delete(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Delete, true).await
 }
 
 /// Cancel dead letters
@@ -84,14 +71,8 @@ async fn delete(
     request_body = schema::BulkCancel,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-async fn cancel(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Cancel, true), query, &headers, body).await
+async fn cancel(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Cancel, true).await
 }
 
 /// Change dead letters
@@ -102,14 +83,8 @@ async fn cancel(
     request_body = schema::BulkPatch,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-async fn patch(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Patch, true), query, &headers, body).await
+async fn patch(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Patch, true).await
 }
 
 /// Submit dead letters again
@@ -121,12 +96,6 @@ async fn patch(
     request_body = schema::BulkReplay,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-async fn replay(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Replay, true), query, &headers, body).await
+async fn replay(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Replay, true).await
 }

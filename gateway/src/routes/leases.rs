@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::fields::{self, Errors};
-use lovage_core::problem::{Code, Problem};
+use lovage_core::problem::Problem;
 use lovage_core::resume::{Children, as_json};
 use lovage_core::units::Dur;
 use lovage_core::{AttemptToken, Form, Millis, Ns, Trace, report};
@@ -20,11 +18,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
-use crate::auth::Caller;
-use crate::body;
+use crate::ask::Ask;
 use crate::problem::Refusal;
 use crate::pull::{Taken, Wish};
-use crate::query::Query;
 use crate::{schema, view};
 
 const FIELDS: [&str; 4] = ["worker", "max", "wait", "lease"];
@@ -84,18 +80,10 @@ struct Items {
         (status = 404, description = "There is no such worker, or no more", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn lease(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::require_json(&headers)?;
-    let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let wish = read(text, caller.ns, app.options.times.wait)?;
+pub(crate) async fn lease(ask: Ask<()>) -> Result<Response, Refusal> {
+    let text = ask.json("this body").await?;
+    let Ask { app, ns, .. } = ask;
+    let wish = read(&text, ns, app.options.times.wait)?;
     let items = app.take(&wish).await?.into_iter().map(|taken| show(&app, taken)).collect();
     Ok(view::json(StatusCode::OK, &Items { items }))
 }

@@ -1,26 +1,25 @@
 //! `GET /v1/limits`, `GET|PUT|PATCH|DELETE /v1/limits/{key}`, `POST /v1/limits/{key}/pause|resume`
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use lovage_core::fields::{self, Errors};
+use http::StatusCode;
+use lovage_core::fields::Errors;
 use lovage_core::limit::{is_built_in, refuse_built_in};
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Millis, Ns, StoredLimit, Version, names, signature};
-use lovage_store::{DocKind, Document};
+use lovage_core::queue::read_until;
+use lovage_core::{Millis, StoredLimit, Version, names};
+use lovage_store::DocKind;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::documents::{Precondition, bytes_of, content, tag};
+use crate::documents::{content, shown};
 use crate::limits::{Counters, FOR_EVER, LimitView};
-use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::{body, schema, view};
+use crate::{schema, view};
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     let named = OpenApiRouter::new().routes(routes!(put, get, patch, delete));
@@ -29,8 +28,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 
 /// `limit_unknown`
 fn unknown(key: &str) -> Refusal {
-    let shown: String = key.chars().take(128).collect();
-    Refusal::new(Code::LimitUnknown, format!("there is no limit `{shown}`"))
+    Refusal::unknown(Code::LimitUnknown, "limit", key)
 }
 
 /// List limits
@@ -68,15 +66,14 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The limit", body = schema::Limit))
 )]
-async fn get(State(app): State<Shared>, caller: Caller, PathOf(key): PathOf<String>, query: Query) -> Result<Response, Refusal> {
-    query.done()?;
-    let (stored, version) = match app.stored_limit(caller.ns, &key).await? {
+async fn get(Ask { app, ns, name: key, .. }: Ask) -> Result<Response, Refusal> {
+    let (stored, version) = match app.stored_limit(ns, &key).await? {
         Some((stored, version)) => (stored, version),
         // Whoever uses a key makes it known, also without a document.
         None if is_built_in(&key) => return Err(unknown(&key)),
         None => (StoredLimit::default(), None),
     };
-    let counters = app.counters(caller.ns, &key, stored.rule).await?;
+    let counters = app.counters(ns, &key, stored.rule).await?;
     if version.is_none() && !is_built_in(&key) && counters.is_unused() {
         return Err(unknown(&key));
     }
@@ -97,18 +94,9 @@ async fn get(State(app): State<Shared>, caller: Caller, PathOf(key): PathOf<Stri
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-async fn put(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(key): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let bytes = read(&app, &headers, body).await?;
-    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Make, |_| StoredLimit::default().edited(utf8(&bytes)?))
-        .await
+async fn put(ask: Ask) -> Result<Response, Refusal> {
+    let text = ask.json("a document").await?;
+    store(&ask, Missing::Make, |_| StoredLimit::default().edited(&text)).await
 }
 
 /// Change a limit
@@ -123,17 +111,9 @@ async fn put(
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-async fn patch(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(key): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let bytes = read(&app, &headers, body).await?;
-    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Refuse, |stored| stored.edited(utf8(&bytes)?)).await
+async fn patch(ask: Ask) -> Result<Response, Refusal> {
+    let text = ask.json("a document").await?;
+    store(&ask, Missing::Refuse, |stored| stored.edited(&text)).await
 }
 
 /// Remove a limit
@@ -144,19 +124,9 @@ async fn patch(
     params(("key" = String, Path, description = "The key, percent-encoded"), schema::Preconditions),
     responses((status = 204, description = "Removed"))
 )]
-async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(key): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    check_key(&key)?;
-    if !app.delete_doc(DocKind::Limit, caller.ns, &key, Precondition::of(&headers)?).await? {
-        return Err(unknown(&key));
-    }
-    Ok(StatusCode::NO_CONTENT)
+async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
+    check_key(&ask.name)?;
+    if ask.remove(DocKind::Limit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&ask.name)) }
 }
 
 /// Pause a limit
@@ -168,22 +138,11 @@ async fn delete(
     request_body = schema::LimitPause,
     responses((status = 200, description = "The limit", body = schema::Limit))
 )]
-async fn pause(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(key): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let bytes = body::read(body, &headers, "a document", app.options.limits.document_bytes, &app.options.times).await?;
-    if !bytes.is_empty() {
-        body::require_json(&headers)?;
-    }
-    let until = read_until(&bytes)?;
+async fn pause(ask: Ask) -> Result<Response, Refusal> {
+    // As `paused_until`, it may be over.
+    let until = read_until(&ask.json_if_any().await?, Millis(0))?.unwrap_or(FOR_EVER);
     let paused = |stored| Ok(StoredLimit { paused_until: Some(until), ..stored });
-    let mut response = store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Make, paused).await?;
+    let mut response = store(&ask, Missing::Make, paused).await?;
     *response.status_mut() = StatusCode::OK;
     Ok(response)
 }
@@ -194,18 +153,9 @@ async fn pause(
     params(("key" = String, Path, description = "The key, percent-encoded")),
     responses((status = 200, description = "The limit", body = schema::Limit))
 )]
-async fn resume(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(key): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    let resumed = |stored| Ok(StoredLimit { paused_until: None, ..stored });
-    store(&app, caller.ns, &key, Precondition::of(&headers)?, Missing::Refuse, resumed).await
+async fn resume(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    store(&ask, Missing::Refuse, |stored| Ok(StoredLimit { paused_until: None, ..stored })).await
 }
 
 /// What becomes of a change if nothing is stored.
@@ -217,31 +167,22 @@ enum Missing {
 
 /// Stores what `edit` makes of the stored limit.
 async fn store(
-    app: &App,
-    ns: Ns,
-    key: &str,
-    wanted: Precondition,
+    ask: &Ask,
     missing: Missing,
     edit: impl Fn(StoredLimit) -> Result<StoredLimit, Problem>,
 ) -> Result<Response, Refusal> {
+    let Ask { app, ns, name: key, .. } = ask;
     check_key(key)?;
     let most = app.options.limits.stored_limits;
-    let is_full = missing == Missing::Make && app.count_docs(DocKind::Limit, ns, most).await? >= most;
-    let mut last = StoredLimit::default();
-    let put = app.edit_doc(DocKind::Limit, ns, key, wanted, |stored: Option<&Document>| {
-        if stored.is_none() && missing == Missing::Refuse {
-            return Err(unknown(key).0);
-        }
-        if stored.is_none() && is_full {
-            return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits")));
-        }
-        last = edit(stored.map(content::<StoredLimit>).transpose()?.unwrap_or_default())?;
-        bytes_of(&last)
+    let is_full = missing == Missing::Make && app.count_docs(DocKind::Limit, *ns, most).await? >= most;
+    let put = ask.edit(DocKind::Limit, |stored| match stored {
+        None if missing == Missing::Refuse => Err(unknown(key).0),
+        None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits"))),
+        stored => edit(stored.unwrap_or_default()),
     });
     let put = put.await?;
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    let counters = app.counters(ns, key, last.rule).await?;
-    Ok(answer(app, status, key, &last, Some(put.version), counters))
+    let counters = app.counters(*ns, key, put.content.rule).await?;
+    Ok(answer(app, put.status(), key, &put.content, Some(put.version), counters))
 }
 
 fn check_key(key: &str) -> Result<(), Problem> {
@@ -253,30 +194,6 @@ fn check_key(key: &str) -> Result<(), Problem> {
     errors.problem().map_or(Ok(()), Err)
 }
 
-async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    body::require_json(headers)?;
-    body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
-}
-
-fn utf8(bytes: &Bytes) -> Result<&str, Problem> {
-    std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))
-}
-
-/// `{"until"}`, or nothing.
-fn read_until(bytes: &Bytes) -> Result<Millis, Problem> {
-    let mut until = None;
-    let mut errors = Errors::default();
-    let text = utf8(bytes)?;
-    for (name, raw) in if text.is_empty() { fields::Object::new() } else { fields::document(text)? } {
-        match &*name {
-            "until" if fields::is_null(raw) => {}
-            "until" => until = signature::time(raw, "/until", &mut errors),
-            other => errors.unknown("", other, &["until"]),
-        }
-    }
-    errors.problem().map_or(Ok(until.unwrap_or(FOR_EVER)), Err)
-}
-
 fn answer(
     app: &App,
     status: StatusCode,
@@ -285,9 +202,5 @@ fn answer(
     version: Option<Version>,
     counters: Counters,
 ) -> Response {
-    let mut response = view::json(status, &LimitView::of(key, stored, version, counters, app.now()));
-    if let Some(version) = version {
-        tag(response.headers_mut(), version);
-    }
-    response
+    shown(status, &LimitView::of(key, stored, version, counters, app.now()), version)
 }

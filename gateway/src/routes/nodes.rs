@@ -3,13 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use futures_util::future::try_join_all;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::board::Board;
-use lovage_core::fields::{self, Errors};
+use lovage_core::fields;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::units::Dur;
 use lovage_core::{NodeInfo, Ns, SessionId};
@@ -19,13 +18,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
 use crate::directory::all_docs;
-use crate::documents::{Precondition, bytes_of, content};
-use crate::path::PathOf;
+use crate::documents::{Precondition, content};
 use crate::problem::Refusal;
 use crate::query::Query;
-use crate::{body, schema, view};
+use crate::{schema, view};
 
 /// A node that has been silent for so long has missed two renewals and may be taken for dead.
 const SILENCE: Duration = Duration::from_secs(6);
@@ -123,9 +122,8 @@ impl App {
     }
 
     async fn set_drain(&self, id: &str, drain: bool) -> Result<Response, Refusal> {
-        let edited = self.edit_doc(DocKind::Node, Ns::DEFAULT, id, Precondition::None, |stored| {
-            let info: NodeInfo = content(stored.ok_or_else(|| no_node(id).0)?)?;
-            bytes_of(&NodeInfo { drain, ..info })
+        let edited = self.edit_doc(DocKind::Node, Ns::DEFAULT, id, Precondition::None, |stored: Option<NodeInfo>| {
+            Ok(NodeInfo { drain, ..stored.ok_or_else(|| no_node(id).0)? })
         });
         edited.await?;
         self.show_node(id).await
@@ -133,8 +131,7 @@ impl App {
 }
 
 fn no_node(id: &str) -> Refusal {
-    let shown: String = id.chars().take(128).collect();
-    Refusal::new(Code::NodeUnknown, format!("there is no node `{shown}`"))
+    Refusal::unknown(Code::NodeUnknown, "node", id)
 }
 
 /// List the processes of the cluster
@@ -159,9 +156,8 @@ async fn list(State(app): State<Shared>, _: Caller, query: Query) -> Result<Resp
     params(("node" = String, Path, description = "Its id")),
     responses((status = 200, description = "The node", body = schema::Node))
 )]
-async fn get(State(app): State<Shared>, _: Caller, PathOf(id): PathOf<String>, query: Query) -> Result<Response, Refusal> {
-    query.done()?;
-    app.show_node(&id).await
+async fn get(ask: Ask) -> Result<Response, Refusal> {
+    ask.app.show_node(&ask.name).await
 }
 
 /// Let a node take nothing new
@@ -173,17 +169,9 @@ async fn get(State(app): State<Shared>, _: Caller, PathOf(id): PathOf<String>, q
     params(("node" = String, Path, description = "Its id")),
     responses((status = 200, description = "The node", body = schema::Node))
 )]
-async fn drain(
-    State(app): State<Shared>,
-    _: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    app.set_drain(&id, true).await
+async fn drain(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    ask.app.set_drain(&ask.name, true).await
 }
 
 /// Let a drained node work again
@@ -192,17 +180,9 @@ async fn drain(
     params(("node" = String, Path, description = "Its id")),
     responses((status = 200, description = "The node", body = schema::Node))
 )]
-async fn resume(
-    State(app): State<Shared>,
-    _: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    app.set_drain(&id, false).await
+async fn resume(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    ask.app.set_drain(&ask.name, false).await
 }
 
 /// End a dead node's lease now
@@ -219,16 +199,9 @@ async fn resume(
         (status = 409, description = "It lives", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-async fn fence(
-    State(app): State<Shared>,
-    _: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let force = force(&app, &headers, body).await?;
+async fn fence(ask: Ask) -> Result<Response, Refusal> {
+    let force = fields::only(&ask.json_if_any().await?, "force", fields::boolean)?.unwrap_or(false);
+    let Ask { app, name: id, .. } = ask;
     let document = app.store.doc(DocKind::Node, Ns::DEFAULT, &id).await?.ok_or_else(|| no_node(&id))?;
     let session = document.name.parse().map(SessionId).map_err(|_| no_node(&id))?;
     let ownerships = app.ownerships().await?;
@@ -245,23 +218,6 @@ async fn fence(
         error.log("tell the others of a fenced node");
     }
     Ok(view::json(StatusCode::OK, &app.node_view(&document, &app.ownerships().await?, &app.boards().await)?))
-}
-
-async fn force(app: &App, headers: &HeaderMap, body: Body) -> Result<bool, Problem> {
-    let bytes = body::read(body, headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    if bytes.is_empty() {
-        return Ok(false);
-    }
-    body::require_json(headers)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let (mut force, mut errors) = (false, Errors::default());
-    for (name, raw) in fields::document(text)? {
-        match &*name {
-            "force" => force = fields::boolean(raw, "/force", &mut errors).unwrap_or(false),
-            other => errors.unknown("", other, &["force"]),
-        }
-    }
-    errors.problem().map_or(Ok(force), Err)
 }
 
 /// `draining` if this very node is to take nothing new.

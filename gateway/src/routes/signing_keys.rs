@@ -1,9 +1,7 @@
 //! `GET /v1/signing-keys`, `POST /v1/signing-keys/rotate`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::Ns;
 use lovage_core::worker::SigningKey;
 use lovage_store::{DocGuard, DocKind, DocPut, Store};
@@ -12,11 +10,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::Shared;
-use crate::auth::Caller;
-use crate::documents::{Precondition, bytes_of, content};
+use crate::ask::Ask;
+use crate::documents::{Precondition, content};
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema, secrets, view};
+use crate::{schema, secrets, view};
 
 /// The key of a namespace for bare URLs and callbacks.
 const NAME: &str = "default";
@@ -68,11 +65,10 @@ struct SecretView {
     get, path = "/v1/signing-keys", operation_id = "listSigningKeys", tag = "keys",
     responses((status = 200, description = "The keys, without secrets", body = schema::SigningKeys))
 )]
-async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
-    query.done()?;
+async fn list(Ask { app, ns, .. }: Ask<()>) -> Result<Response, Refusal> {
     let now = app.now();
     let mut items = Vec::new();
-    if let Some(document) = app.store.doc(DocKind::SigningKey, caller.ns, NAME).await? {
+    if let Some(document) = app.store.doc(DocKind::SigningKey, ns, NAME).await? {
         let key: SigningKey = content(&document)?;
         let live = key.secrets.into_iter().filter(|secret| secret.until.is_none_or(|until| until > now));
         let secrets = live.map(|secret| SecretView { expires_at: secret.until.map(lovage_core::Millis::rfc3339) }).collect();
@@ -88,21 +84,13 @@ async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result
     post, path = "/v1/signing-keys/rotate", operation_id = "rotateSigningKey", tag = "keys",
     responses((status = 200, description = "The new secret", body = schema::NewSecret))
 )]
-async fn rotate(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    let secret = secrets::make()?;
-    let now = app.now();
-    let edited = app.edit_doc(DocKind::SigningKey, caller.ns, NAME, Precondition::None, |stored| {
-        let mut key = stored.map(content::<SigningKey>).transpose()?.unwrap_or_default();
+async fn rotate(ask: Ask<()>) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    let (secret, now) = (secrets::make()?, ask.app.now());
+    let edited = ask.app.edit_doc(DocKind::SigningKey, ask.ns, NAME, Precondition::None, |stored: Option<SigningKey>| {
+        let mut key = stored.unwrap_or_default();
         secrets::rotate(&mut key.secrets, secret.clone(), now);
-        bytes_of(&key)
+        Ok(key)
     });
     edited.await?;
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "signing": secret })))

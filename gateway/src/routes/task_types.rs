@@ -1,24 +1,25 @@
 //! `GET /v1/task-types`, `GET|PUT|PATCH|DELETE /v1/task-types/{pattern}`, `POST …/pause` and `…/resume`
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::problem::{Code, Problem};
-use lovage_core::{Millis, Ns, Pause, TaskType, names, task_type};
-use lovage_store::{DocKind, Document};
+use lovage_core::{Millis, Pause, TaskType, Version, names, task_type};
+use lovage_store::DocKind;
 use serde_json::value::RawValue;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::documents::{Precondition, tag};
-use crate::path::PathOf;
+use crate::documents::{content, shown};
 use crate::problem::{Refusal, store_problem};
 use crate::query::Query;
-use crate::{body, schema, view};
+use crate::{schema, view};
+
+/// The document of a task type: its fields as they were given.
+type Text = Box<RawValue>;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -30,8 +31,7 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 
 /// `task_type_unknown`
 fn unknown(pattern: &str) -> Refusal {
-    let shown: String = pattern.chars().take(128).collect();
-    Refusal::new(Code::TaskTypeUnknown, format!("there is no task type `{shown}`"))
+    Refusal::unknown(Code::TaskTypeUnknown, "task type", pattern)
 }
 
 /// List task types
@@ -47,7 +47,7 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     let (documents, next) = app.page_docs(DocKind::TaskType, caller.ns, "", from, limit).await?;
     let mut items = Vec::with_capacity(documents.len());
     for document in &documents {
-        items.push(show(&document.name, text(document)?, document.version, app.now())?);
+        items.push(show(&document.name, &content::<Text>(document)?, document.version, app.now())?);
     }
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }
@@ -58,15 +58,9 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     params(("pattern" = String, Path, description = "Its pattern, percent-encoded")),
     responses((status = 200, description = "The task type", body = schema::TaskType))
 )]
-async fn get(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let document = app.store.doc(DocKind::TaskType, caller.ns, &pattern).await?.ok_or_else(|| unknown(&pattern))?;
-    answer(&app, StatusCode::OK, &pattern, text(&document)?, document.version)
+async fn get(Ask { app, ns, name, .. }: Ask) -> Result<Response, Refusal> {
+    let document = app.store.doc(DocKind::TaskType, ns, &name).await?.ok_or_else(|| unknown(&name))?;
+    answer(&app, StatusCode::OK, &name, &content::<Text>(&document)?, document.version)
 }
 
 /// Set a task type
@@ -83,20 +77,12 @@ async fn get(
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-async fn put(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    if !names::is_task_pattern(&pattern) {
+async fn put(ask: Ask) -> Result<Response, Refusal> {
+    if !names::is_task_pattern(&ask.name) {
         return Err(Problem::invalid("/pattern", names::PATTERN_RULE).into());
     }
-    let bytes = read(&app, &headers, body).await?;
-    store(&app, caller.ns, &pattern, Precondition::of(&headers)?, &bytes, false).await
+    let given = ask.json("a document").await?;
+    store(&ask, &given, false).await
 }
 
 /// Change a task type
@@ -111,17 +97,9 @@ async fn put(
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-async fn patch(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let bytes = read(&app, &headers, body).await?;
-    store(&app, caller.ns, &pattern, Precondition::of(&headers)?, &bytes, true).await
+async fn patch(ask: Ask) -> Result<Response, Refusal> {
+    let given = ask.json("a document").await?;
+    store(&ask, &given, true).await
 }
 
 /// Remove a task type
@@ -132,18 +110,11 @@ async fn patch(
     params(("pattern" = String, Path, description = "Its pattern, percent-encoded"), schema::Preconditions),
     responses((status = 204, description = "Removed"))
 )]
-async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    if !app.delete_doc(DocKind::TaskType, caller.ns, &pattern, Precondition::of(&headers)?).await? {
-        return Err(unknown(&pattern));
+async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
+    if !ask.remove(DocKind::TaskType).await? {
+        return Err(unknown(&ask.name));
     }
-    refresh(&app).await;
+    refresh(&ask.app).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -157,17 +128,9 @@ async fn delete(
     request_body(content = Option<schema::PauseIn>),
     responses((status = 200, description = "The task type", body = schema::TaskType))
 )]
-async fn pause(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let pause = body::read_pause(&app, &headers, body).await?;
-    set_pause(&app, caller.ns, &pattern, &headers, Some(pause)).await
+async fn pause(ask: Ask) -> Result<Response, Refusal> {
+    let pause = ask.pause().await?;
+    set(&ask, Some(pause)).await
 }
 
 /// Resume a task type
@@ -176,59 +139,45 @@ async fn pause(
     params(("pattern" = String, Path, description = "Its pattern, percent-encoded"), schema::Preconditions),
     responses((status = 200, description = "The task type", body = schema::TaskType))
 )]
-async fn resume(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(pattern): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    set_pause(&app, caller.ns, &pattern, &headers, None).await
+async fn resume(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    set(&ask, None).await
 }
 
-async fn set_pause(app: &App, ns: Ns, pattern: &str, headers: &HeaderMap, pause: Option<Pause>) -> Result<Response, Refusal> {
-    let mut last = String::new();
-    let put = app.edit_doc(DocKind::TaskType, ns, pattern, Precondition::of(headers)?, |stored| {
-        let stored = stored.ok_or_else(|| unknown(pattern).0)?;
-        last = task_type::with_pause(text(stored)?, pause)?;
-        Ok(Bytes::from(last.clone()))
-    });
-    let put = put.await?;
-    refresh(app).await;
-    answer(app, StatusCode::OK, pattern, &last, put.version)
+async fn set(ask: &Ask, pause: Option<Pause>) -> Result<Response, Refusal> {
+    change(ask, |stored| task_type::with_pause(stored.ok_or_else(|| unknown(&ask.name).0)?, pause)).await
 }
 
-async fn read(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    body::require_json(headers)?;
-    body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
-}
-
-/// Stores what `bytes` say, on top of what is stored if `keep`.
-async fn store(app: &App, ns: Ns, pattern: &str, wanted: Precondition, bytes: &Bytes, keep: bool) -> Result<Response, Refusal> {
-    let given = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let known = app.types(ns).await?.type_count();
+/// Stores what is given, on top of what is stored if `keep`.
+async fn store(ask: &Ask, given: &str, keep: bool) -> Result<Response, Refusal> {
+    let Ask { app, ns, name: pattern, .. } = ask;
+    let known = app.types(*ns).await?.type_count();
     let most = app.options.limits.task_types;
-    let mut last = String::new();
-    let put = app.edit_doc(DocKind::TaskType, ns, pattern, wanted, |stored| {
+    change(ask, |stored| {
         if keep && stored.is_none() {
             return Err(unknown(pattern).0);
         }
         if stored.is_none() && known >= most {
             return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} task types")));
         }
-        let stored = stored.map(text).transpose()?;
-        last = task_type::merge(stored.filter(|_| keep), given)?;
+        let text = task_type::merge(stored.filter(|_| keep), given)?;
         let (_, paused) = stored.map_or_else(|| Ok(<_>::default()), task_type::take_pause)?;
-        last = task_type::with_pause(&last, paused)?;
-        TaskType::read(pattern, &last)?.check(&app.rules())?;
-        Ok(Bytes::from(last.clone()))
+        let text = task_type::with_pause(&text, paused)?;
+        TaskType::read(pattern, &text)?.check(&app.rules())?;
+        Ok(text)
+    })
+    .await
+}
+
+/// Stores what `edit` makes of a task type, puts it in force here, and shows it.
+async fn change(ask: &Ask, edit: impl Fn(Option<&str>) -> Result<String, Problem>) -> Result<Response, Refusal> {
+    let put = ask.edit(DocKind::TaskType, |stored: Option<Text>| {
+        let text = edit(stored.as_deref().map(RawValue::get))?;
+        RawValue::from_string(text).map_err(|error| damaged(&ask.name, &error))
     });
     let put = put.await?;
-    refresh(app).await;
-    answer(app, if put.created { StatusCode::CREATED } else { StatusCode::OK }, pattern, &last, put.version)
+    refresh(&ask.app).await;
+    answer(&ask.app, put.status(), &ask.name, &put.content, put.version)
 }
 
 /// Puts the change in force here before it is answered. It is stored: if this fails, the watch of the documents does it.
@@ -238,24 +187,20 @@ async fn refresh(app: &App) {
     }
 }
 
-fn text(document: &Document) -> Result<&str, Problem> {
-    let text = std::str::from_utf8(document.bytes.as_deref().unwrap_or_default());
-    text.map_err(|_| store_problem(&lovage_store::Error::Corrupt(format!("the task type {} is not UTF-8", document.name))))
-}
-
-fn answer(app: &App, status: StatusCode, pattern: &str, text: &str, version: u64) -> Result<Response, Refusal> {
-    let mut response = view::json(status, &show(pattern, text, version, app.now())?);
-    tag(response.headers_mut(), version);
-    Ok(response)
+fn answer(app: &App, status: StatusCode, pattern: &str, stored: &RawValue, version: Version) -> Result<Response, Refusal> {
+    Ok(shown(status, &show(pattern, stored, version, app.now())?, Some(version)))
 }
 
 /// The fields as they were given, between pattern and version, and its pause if that holds.
-fn show(pattern: &str, text: &str, version: u64, now: Millis) -> Result<Box<RawValue>, Problem> {
-    let (_, paused) = task_type::take_pause(text)?;
-    let text = task_type::with_pause(text, paused.filter(|pause| pause.holds(now)))?;
+fn show(pattern: &str, stored: &RawValue, version: Version, now: Millis) -> Result<Text, Problem> {
+    let (_, paused) = task_type::take_pause(stored.get())?;
+    let text = task_type::with_pause(stored.get(), paused.filter(|pause| pause.holds(now)))?;
     let fields = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
     let comma = if fields.is_empty() { "" } else { "," };
     let whole = format!("{{\"pattern\":{},{fields}{comma}\"version\":{version}}}", serde_json::Value::from(pattern));
-    RawValue::from_string(whole)
-        .map_err(|error| store_problem(&lovage_store::Error::Corrupt(format!("the task type {pattern}: {error}"))))
+    RawValue::from_string(whole).map_err(|error| damaged(pattern, &error))
+}
+
+fn damaged(pattern: &str, error: &serde_json::Error) -> Problem {
+    store_problem(&lovage_store::Error::Corrupt(format!("the task type {pattern}: {error}")))
 }

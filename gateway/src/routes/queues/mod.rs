@@ -7,7 +7,7 @@ mod stats;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::spec::DEFAULT_QUEUE;
 use lovage_core::{Millis, Ns, Pause, QueueConfig};
@@ -17,10 +17,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
 use crate::directory::all_docs;
-use crate::documents::{Precondition, bytes_of, content, tag};
-use crate::path::PathOf;
+use crate::documents::{bytes_of, content, shown};
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{cursor, schema, view};
@@ -39,9 +39,8 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 }
 
 /// `queue_unknown`
-fn unknown(name: &str) -> Problem {
-    let shown: String = name.chars().take(128).collect();
-    Problem::new(Code::QueueUnknown, format!("there is no queue `{shown}`"))
+fn unknown(name: &str) -> Refusal {
+    Refusal::unknown(Code::QueueUnknown, "queue", name)
 }
 
 /// A queue as it is shown.
@@ -67,11 +66,7 @@ impl<'a> QueueView<'a> {
     }
 
     fn answer(&self, status: StatusCode) -> Response {
-        let mut response = view::json(status, self);
-        if let Some(version) = self.version {
-            tag(response.headers_mut(), version);
-        }
-        response
+        shown(status, self, self.version)
     }
 }
 
@@ -111,9 +106,8 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     params(("queue" = String, Path, description = "Its name")),
     responses((status = 200, description = "The queue", body = schema::Queue))
 )]
-async fn get(State(app): State<Shared>, caller: Caller, PathOf(name): PathOf<String>, query: Query) -> Result<Response, Refusal> {
-    query.done()?;
-    Ok(known(&app, caller.ns, &name).await?.answer(StatusCode::OK))
+async fn get(ask: Ask) -> Result<Response, Refusal> {
+    Ok(known(&ask.app, ask.ns, &ask.name).await?.answer(StatusCode::OK))
 }
 
 /// A queue that there is; `queue_unknown` if there is not.
@@ -122,32 +116,29 @@ async fn known<'a>(app: &App, ns: Ns, name: &'a str) -> Result<QueueView<'a>, Re
     match app.store.doc(DocKind::Queue, ns, name).await? {
         Some(document) => Ok(QueueView::of(name, content(&document)?, Some(document.version), now)),
         None if name == DEFAULT_QUEUE => Ok(QueueView::of(name, QueueConfig::default(), None, now)),
-        None => Err(unknown(name).into()),
+        None => Err(unknown(name)),
     }
 }
 
-/// Changes a queue that there is, puts the change in force here, and shows it.
-async fn change(
-    app: &App,
-    ns: Ns,
-    name: &str,
-    headers: &HeaderMap,
-    mut edit: impl FnMut(&mut QueueConfig) -> Result<(), Problem>,
-) -> Result<Response, Refusal> {
-    let precondition = Precondition::of(headers)?;
-    let mut last = QueueConfig::default();
-    let put = app.edit_doc(DocKind::Queue, ns, name, precondition, |stored| {
-        last = match stored {
-            Some(stored) => content(stored)?,
-            None if name == DEFAULT_QUEUE => QueueConfig::default(),
-            None => return Err(unknown(name)),
-        };
-        edit(&mut last)?;
-        bytes_of(&last)
-    });
-    let put = put.await?;
-    refresh(app).await;
-    Ok(QueueView::of(name, last, Some(put.version), app.now()).answer(StatusCode::OK))
+/// Changes a queue that there is, and shows it.
+async fn change(ask: &Ask, edit: impl Fn(&mut QueueConfig) -> Result<(), Problem>) -> Result<Response, Refusal> {
+    let mut response = store(ask, |stored| {
+        let of_default = || (ask.name == DEFAULT_QUEUE).then(QueueConfig::default);
+        let mut config = stored.or_else(of_default).ok_or_else(|| unknown(&ask.name).0)?;
+        edit(&mut config).map(|()| config)
+    })
+    .await?;
+    // That of `default` may have been made now.
+    *response.status_mut() = StatusCode::OK;
+    Ok(response)
+}
+
+/// Stores what `edit` makes of a queue, puts it in force here, and shows it.
+async fn store(ask: &Ask, edit: impl Fn(Option<QueueConfig>) -> Result<QueueConfig, Problem>) -> Result<Response, Refusal> {
+    let put = ask.edit(DocKind::Queue, edit).await?;
+    refresh(&ask.app).await;
+    let status = put.status();
+    Ok(QueueView::of(&ask.name, put.content, Some(put.version), ask.app.now()).answer(status))
 }
 
 /// Puts a change in force here before it is answered. It is stored: if this fails, the watch of the documents does it.

@@ -1,18 +1,12 @@
 //! `POST /v1/queues/{queue}/pause`, `/resume`, `/drain`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
 use lovage_core::Pause;
 
 use super::change;
-use crate::app::Shared;
-use crate::auth::Caller;
-use crate::path::PathOf;
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema};
+use crate::schema;
 
 /// Pause a queue
 ///
@@ -24,21 +18,9 @@ use crate::{body, schema};
     request_body(content = Option<schema::PauseIn>),
     responses((status = 200, description = "The queue", body = schema::Queue))
 )]
-pub(super) async fn pause(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let pause = body::read_pause(&app, &headers, body).await?;
-    change(&app, caller.ns, &name, &headers, |config| {
-        config.paused = Some(pause);
-        Ok(())
-    })
-    .await
+pub(super) async fn pause(ask: Ask) -> Result<Response, Refusal> {
+    let pause = ask.pause().await?;
+    set(&ask, Some(pause)).await
 }
 
 /// Resume a queue
@@ -49,21 +31,9 @@ pub(super) async fn pause(
     params(("queue" = String, Path, description = "Its name"), schema::Preconditions),
     responses((status = 200, description = "The queue", body = schema::Queue))
 )]
-pub(super) async fn resume(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    change(&app, caller.ns, &name, &headers, |config| {
-        config.paused = None;
-        Ok(())
-    })
-    .await
+pub(super) async fn resume(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    set(&ask, None).await
 }
 
 /// Drain a queue
@@ -75,18 +45,14 @@ pub(super) async fn resume(
     params(("queue" = String, Path, description = "Its name"), schema::Preconditions),
     responses((status = 200, description = "The queue", body = schema::Queue))
 )]
-pub(super) async fn drain(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    change(&app, caller.ns, &name, &headers, |config| {
-        config.paused = Some(Pause { intake: true, dispatch: false, until: None });
+pub(super) async fn drain(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    set(&ask, Some(Pause { intake: true, dispatch: false, until: None })).await
+}
+
+async fn set(ask: &Ask, pause: Option<Pause>) -> Result<Response, Refusal> {
+    change(ask, |config| {
+        config.paused = pause;
         Ok(())
     })
     .await

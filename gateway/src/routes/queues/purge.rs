@@ -1,18 +1,13 @@
 //! `POST /v1/queues/{queue}/purge`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 
 use super::known;
-use crate::app::Shared;
-use crate::auth::Caller;
-use crate::path::PathOf;
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema, view};
+use crate::{schema, view};
 
 #[derive(Serialize)]
 struct Purged {
@@ -28,18 +23,11 @@ struct Purged {
     params(("queue" = String, Path, description = "Its name")),
     responses((status = 200, description = "How many were canceled", body = schema::Purged))
 )]
-pub(super) async fn purge(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    body::read_none(&app, &headers, body).await?;
-    known(&app, caller.ns, &name).await?;
-    let count = app.purge(caller.ns, &name, app.now()).await?;
+pub(super) async fn purge(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    let Ask { app, ns, name, .. } = ask;
+    known(&app, ns, &name).await?;
+    let count = app.purge(ns, &name, app.now()).await?;
     app.lengths.is_stale();
     Ok(view::json(StatusCode::OK, &Purged { count }))
 }

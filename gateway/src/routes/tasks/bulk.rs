@@ -1,15 +1,10 @@
 //! `POST /v1/tasks:cancel|retry|replay|delete|patch`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
 
-use crate::app::Shared;
-use crate::auth::Caller;
+use crate::ask::Ask;
 use crate::bulk::{self, Kind};
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::schema;
 
 /// Cancel many tasks
@@ -21,14 +16,8 @@ use crate::schema;
     request_body = schema::BulkCancel,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-pub(crate) async fn cancel(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Cancel, false), query, &headers, body).await
+pub(crate) async fn cancel(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Cancel, false).await
 }
 
 /// Retry many tasks
@@ -39,14 +28,8 @@ pub(crate) async fn cancel(
     request_body = schema::Bulk,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-pub(crate) async fn retry(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Retry, false), query, &headers, body).await
+pub(crate) async fn retry(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Retry, false).await
 }
 
 /// Delete many tasks
@@ -57,14 +40,8 @@ pub(crate) async fn retry(
     request_body = schema::Bulk,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-pub(crate) async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Delete, false), query, &headers, body).await
+pub(crate) async fn delete(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Delete, false).await
 }
 
 /// Change many tasks
@@ -75,14 +52,8 @@ pub(crate) async fn delete(
     request_body = schema::BulkPatch,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-pub(crate) async fn patch(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Patch, false), query, &headers, body).await
+pub(crate) async fn patch(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Patch, false).await
 }
 
 /// Submit many tasks again
@@ -95,12 +66,6 @@ pub(crate) async fn patch(
     request_body = schema::BulkReplay,
     responses((status = 200, description = "What was done, and where to go on", body = schema::BulkAnswer))
 )]
-pub(crate) async fn replay(
-    State(app): State<Shared>,
-    caller: Caller,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    bulk::call(&app, &caller, (Kind::Replay, false), query, &headers, body).await
+pub(crate) async fn replay(ask: Ask<()>) -> Result<Response, Refusal> {
+    bulk::call(ask, Kind::Replay, false).await
 }

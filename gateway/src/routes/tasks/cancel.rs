@@ -1,22 +1,15 @@
 //! `POST /v1/tasks/{id}/cancel`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use lovage_core::problem::{Code, Problem};
+use http::StatusCode;
+use lovage_core::fields::{self, Errors};
+use lovage_core::problem::Problem;
 use lovage_core::{Event, Reason, State as TaskState};
 
-use crate::app::{App, Shared};
-use crate::auth::Caller;
+use crate::ask::Ask;
 use crate::change::{Changed, wrong_state};
-use crate::documents::Precondition;
-use crate::path::PathOf;
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema, view};
-use lovage_core::fields::{self, Errors};
+use crate::{schema, view};
 
 const FIELDS: [&str; 2] = ["mode", "cascade"];
 
@@ -36,23 +29,13 @@ const FIELDS: [&str; 2] = ["mode", "cascade"];
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn cancel(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let precondition = Precondition::of(&headers)?;
-    let bytes = body::read(body, &headers, "this body", app.options.limits.document_bytes, &app.options.times).await?;
-    let Wish { hard, cascade } = wish(&headers, &bytes)?;
-    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
+pub(crate) async fn cancel(ask: Ask) -> Result<Response, Refusal> {
+    let Wish { hard, cascade } = wish(&ask.json_if_any().await?)?;
+    let (app, key) = (&ask.app, ask.task()?);
+    let stored = app.load(&key).await?.ok_or_else(|| ask.no_task())?;
     let grace = app.cancel_grace(key.ns, &stored.head).await?;
     let event = Event::Cancel { hard, reason: Reason::Requested, grace };
-    let changed = app.happen_if(&key, precondition, event).await?.ok_or_else(|| Refusal::no_task(&id))?;
+    let changed = app.happen_if(&key, ask.wanted()?, event).await?.ok_or_else(|| ask.no_task())?;
     let mut status = match &changed {
         Changed::Applied(head) if head.as_ref().is_some_and(|head| head.state.is_final()) => StatusCode::OK,
         // Running: asked now, or before.
@@ -72,8 +55,8 @@ pub(crate) async fn cancel(
             None => status = StatusCode::ACCEPTED,
         }
     }
-    let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
-    let mut response = view::record(&app, &key, &stored)?;
+    let stored = app.load(&key).await?.ok_or_else(|| ask.no_task())?;
+    let mut response = view::record(app, &key, &stored)?;
     *response.status_mut() = status;
     Ok(response)
 }
@@ -85,13 +68,11 @@ struct Wish {
     cascade: bool,
 }
 
-fn wish(headers: &HeaderMap, bytes: &Bytes) -> Result<Wish, Problem> {
+fn wish(text: &str) -> Result<Wish, Problem> {
     let mut wish = Wish { hard: false, cascade: true };
-    if bytes.is_empty() {
+    if text.is_empty() {
         return Ok(wish);
     }
-    body::require_json(headers)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let mut errors = Errors::default();
     for (name, raw) in fields::document(text)? {
         match &*name {

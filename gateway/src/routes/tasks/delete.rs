@@ -1,16 +1,10 @@
 //! `DELETE /v1/tasks/{id}`
 
-use axum::extract::State;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::Event;
 
-use crate::app::{App, Shared};
-use crate::auth::Caller;
-use crate::change::{Changed, wrong_state};
-use crate::documents::Precondition;
-use crate::path::PathOf;
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::schema;
 
 /// Delete a final task
@@ -23,17 +17,7 @@ use crate::schema;
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    match app.happen_if(&key, Precondition::of(&headers)?, Event::Delete).await?.ok_or_else(|| Refusal::no_task(&id))? {
-        Changed::Applied(_) => Ok(StatusCode::NO_CONTENT),
-        Changed::Not(state) => Err(wrong_state(state, "deleted")),
-    }
+pub(crate) async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
+    ask.happen(Event::Delete, "deleted").await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,14 +1,10 @@
 //! `GET /v1/tasks/{id}/explain`
 
-use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 
-use crate::app::{App, Shared};
-use crate::auth::Caller;
-use crate::path::PathOf;
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::{schema, view};
 
 /// Why a task does not go on
@@ -20,14 +16,8 @@ use crate::{schema, view};
     params(("id" = String, Path, description = "The task's id")),
     responses((status = 200, description = "The explanation", body = schema::Explanation))
 )]
-pub(crate) async fn explain(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let explanation = app.explain(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
+pub(crate) async fn explain(ask: Ask) -> Result<Response, Refusal> {
+    let key = ask.task()?;
+    let explanation = ask.app.explain(&key).await?.ok_or_else(|| ask.no_task())?;
     Ok(view::json(StatusCode::OK, &explanation))
 }

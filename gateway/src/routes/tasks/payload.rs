@@ -1,6 +1,5 @@
 //! `GET /v1/tasks/{id}/payload`
 
-use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use lovage_core::Form;
@@ -8,11 +7,8 @@ use lovage_core::redact::Redaction;
 use lovage_core::view::is_json;
 use lovage_store::Parts;
 
-use crate::app::{App, Shared};
-use crate::auth::Caller;
-use crate::path::PathOf;
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::view;
 
 /// The payload as received
@@ -23,16 +19,10 @@ use crate::view;
     params(("id" = String, Path, description = "The task's id")),
     responses((status = 200, description = "The bytes, with the content type of the submit", body = Vec<u8>, content_type = "application/octet-stream"))
 )]
-pub(crate) async fn payload(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    let found = app.find(&key, Parts { body: true, ..Parts::default() }).await?;
-    let (_, stored) = found.ok_or_else(|| Refusal::no_task(&id))?;
+pub(crate) async fn payload(ask: Ask) -> Result<Response, Refusal> {
+    let key = ask.task()?;
+    let found = ask.app.find(&key, Parts { body: true, ..Parts::default() }).await?;
+    let (_, stored) = found.ok_or_else(|| ask.no_task())?;
     let (spec, body) = view::taken_apart(&stored)?;
     let (content_type, redaction) = (String::from_utf8_lossy(&body.content_type), Redaction::of(&spec.redact));
     let shown = match spec.form {

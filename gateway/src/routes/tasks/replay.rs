@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
-use lovage_core::fields::{self, Errors};
-use lovage_core::problem::{Code, Problem};
+use lovage_core::fields;
+use lovage_core::problem::Problem;
 use lovage_core::{Draft, Ns};
 use lovage_store::Stored;
 
@@ -19,7 +19,6 @@ use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{body, schema, view};
 
-const FIELDS: [&str; 1] = ["edits"];
 const NO_EDITS: &str = "{}";
 
 /// Submit a task again
@@ -77,14 +76,6 @@ fn edits<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> Result<&'a str, Problem> 
         return Ok(NO_EDITS);
     }
     body::require_json(headers)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let (mut edits, mut errors) = (NO_EDITS, Errors::default());
-    for (name, raw) in fields::document(text)? {
-        match &*name {
-            "edits" if fields::is_null(raw) => {}
-            "edits" => edits = raw.get(),
-            other => errors.unknown("", other, &FIELDS),
-        }
-    }
-    errors.problem().map_or(Ok(edits), Err)
+    let edits = fields::only(body::utf8(bytes)?, "edits", |raw, _, _| Some(raw.get()))?;
+    Ok(edits.unwrap_or(NO_EDITS))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::redact::Redaction;
 use lovage_core::view::is_json;
@@ -12,9 +12,8 @@ use lovage_core::{Event, Flags, ResultValue, State as TaskState, TaskError};
 use lovage_store::Stored;
 
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::change::{Changed, wrong_state};
-use crate::documents::Precondition;
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
@@ -71,19 +70,9 @@ pub(crate) async fn result(
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn forget(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-    match app.happen_if(&key, Precondition::of(&headers)?, Event::Forget).await?.ok_or_else(|| Refusal::no_task(&id))? {
-        Changed::Applied(_) => Ok(StatusCode::NO_CONTENT),
-        Changed::Not(state) => Err(wrong_state(state, "made to forget its result")),
-    }
+pub(crate) async fn forget(ask: Ask) -> Result<StatusCode, Refusal> {
+    ask.happen(Event::Forget, "made to forget its result").await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn succeeded(app: &App, stored: &Stored, value: Option<ResultValue>) -> Result<Response, Refusal> {

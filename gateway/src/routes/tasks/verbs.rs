@@ -1,19 +1,12 @@
 //! `POST /v1/tasks/{id}/run|retry|hold|release`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::HeaderMap;
-use lovage_core::Event;
+use lovage_core::{Event, TaskKey};
 
-use crate::app::{App, Shared};
-use crate::auth::Caller;
+use crate::ask::Ask;
 use crate::change::{Changed, wrong_state};
-use crate::documents::Precondition;
-use crate::path::PathOf;
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema, view};
+use crate::{schema, view};
 
 /// Start a task now
 ///
@@ -27,16 +20,8 @@ use crate::{body, schema, view};
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn run(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let ask = Ask { app, caller, id, query, headers, body };
-    ask.carry_out(Event::RunNow, "started now").await
+pub(crate) async fn run(ask: Ask) -> Result<Response, Refusal> {
+    carry_out(ask, Event::RunNow, "started now").await
 }
 
 /// Try a task again
@@ -52,16 +37,8 @@ pub(crate) async fn run(
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn retry(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let ask = Ask { app, caller, id, query, headers, body };
-    ask.carry_out(Event::Retry, "retried").await
+pub(crate) async fn retry(ask: Ask) -> Result<Response, Refusal> {
+    carry_out(ask, Event::Retry, "retried").await
 }
 
 /// Keep a task from starting
@@ -76,16 +53,8 @@ pub(crate) async fn retry(
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn hold(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let ask = Ask { app, caller, id, query, headers, body };
-    ask.carry_out(Event::Hold, "held").await
+pub(crate) async fn hold(ask: Ask) -> Result<Response, Refusal> {
+    carry_out(ask, Event::Hold, "held").await
 }
 
 /// Let a held task start again
@@ -98,41 +67,25 @@ pub(crate) async fn hold(
         (status = 412, description = "It has another version", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn release(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(id): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let ask = Ask { app, caller, id, query, headers, body };
-    ask.carry_out(Event::Release, "released").await
+pub(crate) async fn release(ask: Ask) -> Result<Response, Refusal> {
+    carry_out(ask, Event::Release, "released").await
 }
 
-/// A request for a verb that takes nothing else.
-struct Ask {
-    app: Shared,
-    caller: Caller,
-    id: String,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
+/// The record after `event`; what is so already stays so. `what` completes "cannot be".
+async fn carry_out(ask: Ask, event: Event, what: &str) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    let key = ask.happen(event, what).await?;
+    let stored = ask.app.load(&key).await?.ok_or_else(|| ask.no_task())?;
+    view::record(&ask.app, &key, &stored)
 }
 
 impl Ask {
-    /// The record after `event`; what is so already stays so. `what` completes "cannot be".
-    async fn carry_out(self, event: Event, what: &str) -> Result<Response, Refusal> {
-        let Self { app, caller, id, query, headers, body } = self;
-        query.done()?;
-        let precondition = Precondition::of(&headers)?;
-        body::read_none(&app, &headers, body).await?;
-        let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
-        match app.happen_if(&key, precondition, event).await?.ok_or_else(|| Refusal::no_task(&id))? {
-            Changed::Applied(_) => {}
-            Changed::Not(state) => return Err(wrong_state(state, what)),
+    /// Lets `event` happen to the task; `what` completes "cannot be".
+    pub(super) async fn happen(&self, event: Event, what: &str) -> Result<TaskKey, Refusal> {
+        let key = self.task()?;
+        match self.app.happen_if(&key, self.wanted()?, event).await?.ok_or_else(|| self.no_task())? {
+            Changed::Applied(_) => Ok(key),
+            Changed::Not(state) => Err(wrong_state(state, what)),
         }
-        let stored = app.load(&key).await?.ok_or_else(|| Refusal::no_task(&id))?;
-        view::record(&app, &key, &stored)
     }
 }

@@ -5,12 +5,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use lovage_core::errand::{Called, Errand, ErrandKind};
-use lovage_core::fields::{self, Errors};
+use lovage_core::fields;
 use lovage_core::instance::Recycling;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::worker::{InstanceConfig, WorkerConfig};
@@ -18,13 +16,11 @@ use lovage_core::{Millis, Ns};
 use lovage_store::{DocGuard, DocKind, DocOutcome, DocPut};
 use serde::Serialize;
 
-use super::{read_json, unknown};
-use crate::app::{App, Shared};
-use crate::auth::Caller;
+use super::unknown;
+use crate::app::App;
+use crate::ask::Ask;
 use crate::documents::{Precondition, bytes_of, content};
-use crate::path::PathOf;
 use crate::problem::Refusal;
-use crate::query::Query;
 use crate::{schema, view};
 
 /// How long a dispatcher may take to answer; its calls take at most five seconds.
@@ -59,28 +55,20 @@ impl<'a> CalledView<'a> {
     request_body(content = Option<schema::OneInstance>),
     responses((status = 202, description = "Which ones", body = schema::RecycleAsked))
 )]
-pub(crate) async fn recycle(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let one = instance(&app, &headers, body).await?;
-    let config = called(&app, caller.ns, &name).await?;
+pub(crate) async fn recycle(ask: Ask) -> Result<Response, Refusal> {
+    let one = instance(&ask).await?;
+    let config = called(&ask).await?;
     if config.control_url.is_none() {
         let message = "the worker has no control URL: nobody would be told to start anew";
         return Err(Problem::invalid("/control_url", message).into());
     }
-    let wanted = instances(&app, caller.ns, &name, &config, one).await?;
-    let edited = app.edit_doc(DocKind::Recycling, caller.ns, &name, Precondition::None, |stored| {
-        let mut state: Recycling = stored.map(content).transpose()?.unwrap_or_default();
+    let wanted = instances(&ask, &config, one).await?;
+    let edited = ask.app.edit_doc(DocKind::Recycling, ask.ns, &ask.name, Precondition::None, |stored| {
+        let mut state: Recycling = stored.unwrap_or_default();
         let known: BTreeSet<&str> = state.asked.iter().map(String::as_str).collect();
         let more: Vec<String> = wanted.iter().filter(|name| !known.contains(name.as_str())).cloned().collect();
         state.asked.extend(more);
-        bytes_of(&state)
+        Ok(state)
     });
     if !wanted.is_empty() {
         edited.await?;
@@ -97,17 +85,8 @@ pub(crate) async fn recycle(
     request_body(content = Option<schema::OneInstance>),
     responses((status = 200, description = "What each answered", body = schema::CalledInstances))
 )]
-pub(crate) async fn ping(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let one = instance(&app, &headers, body).await?;
-    run(&app, caller.ns, &name, ErrandKind::Ping, one).await
+pub(crate) async fn ping(ask: Ask) -> Result<Response, Refusal> {
+    run(ask, ErrandKind::Ping).await
 }
 
 /// Send a test task to the instances of a worker
@@ -120,44 +99,18 @@ pub(crate) async fn ping(
     request_body(content = Option<schema::OneInstance>),
     responses((status = 200, description = "What each answered", body = schema::CalledInstances))
 )]
-pub(crate) async fn test(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let one = instance(&app, &headers, body).await?;
-    run(&app, caller.ns, &name, ErrandKind::Test, one).await
+pub(crate) async fn test(ask: Ask) -> Result<Response, Refusal> {
+    run(ask, ErrandKind::Test).await
 }
 
 /// The instance that the body names, if it names one.
-async fn instance(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<String>, Problem> {
-    if !headers.contains_key(http::header::CONTENT_TYPE) {
-        crate::body::read_none(app, headers, body).await?;
-        return Ok(None);
-    }
-    let bytes = read_json(app, headers, body).await?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
-    let (mut instance, mut errors) = (None, Errors::default());
-    for (name, raw) in fields::document(text)? {
-        match &*name {
-            "instance" if fields::is_null(raw) => {}
-            "instance" => instance = fields::string(raw, "/instance", &mut errors).map(Into::into),
-            other => errors.unknown("", other, &["instance"]),
-        }
-    }
-    errors.problem().map_or(Ok(instance), Err)
+async fn instance(ask: &Ask) -> Result<Option<String>, Problem> {
+    fields::only(&ask.json_if_any().await?, "instance", |raw, at, errors| fields::string(raw, at, errors).map(Into::into))
 }
 
 /// The worker, if somebody calls it.
-async fn called(app: &App, ns: Ns, name: &str) -> Result<WorkerConfig, Refusal> {
-    let document = app.store.doc(DocKind::Worker, ns, name).await?.ok_or_else(|| unknown(name))?;
+async fn called(ask: &Ask) -> Result<WorkerConfig, Refusal> {
+    let document = ask.app.store.doc(DocKind::Worker, ask.ns, &ask.name).await?.ok_or_else(|| unknown(&ask.name))?;
     let config: WorkerConfig = content(&document)?;
     if config.pull {
         return Err(Problem::invalid("/name", "a worker that pulls is not called: it has no instances").into());
@@ -166,9 +119,9 @@ async fn called(app: &App, ns: Ns, name: &str) -> Result<WorkerConfig, Refusal> 
 }
 
 /// The names of a worker's instances, or of the one that is wanted, which must be one of them.
-async fn instances(app: &App, ns: Ns, name: &str, config: &WorkerConfig, one: Option<String>) -> Result<Vec<String>, Refusal> {
+async fn instances(Ask { app, ns, name, .. }: &Ask, config: &WorkerConfig, one: Option<String>) -> Result<Vec<String>, Refusal> {
     let prefix = format!("{name}/");
-    let (documents, _) = app.page_docs(DocKind::Instance, ns, &prefix, None, MOST_INSTANCES).await?;
+    let (documents, _) = app.page_docs(DocKind::Instance, *ns, &prefix, None, MOST_INSTANCES).await?;
     let now = app.now();
     let mut all = config.urls.clone();
     for document in &documents {
@@ -183,19 +136,20 @@ async fn instances(app: &App, ns: Ns, name: &str, config: &WorkerConfig, one: Op
     }
 }
 
-async fn run(app: &App, ns: Ns, worker: &str, kind: ErrandKind, one: Option<String>) -> Result<Response, Refusal> {
-    let config = called(app, ns, worker).await?;
+async fn run(ask: Ask, kind: ErrandKind) -> Result<Response, Refusal> {
+    let one = instance(&ask).await?;
+    let config = called(&ask).await?;
     if one.is_some() {
-        instances(app, ns, worker, &config, one.clone()).await?;
+        instances(&ask, &config, one.clone()).await?;
     }
+    let Ask { app, ns, name: worker, .. } = ask;
     let now = app.now();
-    make_room(app, ns, now).await?;
-    let errand =
-        Errand { kind, worker: worker.to_owned(), instance: one, until: now.after(PATIENCE), session: None, answers: None };
+    make_room(&app, ns, now).await?;
+    let errand = Errand { kind, worker, instance: one, until: now.after(PATIENCE), session: None, answers: None };
     let name = format!("{:016x}{:016x}", app.random(), app.random());
     let put = |bytes, guard| DocPut { kind: DocKind::Errand, ns, name: name.clone(), guard, bytes };
     app.store.put_docs(vec![put(Some(bytes_of(&errand)?), DocGuard::Absent)]).await?;
-    let answers = answers(app, ns, &name).await;
+    let answers = answers(&app, ns, &name).await;
     // Nobody reads it any more; what cannot be removed now is removed with a later one.
     let removed = app.store.put_docs(vec![put(None, DocGuard::Any)]).await;
     if let Err(error) = removed {

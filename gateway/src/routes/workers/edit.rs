@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use lovage_core::classify::StatusMap;
 use lovage_core::instance::Balance;
 use lovage_core::keys::MAX_BATCH;
 use lovage_core::limit::{check_rule, read_rule};
-use lovage_core::problem;
-use lovage_core::problem::{Code, Problem, pointer_step};
+use lovage_core::problem::{self, Problem, pointer_step};
 use lovage_core::units::Dur;
 use lovage_core::worker::{Breaker, WorkerBatch, WorkerConfig};
 use serde_json::value::RawValue;
@@ -49,15 +47,14 @@ const MOST_FAILURES: u64 = 10_000;
 const SHORTEST_OPEN: Duration = Duration::from_millis(100);
 const LONGEST_OPEN: Duration = Duration::from_secs(3600);
 
-/// Sets the fields that `bytes` names; `null` gives a field its default again, and a header its value in `kept`. The
+/// Sets the fields that `text` names; `null` gives a field its default again, and a header its value in `kept`. The
 /// secret, if one was given, is returned.
 pub(super) fn apply(
     app: &App,
-    bytes: &Bytes,
+    text: &str,
     config: &mut WorkerConfig,
     kept: &BTreeMap<String, String>,
 ) -> Result<Option<String>, Problem> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let rules = app.rules();
     let mut errors = Errors::default();
     let mut secret = None;

@@ -1,29 +1,28 @@
 //! `GET /v1/workers/{name}/instances`, `PUT|GET|DELETE /v1/workers/{name}/instances/{id}`
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use lovage_core::fields::{self, Errors};
 use lovage_core::instance::Balance;
-use lovage_core::problem::{Code, Problem};
+use lovage_core::problem::Problem;
 use lovage_core::units::Dur;
 use lovage_core::worker::{InstanceConfig, WorkerConfig};
-use lovage_core::{Millis, Ns, Version};
+use lovage_core::{Millis, Ns};
 use lovage_store::{DocGuard, DocKind, DocPut, Document};
 use serde::Serialize;
 
 use super::seen::{self, Status};
 use super::upkeep::check_number;
-use super::{check_name, read_json, unknown};
+use super::{check_name, unknown};
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::documents::{Precondition, bytes_of, content, tag};
+use crate::documents::{content, shown};
 use crate::path::PathOf;
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{schema, view};
-use lovage_core::fields::{self, Errors};
 
 const FIELDS: [&str; 4] = ["url", "ttl", "capacity", "version"];
 const DEFAULT_TTL: Dur = Dur::from_secs(60);
@@ -62,66 +61,43 @@ impl<'a> InstanceView<'a> {
         (status = 200, description = "Renewed", body = schema::Instance),
     )
 )]
-pub(crate) async fn put(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf((worker, id)): PathOf<(String, String)>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    check_name(&id, "/id")?;
-    let precondition = Precondition::of(&headers)?;
-    let bytes = read_json(&app, &headers, body).await?;
-    let registered = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+pub(crate) async fn put(ask: Ask<(String, String)>) -> Result<Response, Refusal> {
+    check_name(&ask.name.1, "/id")?;
+    let (wanted, text) = (ask.wanted()?, ask.json("a document").await?);
+    let Ask { app, ns, name: (worker, id), .. } = ask;
+    let registered = app.store.doc(DocKind::Worker, ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
     let served: WorkerConfig = content(&registered)?;
     if served.pull {
         return Err(Problem::invalid("/url", "a worker that pulls is not called: it has no instances").into());
     }
-    let config = read(&app, &bytes)?;
+    let config = read(&app, &text)?;
     let name = format!("{worker}/{id}");
     if served.balance == Balance::Broadcast {
         let most = app.options.limits.broadcast_instances;
-        let (others, _) = app.page_docs(DocKind::Instance, caller.ns, &format!("{worker}/"), None, most + 1).await?;
+        let (others, _) = app.page_docs(DocKind::Instance, ns, &format!("{worker}/"), None, most + 1).await?;
         let now = app.now();
         let live = |document: &&Document| content::<InstanceConfig>(document).is_ok_and(|other| other.until > now);
         let others = others.iter().filter(|document| document.name != name).filter(live).count();
         check_number(&served, others + 1, most, "/url")?;
     }
-    let mut config = config;
-    let put = app.edit_doc(DocKind::Instance, caller.ns, &name, precondition, |stored| {
+    let put = app.edit_doc(DocKind::Instance, ns, &name, wanted, |stored: Option<InstanceConfig>| {
         // As long as it renews its lease in time it is the same, unless it says otherwise.
-        let stored = stored.map(content::<InstanceConfig>).transpose()?;
         let same = |it: &InstanceConfig| it.until > app.now() && it.url == config.url && it.version == config.version;
-        config.since = stored.filter(same).map_or(app.now(), |it| it.since);
-        bytes_of(&config)
+        let since = stored.filter(same).map_or(app.now(), |it| it.since);
+        Ok(InstanceConfig { since, ..config.clone() })
     });
     let put = put.await?;
     if put.created {
-        sweep(&app, caller.ns, &worker).await?;
+        sweep(&app, ns, &worker).await?;
     }
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    let seen = app.seen_worker(caller.ns, &worker, false).await;
+    let seen = app.seen_worker(ns, &worker, false).await;
     let seen = seen::one(seen.as_ref(), &id, &served);
-    Ok(answer(status, &worker, &id, (config, seen), put.version))
+    let status = put.status();
+    Ok(shown(status, &InstanceView::new(&worker, &id, put.content, seen), Some(put.version)))
 }
 
-fn answer(
-    status: StatusCode,
-    worker: &str,
-    id: &str,
-    (config, seen): (InstanceConfig, Option<Status>),
-    version: Version,
-) -> Response {
-    let mut response = view::json(status, &InstanceView::new(worker, id, config, seen));
-    tag(response.headers_mut(), version);
-    response
-}
-
-fn read(app: &App, bytes: &Bytes) -> Result<InstanceConfig, Problem> {
+fn read(app: &App, text: &str) -> Result<InstanceConfig, Problem> {
     let now = app.now();
-    let text = std::str::from_utf8(bytes).map_err(|_| Problem::new(Code::Malformed, "the body is not UTF-8"))?;
     let rules = app.rules();
     let mut errors = Errors::default();
     let mut config = InstanceConfig { url: String::new(), until: Millis(0), since: Millis(0), capacity: None, version: None };
@@ -180,23 +156,17 @@ async fn sweep(app: &App, ns: Ns, worker: &str) -> Result<(), Refusal> {
     params(("name" = String, Path, description = "The worker"), ("id" = String, Path, description = "The instance")),
     responses((status = 200, description = "The instance", body = schema::Instance))
 )]
-pub(crate) async fn get(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf((worker, id)): PathOf<(String, String)>,
-    query: Query,
-) -> Result<Response, Refusal> {
-    query.done()?;
+pub(crate) async fn get(Ask { app, ns, name: (worker, id), .. }: Ask<(String, String)>) -> Result<Response, Refusal> {
     let name = format!("{worker}/{id}");
-    let document = app.store.doc(DocKind::Instance, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
+    let document = app.store.doc(DocKind::Instance, ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: InstanceConfig = content(&document)?;
     if config.until <= app.now() {
         return Err(unknown(&name));
     }
-    let served = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
-    let seen = app.seen_worker(caller.ns, &worker, false).await;
+    let served = app.store.doc(DocKind::Worker, ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
+    let seen = app.seen_worker(ns, &worker, false).await;
     let seen = seen::one(seen.as_ref(), &id, &content(&served)?);
-    Ok(answer(StatusCode::OK, &worker, &id, (config, seen), document.version))
+    Ok(shown(StatusCode::OK, &InstanceView::new(&worker, &id, config, seen), Some(document.version)))
 }
 
 /// List the instances of a worker
@@ -237,15 +207,8 @@ pub(crate) async fn list(
     params(("name" = String, Path, description = "The worker"), ("id" = String, Path, description = "The instance"), schema::Preconditions),
     responses((status = 204, description = "Removed"))
 )]
-pub(crate) async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf((worker, id)): PathOf<(String, String)>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    let name = format!("{worker}/{id}");
-    let removed = app.delete_doc(DocKind::Instance, caller.ns, &name, Precondition::of(&headers)?).await?;
+pub(crate) async fn delete(ask: Ask<(String, String)>) -> Result<StatusCode, Refusal> {
+    let name = format!("{}/{}", ask.name.0, ask.name.1);
+    let removed = ask.app.delete_doc(DocKind::Instance, ask.ns, &name, ask.wanted()?).await?;
     if removed { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&name)) }
 }

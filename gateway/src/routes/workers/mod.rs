@@ -10,17 +10,13 @@ mod seen;
 mod show;
 mod upkeep;
 
-use axum::body::Body;
-use bytes::Bytes;
-use http::HeaderMap;
+use lovage_core::names;
 use lovage_core::problem::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, Shared};
-use crate::body;
+use crate::app::Shared;
 use crate::problem::Refusal;
-use lovage_core::names;
 
 pub(super) fn router() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -39,17 +35,10 @@ pub(super) fn router() -> OpenApiRouter<Shared> {
 
 /// `worker_unknown`
 pub(crate) fn unknown(name: &str) -> Refusal {
-    let shown: String = name.chars().take(128).collect();
-    Refusal::new(Code::WorkerUnknown, format!("there is no worker `{shown}`"))
+    Refusal::unknown(Code::WorkerUnknown, "worker", name)
 }
 
 /// A name in a path that is to be made.
 fn check_name(name: &str, at: &str) -> Result<(), Problem> {
     if names::is_name(name) { Ok(()) } else { Err(Problem::invalid(at, names::NAME_RULE)) }
-}
-
-/// A JSON body of a document.
-async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    body::require_json(headers)?;
-    body::read(body, headers, "a document", app.options.limits.document_bytes, &app.options.times).await
 }

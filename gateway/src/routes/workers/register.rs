@@ -1,26 +1,17 @@
 //! `PUT|PATCH|DELETE /v1/workers/{name}`, `POST /v1/workers/{name}/rotate-secret`
 
-use axum::body::Body;
-use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use lovage_core::Ns;
-use lovage_core::problem::Problem;
+use http::StatusCode;
 use lovage_core::worker::WorkerConfig;
 use lovage_store::{DocGuard, DocKind, DocPut};
 
 use super::edit::apply;
 use super::show::{self, Secret};
 use super::upkeep::check_number;
-use super::{check_name, read_json, unknown};
-use crate::app::{App, Shared};
-use crate::auth::Caller;
-use crate::documents::{Precondition, bytes_of, content};
-use crate::path::PathOf;
+use super::{check_name, unknown};
+use crate::ask::Ask;
 use crate::problem::Refusal;
-use crate::query::Query;
-use crate::{body, schema, secrets, view};
+use crate::{schema, secrets, view};
 
 /// Register a worker
 ///
@@ -35,21 +26,12 @@ use crate::{body, schema, secrets, view};
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn put(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    check_name(&name, "/name")?;
-    let precondition = Precondition::of(&headers)?;
-    let bytes = read_json(&app, &headers, body).await?;
+pub(crate) async fn put(ask: Ask) -> Result<Response, Refusal> {
+    check_name(&ask.name, "/name")?;
+    let text = ask.json("a document").await?;
     // Made beforehand: it is needed only if there is no secret at all.
     let made = secrets::make()?;
-    store(&app, caller.ns, &name, precondition, &bytes, Start::Empty(made)).await
+    store(&ask, &text, Start::Empty(made)).await
 }
 
 /// Change a worker
@@ -64,18 +46,9 @@ pub(crate) async fn put(
         (status = 412, description = "The stored one is another", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn patch(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let precondition = Precondition::of(&headers)?;
-    let bytes = read_json(&app, &headers, body).await?;
-    store(&app, caller.ns, &name, precondition, &bytes, Start::Stored).await
+pub(crate) async fn patch(ask: Ask) -> Result<Response, Refusal> {
+    let text = ask.json("a document").await?;
+    store(&ask, &text, Start::Stored).await
 }
 
 /// What the given fields are set on.
@@ -86,14 +59,13 @@ enum Start {
     Stored,
 }
 
-async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Bytes, start: Start) -> Result<Response, Refusal> {
+async fn store(ask: &Ask, text: &str, start: Start) -> Result<Response, Refusal> {
+    let Ask { app, ns, name, .. } = ask;
     let now = app.now();
-    let mut last = WorkerConfig::default();
     let mut shown = Secret::Hidden;
     let most = app.options.limits.broadcast_instances;
-    let (instances, _) = app.page_docs(DocKind::Instance, ns, &format!("{name}/"), None, most + 1).await?;
-    let put = app.edit_doc(DocKind::Worker, ns, name, wanted, |stored| {
-        let stored = stored.map(content::<WorkerConfig>).transpose()?;
+    let (instances, _) = app.page_docs(DocKind::Instance, *ns, &format!("{name}/"), None, most + 1).await?;
+    let put = ask.edit(DocKind::Worker, |stored: Option<WorkerConfig>| {
         // Header values that are not shown can be kept by naming them, also by PUT.
         let kept = stored.as_ref().map(|stored| stored.headers.clone()).unwrap_or_default();
         let mut config = match (&start, stored) {
@@ -105,7 +77,7 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
                 WorkerConfig { signing, paused, ..WorkerConfig::default() }
             }
         };
-        let secret = apply(app, bytes, &mut config, &kept)?;
+        let secret = apply(app, text, &mut config, &kept)?;
         check_number(&config, instances.len(), most, "/balance")?;
         shown = Secret::Hidden;
         if let Some(secret) = secret {
@@ -116,12 +88,10 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
             secrets::rotate(&mut config.signing, made.clone(), now);
             shown = Secret::Shown(made.clone());
         }
-        last = config;
-        bytes_of(&last)
+        Ok(config)
     });
     let put = put.await?;
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(show::answer(app, ns, status, (name, &last), put.version, &shown).await)
+    Ok(show::answer(ask, &put, &shown).await)
 }
 
 /// Remove a worker
@@ -132,23 +102,17 @@ async fn store(app: &App, ns: Ns, name: &str, wanted: Precondition, bytes: &Byte
     params(("name" = String, Path, description = "Its name"), schema::Preconditions),
     responses((status = 204, description = "Removed"))
 )]
-pub(crate) async fn delete(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<StatusCode, Refusal> {
-    query.done()?;
-    if !app.delete_doc(DocKind::Worker, caller.ns, &name, Precondition::of(&headers)?).await? {
-        return Err(unknown(&name));
+pub(crate) async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
+    if !ask.remove(DocKind::Worker).await? {
+        return Err(unknown(&ask.name));
     }
-    let recycling = DocPut { kind: DocKind::Recycling, ns: caller.ns, name: name.clone(), guard: DocGuard::Any, bytes: None };
+    let Ask { app, ns, name, .. } = ask;
+    let recycling = DocPut { kind: DocKind::Recycling, ns, name: name.clone(), guard: DocGuard::Any, bytes: None };
     app.store.put_docs(vec![recycling]).await?;
     let prefix = format!("{name}/");
     loop {
-        let (instances, next) = app.page_docs(DocKind::Instance, caller.ns, &prefix, None, 500).await?;
-        let remove = |name| DocPut { kind: DocKind::Instance, ns: caller.ns, name, guard: DocGuard::Any, bytes: None };
+        let (instances, next) = app.page_docs(DocKind::Instance, ns, &prefix, None, 500).await?;
+        let remove = |name| DocPut { kind: DocKind::Instance, ns, name, guard: DocGuard::Any, bytes: None };
         let removals: Vec<DocPut> = instances.into_iter().map(|document| remove(document.name)).collect();
         if !removals.is_empty() {
             app.store.put_docs(removals).await?;
@@ -167,24 +131,13 @@ pub(crate) async fn delete(
     params(("name" = String, Path, description = "Its name"), schema::Preconditions),
     responses((status = 200, description = "The new secret", body = schema::NewSecret))
 )]
-pub(crate) async fn rotate_secret(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let precondition = Precondition::of(&headers)?;
-    body::read_none(&app, &headers, body).await?;
-    let secret = secrets::make()?;
-    let now = app.now();
-    let edited = app.edit_doc(DocKind::Worker, caller.ns, &name, precondition, |stored| {
-        let stored = stored.ok_or_else(|| -> Problem { unknown(&name).0 })?;
-        let mut config: WorkerConfig = content(stored)?;
+pub(crate) async fn rotate_secret(ask: Ask) -> Result<Response, Refusal> {
+    ask.nothing().await?;
+    let (secret, now) = (secrets::make()?, ask.app.now());
+    let edited = ask.edit(DocKind::Worker, |stored: Option<WorkerConfig>| {
+        let mut config = stored.ok_or_else(|| unknown(&ask.name).0)?;
         secrets::rotate(&mut config.signing, secret.clone(), now);
-        bytes_of(&config)
+        Ok(config)
     });
     edited.await?;
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "signing": secret })))

@@ -18,9 +18,9 @@ use super::live::{self, Live};
 use super::seen::{self, SeenInstance};
 use super::unknown;
 use crate::app::{App, Shared};
+use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::documents::{content, tag};
-use crate::path::PathOf;
+use crate::documents::{Put, content, shown};
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{schema, view};
@@ -116,18 +116,11 @@ fn default_grace() -> String {
     Dur::from_millis(lovage_core::worker::DEFAULT_CANCEL_GRACE.as_millis() as u64).to_string()
 }
 
-/// A worker as the whole answer.
-pub(super) async fn answer(
-    app: &App,
-    ns: Ns,
-    status: StatusCode,
-    (name, config): (&str, &WorkerConfig),
-    version: Version,
-    secret: &Secret,
-) -> Response {
-    let mut response = view::json(status, &WorkerView::new(app, ns, (name, config), version, secret, &app.boards().await));
-    tag(response.headers_mut(), version);
-    response
+/// A worker after a change as the whole answer.
+pub(super) async fn answer(ask: &Ask, put: &Put<WorkerConfig>, secret: &Secret) -> Response {
+    let boards = ask.app.boards().await;
+    let view = WorkerView::new(&ask.app, ask.ns, (&ask.name, &put.content), put.version, secret, &boards);
+    shown(put.status(), &view, Some(put.version))
 }
 
 /// Show a worker
@@ -136,21 +129,13 @@ pub(super) async fn answer(
     params(("name" = String, Path, description = "Its name")),
     responses((status = 200, description = "The worker, without secrets", body = schema::Worker))
 )]
-pub(crate) async fn get(
-    State(app): State<Shared>,
-    caller: Caller,
-    PathOf(name): PathOf<String>,
-    query: Query,
-) -> Result<Response, Refusal> {
-    query.done()?;
-    let document = app.store.doc(DocKind::Worker, caller.ns, &name).await?.ok_or_else(|| unknown(&name))?;
+pub(crate) async fn get(Ask { app, ns, name, .. }: Ask) -> Result<Response, Refusal> {
+    let document = app.store.doc(DocKind::Worker, ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
-    let instances = if config.pull { None } else { seen::all(&app, caller.ns, &name, &config).await };
+    let instances = if config.pull { None } else { seen::all(&app, ns, &name, &config).await };
     let (hidden, boards) = (Secret::Hidden, app.boards().await);
-    let shown = WorkerView::new(&app, caller.ns, (&name, &config), document.version, &hidden, &boards);
-    let mut response = view::json(StatusCode::OK, &WorkerView { instances, ..shown });
-    tag(response.headers_mut(), document.version);
-    Ok(response)
+    let view = WorkerView::new(&app, ns, (&name, &config), document.version, &hidden, &boards);
+    Ok(shown(StatusCode::OK, &WorkerView { instances, ..view }, Some(document.version)))
 }
 
 /// List workers
