@@ -92,6 +92,8 @@ struct Lane {
     owed: Option<Room>,
     /// What it waited for when it was its turn is there.
     back: bool,
+    /// It stands among those that were empty.
+    noted: bool,
     /// When it was last served, or was made known.
     served: u64,
 }
@@ -359,6 +361,7 @@ impl Lane {
             guest_of: None,
             owed: None,
             back: false,
+            noted: false,
             served,
         }
     }
