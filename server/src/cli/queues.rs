@@ -216,6 +216,8 @@ fn stats(stats: &Value) {
     for (state, tasks) in stats["depth"].as_object().into_iter().flatten() {
         table.add_row([plain(state).into_owned(), show::cell(tasks)]);
     }
-    table.add_row(["oldest".to_owned(), show::cell(&stats["oldest_age"])]);
+    for (what, name) in [("oldest", "oldest_age"), ("in a second", "in_rate"), ("out a second", "out_rate")] {
+        table.add_row([what.to_owned(), show::cell(&stats[name])]);
+    }
     show::table(table);
 }
