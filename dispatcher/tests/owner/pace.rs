@@ -64,7 +64,9 @@ async fn a_worker_that_asks_for_less_is_slowed_alone_and_gets_everything_again()
             assert_eq!((fine.effective_rate, fine.paused_until), (None, None));
             assert!(slow.instances[0].open <= 20);
             let queue = board.queue(Ns::DEFAULT, "default").unwrap();
-            assert!(queue.started > 0 && queue.accepted >= 20 * tick.min(590) - 40 && queue.finished > 0, "{queue:?}");
+            // All that came, but for the last second and a half.
+            assert!((20 * tick.saturating_sub(15)..=20 * (tick + 1)).contains(&queue.accepted), "{queue:?}");
+            assert!(queue.started > 0 && queue.finished > 0, "{queue:?}");
         }
     }
     world.until_quiet().await;

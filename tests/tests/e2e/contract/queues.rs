@@ -100,6 +100,7 @@ async fn what_comes_and_goes_is_counted(store: Store) {
     assert_eq!(rates("default").await, (json!(0.0), json!(0.0)));
     // What is canceled leaves, and what a task starts comes in.
     site.post("/v1/queues/q/purge", &json!({})).await;
+    site.put("/v1/queues/next", &json!({})).await;
     let link = json!({"task": "nobody", "queue": "next"});
     site.submit(&json!({"task": "good", "queue": "default", "link": vec![link; 3]})).await;
     eventually("all that left", PATIENCE, async || (rates("q").await == (json!(2.0), json!(2.0))).then_some(())).await;
