@@ -32,6 +32,7 @@ pub mod placement;
 pub mod problem;
 pub mod queue;
 pub mod readable;
+pub mod recent;
 pub mod redact;
 pub mod report;
 pub mod rest;

@@ -426,7 +426,6 @@ impl Owner {
         let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
         let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
-        self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
             head,
             spec,

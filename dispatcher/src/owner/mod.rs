@@ -54,7 +54,6 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
 use crate::push::Common;
-use crate::recent::Queues;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -92,8 +91,6 @@ pub(crate) struct Shared {
     pub limits: Arc<Limits>,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
-    /// What started and ended lately.
-    pub queues: Queues,
 }
 
 impl Shared {

@@ -147,7 +147,6 @@ impl Owner {
             self.slots_freed = true;
         }
         running.ending = true;
-        self.shared.queues.ended(key.ns, &running.queue, now);
         let logs = running.streaming.take().map(|streaming| streaming.stream().take().logs).unwrap_or_default();
         let head = with_entry(&running.head, &logs);
         let transition = match decide(key, &head, &running.spec, event.clone(), now, random) {
