@@ -228,7 +228,10 @@ impl Lanes {
     /// Once in a while: forgets empty lanes, gives back memory, and lets lanes make room for those that are not held. Answers
     /// how many had to.
     pub fn tidy(&mut self) -> usize {
-        self.forget_empty(KEEP);
+        if self.known.len() > KEEP {
+            // All of them: a few that were kept would keep the memory of many.
+            self.forget_empty(0);
+        }
         if self.known.capacity() > 4 * self.known.len().max(KEEP) {
             let wanted = self.known.len() * 2;
             self.known.shrink_to(wanted);
