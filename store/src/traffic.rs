@@ -91,7 +91,9 @@ impl Traffic {
         if *starts {
             self.started(*ns, queue, now);
         }
-        spawned.iter().for_each(|lane| self.accepted(lane, now));
+        for lane in spawned {
+            self.accepted(lane, now);
+        }
     }
 
     fn count(&self, ns: Ns, queue: &str, now: Millis, add: impl FnOnce(&Counts)) {
