@@ -69,7 +69,7 @@ pub use placement::{Placement, count_delta, placement};
 pub use queue::{OnFull, Pause, QueueConfig, QueueLibrary, Queues};
 pub use report::Report;
 pub use signature::{Draft, Rules, SignatureLimits};
-pub use spec::{Arrival, Form, Spec};
+pub use spec::{Arrival, Far, Form, Spec};
 pub use state::{Reason, State};
 pub use submit::NewTask;
 pub use task_type::{TaskType, TaskTypes};

@@ -329,5 +329,15 @@ fn commit(shared: &Shared, item: &Settlement) -> Commit {
         transition.attempt = Some(entry.with_logs(item.logs.clone(), LOG_BYTES));
     }
     let (queue, now) = (Arc::clone(&item.queue), shared.store.clock().now());
-    Commit::of(&item.key, item.was.clone(), transition, &item.spec, queue, item.worker.as_deref(), now, &*shared.random)
+    Commit::of(
+        &item.key,
+        item.was.clone(),
+        transition,
+        &item.spec,
+        queue,
+        item.worker.as_deref(),
+        now,
+        &*shared.random,
+        shared.store.caps().partitions,
+    )
 }
