@@ -30,7 +30,7 @@ pub(crate) struct Standing {
 impl App {
     /// Lets a report happen to its task; durable when this returns. `mark` tells it from others (`report::mark`).
     pub(crate) async fn report(&self, token: &AttemptToken, report: &Report, mark: u64) -> Result<Standing, Refusal> {
-        let AttemptToken { key, attempt, created } = token;
+        let AttemptToken { key, attempt, created, .. } = token;
         let parts = Parts { body: true, result: false, attempts: true };
         for _ in 0..TRIES {
             let (p, stored) = self.find(key, parts).await?.ok_or_else(|| superseded(*attempt))?;

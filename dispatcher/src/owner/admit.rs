@@ -508,6 +508,7 @@ impl Owner {
                     body: resume::body(&spec, &key.id, &body, &children),
                     worker: &worker,
                     target,
+                    instance: &end.instance,
                     common: &mut Common::new(&shared.options.user_agent),
                 }
                 .request(&shared.options);
@@ -524,6 +525,7 @@ impl Owner {
                 body: delivered(&running.spec, &key.id, &body.payload),
                 worker: &running.worker,
                 target,
+                instance: &end.instance,
                 common: &mut self.common,
             }
             .request(&self.shared.options);

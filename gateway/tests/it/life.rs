@@ -105,7 +105,7 @@ async fn a_replacement_has_the_order_key_of_its_task() {
     h.start(&id).await;
     let key = TaskKey::new(Ns::DEFAULT, TaskId::parse(&id).unwrap());
     let head = h.store.heads(Partition(0), std::slice::from_ref(&key)).await.unwrap().remove(0).unwrap();
-    let token = AttemptToken { key, attempt: head.open_attempt(), created: head.created };
+    let token = AttemptToken::of(&key, &head);
     let url = options().attempt_urls.write(&token);
     let path = url.strip_prefix("http://localhost").unwrap();
     let report = async |verb: &str, body: Value| h.post(&format!("{path}/{verb}"), body.to_string()).await;
