@@ -34,7 +34,6 @@ pub mod queue;
 pub mod readable;
 pub mod redact;
 pub mod report;
-pub mod rest;
 pub mod resume;
 pub mod retry;
 pub mod signature;
