@@ -21,11 +21,12 @@ pub struct Board {
     pub node: u64,
     /// When it was written.
     pub at: Millis,
-    /// Attempts that it has open, over all partitions.
-    pub open: u64,
+    /// Attempts that it has open, over all partitions; none: it makes no attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// Workers and origins that it may call, the busiest first.
     pub workers: Vec<WorkerBoard>,
-    /// Queues in which something started or ended lately.
+    /// Queues in which this process changed something lately, the busiest first.
     pub queues: Vec<QueueBoard>,
     /// Something did not fit and was left out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -141,12 +142,16 @@ pub struct QueueBoard {
     pub name: String,
     /// Attempts that started in the last [`LATELY`] seconds.
     pub started: u64,
-    /// Attempts that ended in the last [`LATELY`] seconds.
-    pub ended: u64,
+    /// Tasks that came into it in the last [`WINDOW`] seconds.
+    pub accepted: u64,
+    /// Tasks that left it, because they became final, in the last [`WINDOW`] seconds.
+    pub finished: u64,
 }
 
-/// The seconds over which queues are counted.
+/// The seconds over which starts are counted.
 pub const LATELY: u64 = 10;
+/// The seconds over which what comes into a queue and leaves it is counted.
+pub const WINDOW: u64 = 60;
 
 // serde passes references.
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -197,6 +202,11 @@ impl Board {
     /// The worker with this name, or the origin.
     pub fn worker(&self, ns: Ns, name: &str, origin: bool) -> Option<&WorkerBoard> {
         self.workers.iter().find(|worker| worker.ns == ns && worker.origin == origin && worker.name == name)
+    }
+
+    /// The queue with this name, if something happened in it lately.
+    pub fn queue(&self, ns: Ns, name: &str) -> Option<&QueueBoard> {
+        self.queues.iter().find(|queue| queue.ns == ns && queue.name == name)
     }
 }
 

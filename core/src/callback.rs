@@ -175,7 +175,7 @@ pub fn spawn(kind: CallbackKind, change: Change<'_>, now: Millis, random: u64) -
         trace: spec.trace.clone(),
         ..Spec::default()
     };
-    let key = TaskKey::new(of.ns, IdRun::new(now, spec.slot(of), random).nth(0));
+    let key = TaskKey::new(of.ns, IdRun::new(now, spec.place(of), random).nth(0));
     let lane = child.lane(of.ns, DEFAULT_PRIORITY);
     let mut new_head = NewTask::first_head(&lane, DEFAULT_PRIORITY, None, None, now);
     new_head.flags = new_head.flags.with(Flags::HAS_PARENT);

@@ -172,6 +172,9 @@ pub struct Recycling {
     /// The one that it is about now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turn: Option<Turn>,
+    /// Memory that instances have told of in heartbeats, by name: only what reaches the bound.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub heard: BTreeMap<String, Heard>,
     /// What became of others, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, Mark>,
@@ -209,6 +212,19 @@ pub struct Mark {
     pub rest: Millis,
 }
 
+/// Memory that an instance has told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Heard {
+    /// When.
+    pub at: Millis,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// How long what was heard of an instance is not said again.
+const HEARD_FOR: Duration = Duration::from_secs(5);
+
 /// Marks that are kept: those of instances that are gone are of no use.
 const MOST_MARKS: usize = 1_000;
 
@@ -218,10 +234,32 @@ impl Recycling {
         self.marks.get(instance).map_or(registered, |mark| mark.born.max(registered))
     }
 
+    /// An instance says that it has so much memory; `false`: that is known.
+    pub fn hear(&mut self, instance: &str, memory: u64, now: Millis) -> bool {
+        if self.heard.get(instance).is_some_and(|heard| now.since(heard.at) < HEARD_FOR) {
+            return false;
+        }
+        if self.heard.len() >= MOST_MARKS
+            && let Some(oldest) = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(name, _)| name.clone())
+        {
+            self.heard.remove(&oldest);
+        }
+        self.heard.insert(instance.to_owned(), Heard { at: now, memory });
+        true
+    }
+
+    /// These counters of an instance, with what was heard of it since they began.
+    #[must_use]
+    pub fn with_heard(&self, instance: &str, counters: Counters) -> Counters {
+        let heard = self.heard.get(instance).filter(|heard| heard.at > counters.since);
+        Counters { memory: heard.map_or(0, |heard| heard.memory).max(counters.memory), ..counters }
+    }
+
     /// The turn has ended: with a new start (`born`), or without (`rest`).
     pub fn end(&mut self, mark: Mark) {
         let Some(turn) = self.turn.take() else { return };
         self.asked.retain(|asked| *asked != turn.instance);
+        self.heard.remove(&turn.instance);
         if self.marks.len() >= MOST_MARKS
             && let Some(oldest) = self.marks.iter().min_by_key(|(_, mark)| mark.born.max(mark.rest)).map(|(name, _)| name.clone())
         {
@@ -237,6 +275,25 @@ mod tests {
     use super::*;
 
     const NOW: Millis = Millis(1_800_000_000_000);
+
+    #[test]
+    fn memory_that_was_heard_of_counts_until_a_new_start() {
+        let mut state = Recycling::default();
+        let counters = |since: Millis| Counters { since, memory: 5, ..Counters::default() };
+        assert!(state.hear("i", 900, NOW) && !state.hear("i", 950, NOW.after(Duration::from_secs(1))));
+        assert_eq!(state.with_heard("i", counters(Millis(0))).memory, 900);
+        assert_eq!((state.with_heard("j", counters(Millis(0))).memory, state.with_heard("i", counters(NOW)).memory), (5, 5));
+        let text = serde_json::to_string(&state).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<Recycling>(&text).ok().as_ref(), Some(&state));
+        let turn = Turn { instance: "i".into(), reason: RecycleReason::Memory, since: NOW, session: 1, counters: counters(NOW) };
+        state.turn = Some(turn);
+        state.end(Mark { born: NOW, rest: Millis(0) });
+        assert!(state.heard.is_empty());
+        for n in 0..2 * MOST_MARKS as u64 {
+            state.hear(&n.to_string(), 1, NOW.after(Duration::from_millis(n)));
+        }
+        assert!(state.heard.len() == MOST_MARKS && !state.heard.contains_key("0"));
+    }
 
     #[test]
     fn the_first_bound_that_is_reached_is_told() {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{BAD_OUTCOME, TaskError};
 use crate::fields::Errors;
+use crate::problem::Problem;
 use crate::signature::{Draft, Rules, read_children};
+use crate::spec::Spec;
 
 /// The error type of an attempt that was accepted with a lease that cannot be read.
 pub const BAD_LEASE: &str = "BadLease";
@@ -95,6 +97,29 @@ pub enum Outcome<S = Draft> {
         /// It.
         replacement: Box<S>,
     },
+}
+
+impl Outcome {
+    /// Refuses signatures that cannot stand beside that of the task itself.
+    pub fn fits(&self, spec: &Spec) -> Result<(), Problem> {
+        match self {
+            // Its id stays, and with it where it lives: another key would belong elsewhere.
+            Self::Replace { replacement }
+                if replacement.spec.order_key.is_some() && replacement.spec.order_key != spec.order_key =>
+            {
+                let message = "must be that of the task that is replaced, which keeps its place in the order; leave it out, or spawn a \
+                               task with this key";
+                Err(Problem::invalid("/replacement/order_key", message))
+            }
+            Self::Spawn { tasks, then: Then::Wait, .. } if spec.order_key.is_some() => {
+                let Some(n) = tasks.iter().position(|task| task.spec.order_key == spec.order_key) else { return Ok(()) };
+                let message = "is that of the task itself, which keeps its place in the order while it waits, so neither would ever go \
+                               on; give another key, or spawn it with then: \"detach\"";
+                Err(Problem::invalid(format!("/tasks/{n}/order_key"), message))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An outcome with the signatures as the worker wrote them.

@@ -56,6 +56,20 @@ pub struct Arrival {
     pub barrier: TaskId,
     /// Which of them this is, from 0.
     pub index: u32,
+    /// Where the one that waits is, if this one lives in another slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub far: Option<Far>,
+}
+
+/// A task that waits elsewhere, named so closely that a message to it counts for no other wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Far {
+    /// Its slot.
+    pub slot: u16,
+    /// The attempt after which it waits.
+    pub attempt: u32,
+    /// The generation in which it waits.
+    pub generation: u8,
 }
 
 /// Which end of its parent a link follows.
@@ -276,6 +290,13 @@ impl Spec {
     pub fn home(&self, ns: Ns) -> Option<Slot> {
         let batch = self.batch.as_ref().map(|it| Slot::of(ns, SlotKind::Batch, it.key.as_bytes()));
         self.bound(ns).or(batch)
+    }
+
+    /// The slot that is home to what the task `key` with this signature starts: in every store, however many partitions it has,
+    /// that is in the partition in which the task lives.
+    pub fn place(&self, key: &TaskKey) -> Slot {
+        let bound = || self.bound(key.ns).filter(|_| matches!(key.id, TaskId::Client(_)));
+        self.away.map(Slot::new).or_else(bound).unwrap_or_else(|| key.slot())
     }
 
     /// The slot in which the task `key` with this signature lives.

@@ -11,14 +11,18 @@ use crate::head::{Attempt, Head, SessionId};
 use crate::id::TaskKey;
 use crate::time::Millis;
 
-/// The form that this version writes.
+/// The form of most tokens.
 const FORM: u8 = 1;
+/// The form of those that name an instance, behind the fixed part.
+const WITH_INSTANCE: u8 = 2;
 /// Form, generation, number, session, acceptance.
 const FIXED: usize = 1 + 1 + 4 + 8 + 8;
+/// The mark of an instance.
+const INSTANCE: usize = 4;
 /// Bytes of the MAC that are kept: nobody guesses 128 bits, and the URL stays short.
 const MAC: usize = 16;
-/// The longest text that can be a token: fixed part, namespace, tag, an id of 128 bytes, MAC; in Base64.
-const MAX_TEXT: usize = (FIXED + 5 + 128 + MAC).div_ceil(3) * 4;
+/// The longest text that can be a token: fixed part, instance, namespace, tag, an id of 128 bytes, MAC; in Base64.
+const MAX_TEXT: usize = (FIXED + INSTANCE + 5 + 128 + MAC).div_ceil(3) * 4;
 
 /// One attempt of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +33,14 @@ pub struct AttemptToken {
     pub attempt: Attempt,
     /// When the task was accepted: tells it from another one that gets its id after it was deleted.
     pub created: Millis,
+    /// The mark ([`worker_mark`](crate::worker_mark)) of the instance that has it, where what it reports counts; 0: none.
+    pub instance: u32,
 }
 
 impl AttemptToken {
     /// Of the open attempt of a task.
     pub fn of(key: &TaskKey, head: &Head) -> Self {
-        Self { key: key.clone(), attempt: head.open_attempt(), created: head.created }
+        Self { key: key.clone(), attempt: head.open_attempt(), created: head.created, instance: 0 }
     }
 }
 
@@ -53,14 +59,17 @@ impl TokenKey {
 
     /// The token as text for a URL: `A-Z a-z 0-9 - _`.
     pub fn write(&self, token: &AttemptToken) -> String {
-        let AttemptToken { key, attempt, created } = token;
+        let AttemptToken { key, attempt, created, instance } = token;
         let key = key.to_bytes();
-        let mut bytes = Vec::with_capacity(FIXED + key.len() + MAC);
-        bytes.push(FORM);
+        let mut bytes = Vec::with_capacity(FIXED + INSTANCE + key.len() + MAC);
+        bytes.push(if *instance == 0 { FORM } else { WITH_INSTANCE });
         bytes.push(attempt.generation);
         bytes.extend_from_slice(&attempt.number.to_be_bytes());
         bytes.extend_from_slice(&attempt.session.0.to_be_bytes());
         bytes.extend_from_slice(&created.0.to_be_bytes());
+        if *instance != 0 {
+            bytes.extend_from_slice(&instance.to_be_bytes());
+        }
         bytes.extend_from_slice(&key);
         let mac = self.0.clone().chain_update(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&mac[..MAC]);
@@ -76,7 +85,8 @@ impl TokenKey {
         let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         self.0.clone().chain_update(said).verify_truncated_left(mac).ok()?;
         let (fixed, key) = said.split_first_chunk::<FIXED>()?;
-        let [FORM, generation, rest @ ..] = fixed else { return None };
+        let [form @ (FORM | WITH_INSTANCE), generation, rest @ ..] = fixed else { return None };
+        let (instance, key) = if *form == FORM { (&[0; INSTANCE], key) } else { key.split_first_chunk::<INSTANCE>()? };
         let (number, rest) = rest.split_first_chunk::<4>()?;
         let (session, created) = rest.split_first_chunk::<8>()?;
         let attempt = Attempt {
@@ -85,7 +95,7 @@ impl TokenKey {
             session: SessionId(u64::from_be_bytes(*session)),
         };
         let created = Millis(u64::from_be_bytes(created.try_into().ok()?));
-        Some(AttemptToken { key: TaskKey::from_bytes(key)?, attempt, created })
+        Some(AttemptToken { key: TaskKey::from_bytes(key)?, attempt, created, instance: u32::from_be_bytes(*instance) })
     }
 }
 
@@ -132,11 +142,12 @@ mod tests {
         let client = "[A-Za-z0-9._:-]{0,127}[A-Za-z0-9_:-]".prop_map(|text| TaskId::parse(&text).unwrap());
         let made = (0u64..1 << 48, 0u16..4096, any::<u64>());
         let made = made.prop_map(|(now, slot, random)| IdRun::new(Millis(now), Slot::new(slot), random).nth(0));
-        (prop_oneof![client, made], any::<(u32, u32, u8, u64, u64)>()).prop_map(
-            |(id, (ns, number, generation, session, created))| AttemptToken {
+        (prop_oneof![client, made], any::<(u32, u32, u8, u64, u64)>(), 0u32..3).prop_map(
+            |(id, (ns, number, generation, session, created), instance)| AttemptToken {
                 key: TaskKey::new(Ns(ns), id),
                 attempt: Attempt { number, generation, session: SessionId(session) },
                 created: Millis(created),
+                instance: instance * 0x4000_0001,
             },
         )
     }
@@ -173,8 +184,12 @@ mod tests {
     #[test]
     fn the_url_of_an_attempt_ends_with_its_token() {
         let key = TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap());
-        let token =
-            AttemptToken { key, attempt: Attempt { number: 2, generation: 3, session: SessionId(4) }, created: Millis(5) };
+        let token = AttemptToken {
+            key,
+            attempt: Attempt { number: 2, generation: 3, session: SessionId(4) },
+            created: Millis(5),
+            instance: 7,
+        };
         for base in ["https://lovage.example.com/queue", "https://lovage.example.com/queue/"] {
             let urls = AttemptUrls::new(base, TokenKey::new(&[9; 32]));
             let url = urls.write(&token);
@@ -189,6 +204,7 @@ mod tests {
             key: TaskKey::new(Ns(1), TaskId::parse("order-1").unwrap()),
             attempt: Attempt { number: 2, generation: 3, session: SessionId(4) },
             created: Millis(5),
+            instance: 0,
         };
         assert_eq!(TokenKey::new(&[9; 32]).write(&token), GOLDEN);
     }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lovage_core::Millis;
+use lovage_core::board::LATELY;
 use lovage_core::pace::{Allowance, Pace, RAMP, ramp};
+use lovage_core::recent::Recent;
 use lovage_core::standing::BreakerState;
 use lovage_core::worker::Breaker as Settings;
 use metrics::counter;
@@ -19,7 +21,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::breaker::{Breaker, Way};
-use crate::recent::Recent;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ pub struct Gate {
     wanted: AtomicBool,
     freed: watch::Sender<u64>,
     /// Requests that were let through.
-    sent: Recent,
+    sent: Recent<{ LATELY as usize }>,
     /// Something beside the slots counts: `state` has to be looked at.
     uneasy: AtomicBool,
     state: Mutex<State>,
@@ -164,7 +165,7 @@ impl Gate {
             paused_until: Some(left_alone.max(state.paused_until)).filter(|until| *until > now),
             effective_rate: state.pace.rate(now),
             allowed: state.allowed(now, slots).filter(|_| state.ramp <= Some(now)),
-            out_rate: self.sent.sum(now) as f64 / lovage_core::board::LATELY as f64,
+            out_rate: self.sent.sum(now) as f64 / LATELY as f64,
         }
     }
 

@@ -20,7 +20,6 @@ mod options;
 mod owner;
 mod pulse;
 mod push;
-mod recent;
 mod registry;
 mod service;
 pub mod signing;

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use lovage_core::attempt::EXCERPT_BYTES;
 use lovage_core::pace::Allowance;
-use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey, Trace};
+use lovage_core::{Answer, AnswerHeaders, AttemptToken, Fault, Flags, Head, Millis, Spec, TaskKey, Trace, worker_mark};
 
 use crate::egress::{FaultKind, HeaderLines, PushRequest, Pushed, Target, sendable};
 use crate::options::Options;
@@ -47,6 +47,8 @@ pub struct Attempt<'a> {
     pub worker: &'a Worker,
     /// Where.
     pub target: Arc<Target>,
+    /// The name of that instance.
+    pub instance: &'a str,
     /// Header values that many attempts share.
     pub common: &'a mut Common,
 }
@@ -116,7 +118,10 @@ impl Attempt<'_> {
         }
         // Who gets a callback is no worker: it has nothing to report.
         if let Some(urls) = options.attempt_urls.as_ref().filter(|_| spec.callback.is_none()) {
-            let token = AttemptToken::of(self.key, head);
+            // Only where what the instance tells of its memory counts.
+            let counts = self.worker.config.recycle.is_some_and(|recycle| recycle.max_memory.is_some());
+            let instance = if counts { worker_mark(self.instance) } else { 0 };
+            let token = AttemptToken { instance, ..AttemptToken::of(self.key, head) };
             set(&mut lines, &ATTEMPT_URL, &urls.write(&token));
         }
         if head.flags.has(Flags::RESUMED) {

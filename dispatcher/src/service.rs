@@ -21,7 +21,6 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::owner::{Owner, Random, Shared, TURNS, Uptime};
 use crate::pulse::Pulse;
-use crate::recent::Queues;
 use crate::registry::Registry;
 
 /// See the module.
@@ -66,7 +65,6 @@ impl Dispatcher {
                 pulse,
                 limits,
                 given_up: Mutex::default(),
-                queues: Queues::default(),
             }),
         }
     }

@@ -2,9 +2,14 @@
 //!
 //! No dispatcher starts these, so they are asked for here, just before they are taken: what may run at once first, the rate last,
 //! all limits of a task or none. What is granted is held in the name of the attempt until the owner of its partition counts it.
+//!
+//! What holds for a key that tasks name is what its document says, completed by what the latest accepted task says of it, whichever
+//! is taken: the store remembers that.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lovage_core::limit::is_built_in;
 use lovage_core::{LimitRule, Millis, Ns, TaskKey};
 use lovage_store::{Error, Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish, attempt_holder};
 
@@ -55,14 +60,14 @@ impl Candidate {
             rule.concurrency?;
             request.slots = Some(SlotWish { holder: self.holder(), most: 1, lease: LEASE, wait: None });
         }
-        request.submitted = Some((self.created, gate.own)).filter(|(_, own)| *own != LimitRule::default());
         Some(request)
     }
 }
 
 impl App {
     /// Takes what candidates need of their limits.
-    pub(crate) async fn allow(&self, candidates: &[Candidate]) -> Result<Allowed, Error> {
+    pub(crate) async fn allow(&self, candidates: &mut [Candidate]) -> Result<Allowed, Error> {
+        self.settle_rules(candidates).await?;
         let now = self.now();
         let open = |candidate: &Candidate| candidate.gates.iter().all(|gate| gate.stored.paused(now).is_none());
         let mut may: Vec<bool> = candidates.iter().map(open).collect();
@@ -102,6 +107,37 @@ impl App {
         back.reverse();
         self.give_back(back).await;
         Ok(Allowed { may, again })
+    }
+
+    /// Tells the store what these tasks say of their own keys, and puts in its place what the latest task says.
+    async fn settle_rules(&self, candidates: &mut [Candidate]) -> Result<(), Error> {
+        let mut said: BTreeMap<(Ns, String), (LimitRule, Option<(Millis, LimitRule)>)> = BTreeMap::new();
+        for candidate in &*candidates {
+            for gate in candidate.gates.iter().filter(|gate| !is_built_in(&gate.key)) {
+                let key = (candidate.key.ns, gate.key.clone());
+                let (_, latest) = said.entry(key).or_insert((gate.stored.rule, None));
+                let own = Some((candidate.created, gate.own)).filter(|(_, own)| *own != LimitRule::default());
+                *latest = latest.or(own).into_iter().chain(own).max_by_key(|(created, _)| *created);
+            }
+        }
+        if said.is_empty() {
+            return Ok(());
+        }
+        let asked = said.iter().map(|((ns, key), (rule, latest))| LimitRequest {
+            submitted: *latest,
+            ..LimitRequest::look(*ns, key.clone(), latest.map_or(*rule, |(_, own)| rule.over(own)))
+        });
+        let replies = self.judge(asked.collect()).await?;
+        let rules =
+            said.into_keys().zip(replies).map(|(key, reply)| (key, reply.submitted.map(|(_, rule)| rule).unwrap_or_default()));
+        let rules: BTreeMap<(Ns, String), LimitRule> = rules.collect();
+        for candidate in candidates {
+            for gate in &mut candidate.gates {
+                // Of built-in keys no task says anything.
+                gate.own = rules.get(&(candidate.key.ns, gate.key.clone())).copied().unwrap_or_default();
+            }
+        }
+        Ok(())
     }
 
     /// These were not taken after all: what may run at once is free again, the starts are lost.

@@ -60,6 +60,7 @@ mod tests {
             key,
             attempt: Attempt { number: 1, generation: 0, session: SessionId(7) },
             created: lovage_core::Millis(5),
+            instance: 0,
         };
         let (first, again) = tokio::join!(ensure_attempt_key(&one), ensure_attempt_key(&one));
         let text = first.unwrap().write(&token);

@@ -1,12 +1,14 @@
-//! How workers are doing, as the dispatchers see it: those of this process directly, others by their boards.
+//! How workers and queues are doing, as all processes see it: this one directly, the others by their boards.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::Ns;
-use lovage_core::board::{Board, WorkerBoard};
+use lovage_core::board::{Board, QueueBoard, WINDOW, WorkerBoard};
+use lovage_store::show;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
@@ -19,8 +21,35 @@ const LIMIT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Boards(Mutex<Option<(Instant, Arc<Vec<Board>>)>>);
 
+/// A rate as it is shown: with two decimals.
+pub(crate) fn rounded(rate: f64) -> f64 {
+    (rate * 100.0).round() / 100.0
+}
+
 impl App {
-    /// The boards of all dispatchers; none if the store is away.
+    /// Shows what this process does to queues until `stop`. Where a dispatcher runs, its board says it.
+    pub(crate) async fn show_queues(&self, stop: CancellationToken) {
+        let Some(traffic) = self.store.traffic().filter(|_| self.options.standings.is_none()) else { return };
+        show(&*self.store, self.options.cluster.session, stop.cancelled(), |now| {
+            let (queues, cut) = traffic.board(now);
+            Board { queues, cut, ..Board::default() }
+        })
+        .await;
+    }
+
+    /// How many tasks a second came into a queue and left it in the last [`WINDOW`] seconds; `None`: so many queues are busy that
+    /// this one is not shown.
+    pub(crate) async fn rates(&self, ns: Ns, queue: &str) -> Option<(f64, f64)> {
+        let boards = self.boards().await;
+        let seen = || boards.iter().filter_map(|board| board.queue(ns, queue));
+        if seen().next().is_none() && boards.iter().any(|board| board.cut) {
+            return None;
+        }
+        let rate = |count: fn(&QueueBoard) -> u64| rounded(seen().map(count).sum::<u64>() as f64 / WINDOW as f64);
+        Some((rate(|queue| queue.accepted), rate(|queue| queue.finished)))
+    }
+
+    /// The boards of all processes; none if the store is away.
     pub(crate) async fn boards(&self) -> Arc<Vec<Board>> {
         // Held while they are read: whoever asks meanwhile gets the same.
         let mut known = self.boards.0.lock().await;

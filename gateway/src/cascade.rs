@@ -4,6 +4,10 @@
 //! runs meanwhile may start something new, which comes at the end of the tree and is still met, but a task that is canceled or
 //! asked to stop starts nothing but the links of a success. Callbacks tell how it went; they are left alone.
 //!
+//! What belongs to an order lives in the partition of that, so all partitions are walked, in rounds: each begins with what is on its
+//! way from one to another, which is stored where it goes so that the walk meets it, and the last round finds nothing. What
+//! was started before its parent was canceled is met by then, wherever it was.
+//!
 //! A request looks at a limited number of tasks; the rest of a larger tree follows behind the answer. If the server dies before
 //! it is through, the cancel can be repeated.
 
@@ -14,7 +18,7 @@ use std::time::Duration;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::worker::{DEFAULT_CANCEL_GRACE, WorkerConfig};
 use lovage_core::{Event, Flags, Head, Ns, Partition, Reason, SessionId, Spec, TaskId, TaskKey, decide};
-use lovage_store::{Commit, Committed, Cursor, DocKind, Index, Mode, Sync};
+use lovage_store::{Commit, Committed, Cursor, DocKind, FeedPos, Index, Message, Mode, Sync};
 
 use crate::app::App;
 use crate::change::TRIES;
@@ -26,6 +30,8 @@ use crate::view::read_body;
 const PAGE: usize = 200;
 /// Between two tries of a walk behind its answer while the store is away.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Messages that may be on their way in one partition for a cancel to look through them.
+const MOST_SENT: u64 = 10_000;
 /// Tasks that a cancel from within a tree remembers: whatever comes of them is canceled too.
 const MOST_BELOW: usize = 1_000_000;
 
@@ -38,9 +44,11 @@ struct Member {
 
 /// A cancel on its way through a tree.
 struct Walk {
-    p: Partition,
-    index: Index,
-    from: Cursor,
+    root: TaskKey,
+    /// Where the walk is; `None`: a round is to begin.
+    place: Option<(Partition, Cursor)>,
+    /// This round has found something: it is not the last one.
+    found: bool,
     top: TaskKey,
     /// What comes of `top`, as far as it is known; `None`: the whole tree does.
     below: Option<HashSet<TaskId>>,
@@ -59,15 +67,11 @@ impl App {
         room: &mut usize,
     ) -> Result<Option<usize>, Refusal> {
         let root = TaskKey::new(top.ns, spec.root.clone().unwrap_or_else(|| top.id.clone()));
-        let p = self.home(&root).await?;
         let below = (root != *top).then(HashSet::new);
-        let index = Index::Members { root };
-        let mut walk = Walk { p, index, from: Cursor::default(), top: top.clone(), below, hard, canceled: 0 };
+        let mut walk = Walk { root, place: None, found: false, top: top.clone(), below, hard, canceled: 0 };
         loop {
-            if !self.cancel_page(&mut walk).await? {
-                return Ok(Some(walk.canceled));
-            }
-            *room = room.saturating_sub(self.cascade_page());
+            let Some(looked) = self.cancel_page(&mut walk).await? else { return Ok(Some(walk.canceled)) };
+            *room = room.saturating_sub(looked);
             if *room == 0 {
                 break;
             }
@@ -77,8 +81,8 @@ impl App {
             let _place = place;
             loop {
                 match app.cancel_page(&mut walk).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
                     Err(Refusal(problem)) if problem.code == Code::StoreUnavailable && !app.draining.is_cancelled() => {
                         tokio::time::sleep(STORE_PAUSE).await;
                     }
@@ -96,24 +100,66 @@ impl App {
         PAGE.min(self.store.caps().max_batch.max(1))
     }
 
-    /// Cancels what is to be canceled among the next members of the tree; whether there are more.
-    async fn cancel_page(&self, walk: &mut Walk) -> Result<bool, Refusal> {
+    /// Cancels what is to be canceled among the next members of the tree. Answers how many there were; `None`: that was all.
+    async fn cancel_page(&self, walk: &mut Walk) -> Result<Option<usize>, Refusal> {
+        let (p, from) = match &walk.place {
+            Some(place) => place.clone(),
+            None => {
+                self.arrive_at_once(&walk.root).await?;
+                (Partition(0), Cursor::default())
+            }
+        };
+        let index = Index::Members { root: walk.root.clone() };
         for _ in 0..TRIES {
-            let page = self.store.scan(walk.p, &walk.index, walk.from.clone(), self.cascade_page()).await?;
-            let open = self.open_among(walk, page.items).await?;
+            let page = self.store.scan(p, &index, from.clone(), self.cascade_page()).await?;
+            let looked = page.items.len();
+            let open = self.open_among(walk, p, page.items).await?;
             if open.is_empty() {
-                let more = page.next.is_some();
-                walk.from = page.next.unwrap_or_default();
-                return Ok(more);
+                let following = Partition(p.0 + 1);
+                walk.place = match page.next {
+                    Some(next) => Some((p, next)),
+                    None => (following.0 < self.partitions()).then(|| (following, Cursor::default())),
+                };
+                let is_over = walk.place.is_none() && (!std::mem::take(&mut walk.found) || self.partitions() == 1);
+                return Ok((!is_over).then_some(looked));
             }
             // What moved meanwhile is found again.
-            walk.canceled += self.cancel_all(walk.p, &open, walk.hard).await?;
+            walk.found = true;
+            walk.canceled += self.cancel_all(p, &open, walk.hard).await?;
         }
         Err(Problem::new(Code::Overloaded, "the task starts others as fast as they are canceled; try again").into())
     }
 
+    /// Stores the members of a tree that are on their way to another partition. Their delivery then finds them there.
+    async fn arrive_at_once(&self, root: &TaskKey) -> Result<(), Refusal> {
+        if self.partitions() == 1 {
+            return Ok(());
+        }
+        for p in (0..self.partitions()).map(Partition) {
+            let mut after = FeedPos::default();
+            loop {
+                let page = self.store.outbox(p, after, self.cascade_page()).await?;
+                let Some(last) = page.messages.last() else { break };
+                if page.waiting > MOST_SENT {
+                    let detail =
+                        "too much is on its way between partitions to look for what the task has started; try again later";
+                    return Err(Problem::new(Code::Overloaded, detail).into());
+                }
+                after = last.pos;
+                for (to, message) in page.messages.into_iter().filter_map(|sent| sent.content) {
+                    if let Message::Insert(task) = message
+                        && task.root.as_ref() == Some(root)
+                    {
+                        self.store.insert(to.partition(self.partitions()), vec![*task], Mode::Each).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Those of these members that come of the top and are neither final nor asked to stop.
-    async fn open_among(&self, walk: &mut Walk, items: Vec<(TaskKey, Head)>) -> Result<Vec<Member>, Refusal> {
+    async fn open_among(&self, walk: &mut Walk, p: Partition, items: Vec<(TaskKey, Head)>) -> Result<Vec<Member>, Refusal> {
         // In the tree of a root all are its descendants, and what is over need not be read.
         let whole = walk.below.is_none();
         let items: Vec<_> = items.into_iter().filter(|(_, head)| !whole || is_open(head, walk.hard)).collect();
@@ -121,13 +167,13 @@ impl App {
             return Ok(Vec::new());
         }
         let keys: Vec<TaskKey> = items.iter().map(|(key, _)| key.clone()).collect();
-        let bodies = self.store.bodies(walk.p, &keys).await?;
+        let bodies = self.store.bodies(p, &keys).await?;
         let mut open = Vec::new();
         for ((key, head), body) in items.into_iter().zip(bodies) {
             // Gone meanwhile, or damaged: its own route tells.
             let Some((spec, _)) = read_body(body.as_ref()) else { continue };
             if let Some(below) = &mut walk.below {
-                // Parents were accepted before their children.
+                // In one partition parents were accepted before their children; what is missed is met in the next round.
                 if !spec.parent.as_ref().is_some_and(|parent| *parent == walk.top.id || below.contains(parent)) {
                     continue;
                 }
@@ -135,7 +181,7 @@ impl App {
                     let detail = "the task has started too many others to find them within its tree; cancel the root of the tree";
                     return Err(Problem::new(Code::Overloaded, detail).into());
                 }
-                below.insert(key.id.clone());
+                walk.found |= below.insert(key.id.clone());
             }
             if is_open(&head, walk.hard) && spec.callback.is_none() {
                 open.push(Member { key, head, spec });
@@ -153,7 +199,17 @@ impl App {
             let event = Event::Cancel { hard, reason: Reason::Upstream, grace };
             if let Ok(transition) = decide(key, head, spec, event, now, self.random()) {
                 let queue = spec.queue().into();
-                commits.push(Commit::of(key, head.clone(), transition, spec, queue, None, now, || self.random()));
+                commits.push(Commit::of(
+                    key,
+                    head.clone(),
+                    transition,
+                    spec,
+                    queue,
+                    None,
+                    now,
+                    || self.random(),
+                    self.partitions(),
+                ));
             }
         }
         if commits.is_empty() {

@@ -55,7 +55,8 @@ impl App {
             };
             let after = transition.head.clone();
             let queue = spec.queue().into();
-            let mut commit = Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random());
+            let mut commit =
+                Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random(), self.partitions());
             if let Some(rival) = rival.take() {
                 commit.steal_from(&rival);
             }

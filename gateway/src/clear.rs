@@ -15,7 +15,7 @@ use crate::change::Changed;
 use crate::filter::Filter;
 use crate::problem::Refusal;
 use crate::view::read_body;
-use crate::walk::Walk;
+use crate::walk::{Place, Walk};
 
 /// Records that one call of the store reads or changes.
 const PAGE: usize = 200;
@@ -79,7 +79,7 @@ impl App {
     async fn later_ones(&self, ns: Ns, queue: &str) -> Result<Vec<(Partition, (TaskKey, Head))>, Refusal> {
         let filter = Filter::of_queue(queue, &[State::Scheduled, State::Retrying], Millis::MAX);
         let walk = Walk { app: self, ns, filter: &filter, errors: false };
-        let (mut found, mut place) = (Vec::new(), Some(walk.start().await?));
+        let (mut found, mut place) = (Vec::new(), Some(Place::start()));
         while let Some(here) = place {
             let step = walk.step(&here, PAGE).await?;
             let matching = walk.matching(here.partition, step.heads).await?;
@@ -101,7 +101,7 @@ impl App {
             }
             let filter = Filter::of_queue(queue, &[State::Blocked, State::Scheduled, State::Queued, State::Retrying], start);
             let walk = Walk { app: self, ns, filter: &filter, errors: false };
-            let mut place = Some(walk.start().await?);
+            let mut place = Some(Place::start());
             while let Some(here) = place {
                 let step = walk.step(&here, PAGE).await?;
                 let found = walk.matching(here.partition, step.heads).await?;
@@ -152,7 +152,17 @@ impl App {
                 let Some((spec, _)) = read_body(body.as_ref()) else { continue };
                 let Ok(transition) = decide(key, head, &spec, cancel.clone(), now, self.random()) else { continue };
                 let queue = spec.queue().into();
-                commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, || self.random()));
+                commits.push(Commit::of(
+                    key,
+                    head.clone(),
+                    transition,
+                    &spec,
+                    queue,
+                    None,
+                    now,
+                    || self.random(),
+                    self.partitions(),
+                ));
                 asked.push(key);
             }
             if commits.is_empty() {

@@ -90,6 +90,8 @@ impl Gateway {
             watcher.directory.watch(&*watcher.store, &watcher.types, rerouted).await;
         };
         tokio::spawn(readers.clone().run_until_cancelled_owned(watch));
+        let (shown, stop) = (app.clone(), readers.clone());
+        tokio::spawn(async move { shown.show_queues(stop).await });
         let router = routes::router(app.clone());
         Self { app, readers, router }
     }

@@ -186,7 +186,7 @@ impl App {
     }
 
     /// Whether tasks of this lane have to pass the limit of this key. Those of a lane that is kept in order say it one by one.
-    fn names(&self, lane: &LaneDef, key: &str) -> bool {
+    pub(crate) fn names(&self, lane: &LaneDef, key: &str) -> bool {
         let task = if let Route::Task(task) = &lane.route { Some(task.as_str()) } else { None };
         match BUILT_IN.iter().find_map(|prefix| Some((*prefix, key.strip_prefix(prefix)?))) {
             None => lane.limits.iter().any(|limit| limit.key == key),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use lovage_core::limit::is_built_in;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::resume::Children;
 use lovage_core::spec::DEFAULT_PRIORITY;
@@ -382,12 +383,12 @@ impl App {
             haul.bytes += bytes;
             let after = transition.head.clone();
             let (queue, random) = (spec.queue().into(), || self.random());
-            commits.push(Commit::of(&key, head, transition, spec, queue, Some(&wish.worker), now, random));
+            commits.push(Commit::of(&key, head, transition, spec, queue, Some(&wish.worker), now, random, self.partitions()));
             // One that cannot be read fails instead.
             let taken = content.zip(after).map(|((spec, body), head)| Taken { key, head, spec, body, children });
             candidates.push(taken);
         }
-        let allowed = self.allow(&limited).await?;
+        let allowed = self.allow(&mut limited).await?;
         if let Some(after) = allowed.again {
             let again = Instant::now() + after;
             haul.again = Some(haul.again.map_or(again, |known| known.min(again)));
@@ -409,11 +410,11 @@ impl App {
         Ok(())
     }
 
-    /// The limits of a task that say anything.
+    /// The limits of a task that say anything, or of which another task may have said something.
     async fn limits_of(&self, ns: Ns, spec: &Spec, wish: &Wish) -> Result<Vec<Gate>, Error> {
         let gates = self.gates_of(ns, spec, Some(&wish.worker)).await;
         let mut gates = gates.map_err(|_| Error::Unavailable("the limits of a task cannot be read".to_owned()))?;
-        gates.retain(|gate| !gate.rule().is_free() || gate.stored.paused_until.is_some());
+        gates.retain(|gate| !gate.rule().is_free() || gate.stored.paused_until.is_some() || !is_built_in(&gate.key));
         Ok(gates)
     }
 }

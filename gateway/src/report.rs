@@ -5,7 +5,7 @@
 
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{
-    Attempt, AttemptEntry, AttemptToken, Flags, Head, Refusal as Decision, Report, SessionId, Spec, State, decide,
+    Attempt, AttemptEntry, AttemptToken, Event, Flags, Head, Refusal as Decision, Report, SessionId, Spec, State, decide,
 };
 use lovage_store::{Commit, Committed, Mode, Parts, Sync};
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct Standing {
 impl App {
     /// Lets a report happen to its task; durable when this returns. `mark` tells it from others (`report::mark`).
     pub(crate) async fn report(&self, token: &AttemptToken, report: &Report, mark: u64) -> Result<Standing, Refusal> {
-        let AttemptToken { key, attempt, created } = token;
+        let AttemptToken { key, attempt, created, .. } = token;
         let parts = Parts { body: true, result: false, attempts: true };
         for _ in 0..TRIES {
             let (p, stored) = self.find(key, parts).await?.ok_or_else(|| superseded(*attempt))?;
@@ -45,6 +45,12 @@ impl App {
                 return Ok(self.standing(Some(&was), &spec, *attempt));
             }
             let event = report.clone().event(*attempt, AttemptEntry::log_room(&entries, attempt.number));
+            if let Event::Answered { attempt, outcome } = &event
+                && was.state == State::Running
+                && was.open_attempt() == *attempt
+            {
+                outcome.fits(&spec)?;
+            }
             let transition = match decide(key, &was, &spec, event, now, self.random()) {
                 Ok(transition) => transition,
                 Err(Decision::Unchanged) => return Ok(self.standing(Some(&was), &spec, *attempt)),
@@ -60,7 +66,8 @@ impl App {
             let standing = self.standing(transition.head.as_ref(), &spec, *attempt);
             let worker = self.directory.worker(key.ns, was.worker);
             let queue = spec.queue().into();
-            let commit = Commit::of(key, was, transition, &spec, queue, worker.as_deref(), now, || self.random());
+            let commit =
+                Commit::of(key, was, transition, &spec, queue, worker.as_deref(), now, || self.random(), self.partitions());
             let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
             if done.first() == Some(&Committed::Ok) {
                 return Ok(standing);

@@ -53,15 +53,6 @@ pub(crate) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Where the walk begins.
-    pub(crate) async fn start(&self) -> Result<Place, Refusal> {
-        let partition = match self.filter.tree(self.ns) {
-            Some(root) => self.app.home(&root).await?,
-            None => Partition(0),
-        };
-        Ok(Place { partition, cursor: Cursor::default() })
-    }
-
     /// Looks at up to `want` records behind `place`.
     pub(crate) async fn step(&self, place: &Place, want: usize) -> Result<Step, Refusal> {
         let Page { items, next } = self.read(place, want).await?;
@@ -70,7 +61,7 @@ impl Walk<'_> {
         let following = Partition(place.partition.0 + 1);
         let next = match next {
             Some(cursor) => Some(Place { cursor, partition: place.partition }),
-            None if self.filter.root.is_some() || following.0 >= self.app.partitions() => None,
+            None if following.0 >= self.app.partitions() => None,
             None => Some(Place { partition: following, cursor: Cursor::default() }),
         };
         Ok(Step { looked, heads, next })
@@ -119,6 +110,11 @@ impl Walk<'_> {
 }
 
 impl Place {
+    /// Where every walk begins.
+    pub(crate) fn start() -> Self {
+        Self { partition: Partition(0), cursor: Cursor::default() }
+    }
+
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.partition.0.to_be_bytes().to_vec();
         bytes.extend_from_slice(&self.cursor.0);

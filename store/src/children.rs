@@ -19,7 +19,9 @@ pub async fn children(store: &dyn Store, p: Partition, parent: &TaskKey) -> Resu
     let (ids, again) = AttemptEntry::waited_for(&entries);
     let keys: Vec<TaskKey> = ids.iter().map(|id| TaskKey::new(parent.ns, id.clone())).collect();
     // Boxed: the compiler cannot see through a stream of borrowing futures that they are `Send`.
-    let mut reads = stream::iter(keys.into_iter().map(|key| child(store, p, key).boxed())).buffered(READS);
+    let partitions = store.caps().partitions;
+    let reads = keys.into_iter().map(|key| child(store, key.slot().partition(partitions), key).boxed());
+    let mut reads = stream::iter(reads).buffered(READS);
     let mut children = Children::default();
     while let Some(child) = reads.try_next().await? {
         children.push(child);

@@ -30,7 +30,9 @@ mod own;
 mod ownership;
 pub mod redis;
 mod rest;
+mod showing;
 mod store;
+mod traffic;
 pub mod wrap;
 mod write;
 
@@ -50,5 +52,7 @@ pub use memory::{MemoryClock, MemoryOptions, MemoryStore};
 pub use outbox::{Message, OutboxPage, Sent};
 pub use own::{Lease, OwnReply, OwnRequest, OwnToken, Ownership, Stake, Want};
 pub use redis::{RedisOptions, RedisStore, RedisTls, RedisWait};
+pub use showing::show;
 pub use store::{Caps, Store, StoreClock};
+pub use traffic::Traffic;
 pub use write::{Claim, Claimed, Commit, Committed, Effect, Insert, Inserted, MAX_MEMBERS, Mode, OnExists, Sync};

@@ -9,7 +9,7 @@ use lovage_core::{Head, LaneDef, LaneId, Millis, Ns, Partition, SessionId, TaskK
 use crate::{
     Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, FeedBatch, FeedPos, Index, Insert,
     Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode, OutboxPage, OwnReply,
-    OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Stored, Sync,
+    OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Stored, Sync, Traffic,
 };
 
 /// What a store is and can do.
@@ -42,6 +42,11 @@ pub trait Store: Send + std::marker::Sync + 'static {
 
     /// The store's time.
     fn clock(&self) -> &dyn StoreClock;
+
+    /// What this process has changed lately, where it is counted: in [`Traced`](crate::wrap::Traced).
+    fn traffic(&self) -> Option<&Traffic> {
+        None
+    }
 
     /// Stores new tasks. Resolves when they are durable. Answers come in order.
     ///

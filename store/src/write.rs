@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lovage_core::callback::{self, Change};
-use lovage_core::{Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Slot, Spec, TaskKey, Transition, Version};
+use lovage_core::{Arrival, Far, Head, HeldKey, LaneDef, Millis, NewTask, ResultValue, Slot, Spec, TaskKey, Transition, Version};
 
 use crate::{KeyEntry, KeyKind, KeyPut, Message};
 
@@ -243,9 +243,9 @@ impl Commit {
         }
     }
 
-    /// What a decided transition asks of the store: children, links and callbacks become tasks of the same commit, and
-    /// the directory entry of a record that is deleted is struck out. `worker` is
-    /// the name that callbacks show; `random` seeds their ids.
+    /// What a decided transition asks of a store with so many `partitions`: children, links and callbacks become tasks of the same
+    /// commit, what belongs to another partition is sent there, and the directory entry of a record that is deleted is struck
+    /// out. `worker` is the name that callbacks show; `random` seeds their ids.
     #[allow(clippy::too_many_arguments)] // the whole of a change; each caller has them under these names
     pub fn of(
         key: &TaskKey,
@@ -256,8 +256,16 @@ impl Commit {
         worker: Option<&str>,
         now: Millis,
         random: impl Fn() -> u64,
+        partitions: u16,
     ) -> Self {
-        let spawn = |task| Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)));
+        let is_here = |slot: Slot| slot.partition(partitions) == spec.slot(key).partition(partitions);
+        let spawn = |task: NewTask| {
+            let to = task.key.slot();
+            if is_here(to) {
+                return Effect::Spawn(Box::new(Insert::new(task, OnExists::Generated)));
+            }
+            Effect::Send { to, message: Message::Insert(Box::new(Insert::new(task, OnExists::Return))) }
+        };
         let mut effects: Vec<Effect> = transition.spawns.into_iter().map(spawn).collect();
         if let Some(head) = &transition.head {
             let result = transition.result.as_ref().and_then(Option::as_ref);
@@ -267,7 +275,15 @@ impl Commit {
             }
         }
         effects.extend(transition.barrier.map(|members| Effect::Barrier { members }));
-        effects.extend(transition.arrive.map(|a| Effect::Arrive { barrier: TaskKey::new(key.ns, a.barrier), index: a.index }));
+        effects.extend(transition.arrive.map(|Arrival { barrier, index, far }| {
+            let barrier = TaskKey::new(key.ns, barrier);
+            match far.map(|far| (Slot::new(far.slot), far)) {
+                Some((to, Far { attempt, generation, .. })) if !is_here(to) => {
+                    Effect::Send { to, message: Message::Arrive { barrier, index, attempt, generation } }
+                }
+                _ => Effect::Arrive { barrier, index },
+            }
+        }));
         let again = KeyPut::unique(spec, was.created).filter(|_| transition.holds_again);
         effects.extend(again.map(Effect::TakeKey));
         effects.extend(transition.frees.into_iter().map(|held| match held {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{ENDPOINT_PAUSE, SNOOZE_PAUSE, THROTTLE_PAUSE, Task, Transition, error_value, plain};
-use crate::answer::TaskError;
+use crate::answer::{BAD_OUTCOME, TaskError};
 use crate::callback::CallbackKind;
 use crate::head::{Flags, SessionId};
 use crate::lane::LaneOrder;
@@ -37,6 +37,10 @@ impl Task<'_> {
             return self.canceled();
         }
         let charged = self.head.budget.saturating_add(1);
+        let outcome = match outcome.fits(self.spec) {
+            Ok(()) => outcome,
+            Err(problem) => Outcome::Retry { after: None, error: TaskError::new(BAD_OUTCOME, problem.detail) },
+        };
         match outcome {
             // Handled above; kept so that a new outcome makes the compiler ask.
             Outcome::Success { content_type, body } => self.succeeded(content_type, body),

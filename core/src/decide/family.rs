@@ -9,17 +9,22 @@ use super::{Task, Transition, plain};
 use crate::attempt::AttemptEntry;
 use crate::body::ResultValue;
 use crate::head::{Flags, Head, SessionId};
-use crate::id::{IdRun, TaskKey};
+use crate::id::{IdRun, Slot, TaskKey};
 use crate::readable;
 use crate::redact::pass_on;
 use crate::signature::Draft;
-use crate::spec::{Arrival, Form, Linked, call_payload};
+use crate::spec::{Arrival, Far, Form, Linked, call_payload};
 use crate::state::{Reason, State};
 use crate::time::Millis;
+use crate::units::Dur;
 use crate::view::is_json;
 
 /// The most labels with those that are inherited: else they would grow from generation to generation.
 const MOST_LABELS: usize = 64;
+
+/// What lives elsewhere is kept for at least so long after its end: it came in a message, which does nothing the second time only
+/// while the record is there.
+const LEAST_RETENTION: Dur = Dur::from_secs(3_600);
 
 impl Task<'_> {
     /// The attempt is over; the task waits until all of `tasks` are final.
@@ -46,7 +51,12 @@ impl Task<'_> {
             self.adopt(&mut draft);
             // The worker that wrote it does not know what this task hides.
             self.hide_in(&mut draft.spec.redact);
-            draft.spec.arrives = arrive.then(|| Arrival { barrier: self.key.id.clone(), index });
+            draft.spec.arrives = arrive.then(|| {
+                let home = self.spec.place(self.key);
+                let is_far = self.slot_of(&draft) != home;
+                let far = Far { slot: home.number(), attempt: self.head.attempt, generation: self.head.generation };
+                Arrival { barrier: self.key.id.clone(), index, far: is_far.then_some(far) }
+            });
             draft
         };
         (0..).zip(drafts).map(adopt).collect()
@@ -76,12 +86,22 @@ impl Task<'_> {
         }
     }
 
+    /// Where a task of this signature lives that this task starts: beside it, unless its order belongs elsewhere.
+    fn slot_of(self, draft: &Draft) -> Slot {
+        draft.spec.bound(self.key.ns).unwrap_or_else(|| self.spec.place(self.key))
+    }
+
     /// Makes `drafts` tasks of this transition. The ids follow from the task and its version: a version is left only once, so
     /// a repeated commit makes the same tasks and no other commit makes them.
     pub(super) fn give_ids(self, transition: &mut Transition, drafts: Vec<Draft>) {
-        let run = IdRun::new(self.head.started, self.spec.slot(self.key), seed(self.key, self.head));
-        for draft in drafts {
-            let id = run.nth(transition.spawns.len() as u32);
+        let home = self.spec.place(self.key);
+        let run = IdRun::new(self.head.started, home, seed(self.key, self.head));
+        for mut draft in drafts {
+            let slot = self.slot_of(&draft);
+            if slot != home {
+                draft.spec.retention = draft.spec.retention.map(|kept| kept.max(LEAST_RETENTION));
+            }
+            let id = run.nth_in(transition.spawns.len() as u32, slot);
             let mut task = draft.task(TaskKey::new(self.key.ns, id), self.now);
             task.head.flags = task.head.flags.with(Flags::HAS_PARENT);
             transition.spawns.push(task);

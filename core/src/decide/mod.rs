@@ -60,7 +60,8 @@ pub struct Transition {
     pub body: Option<Bytes>,
     /// The task moves to this lane, perhaps of another queue.
     pub lane: Option<LaneDef>,
-    /// New tasks in the slot of this one: children, links. Their ids depend on nothing but the task and its version.
+    /// New tasks, children and links: in the slot of this one, or in that of their order. Their ids depend on nothing but the task,
+    /// its version and that slot.
     pub spawns: Vec<NewTask>,
     /// The task waits for so many arrivals; whatever it waited for before is forgotten.
     pub barrier: Option<u32>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::nest::{LINK_DEFAULTS, Nest};
+use super::nest::{LINK_DEFAULTS, Nest, Start};
 use super::{Draft, Payload, Signature, SignatureLimits, labels};
 use crate::destinations::{Destinations, UrlRefusal};
 use crate::fields::Errors;
@@ -49,7 +49,7 @@ impl Rules<'_> {
     /// beside the draft: a repetition of what was accepted before has to be recognized first.
     pub fn check_apart(&self, signature: Signature<'_>, mut errors: Errors) -> Result<(Draft, Option<Problem>), Problem> {
         let left = Cell::new(LINK_DEFAULTS);
-        match self.draft(signature, Nest::outer(false, &left), &mut errors) {
+        match self.draft(signature, Nest::outer(Start::Submit, &left), &mut errors) {
             Some(draft) => Ok((draft, errors.problem())),
             None => Err(errors.problem().unwrap_or_else(|| Problem::invalid("", "is not valid"))),
         }
@@ -61,7 +61,8 @@ impl Rules<'_> {
         if let Some(task_type) = task_type {
             if nest.take(task_type.default_bytes()) {
                 // Links that a type gives are not continued by types, so that types cannot lead in a circle.
-                task_type.fill(&mut s, Missing { keys: !nest.child, links: !nest.is_link() }, errors);
+                let (keys, order) = (nest.start == Start::Submit, nest.start != Start::Replacement);
+                task_type.fill(&mut s, Missing { keys, order, links: !nest.is_link() }, errors);
             } else {
                 errors.invalid("", format!("with it, task types give the links more than {LINK_DEFAULTS} bytes of defaults"));
             }

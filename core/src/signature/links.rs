@@ -1,5 +1,6 @@
-//! Signatures inside others: links, and what a worker spawns. Their tasks live beside the one that starts them, so they
-//! have no id, order key, unique key or debounce key of their own, which could belong elsewhere.
+//! Signatures inside others: links, what a worker spawns, and what takes the place of another. The ids of their tasks follow from
+//! the one that starts them, so they have none of their own, and no unique or debounce key, which another task could have. With an
+//! order key, or in a queue that is kept in order, they live where that belongs.
 
 use std::cell::Cell;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::check::Rules;
-use super::nest::{LINK_DEFAULTS, Nest};
+use super::nest::{LINK_DEFAULTS, Nest, Start};
 use super::{Draft, json};
 use crate::answer::{BAD_OUTCOME, TaskError};
 use crate::fields::Errors;
@@ -53,7 +54,6 @@ impl Rules<'_> {
             Ok(signature) => {
                 let own = [
                     ("/id", signature.id.is_some()),
-                    ("/order_key", signature.order_key.is_some()),
                     ("/unique", signature.unique.is_some()),
                     ("/debounce", signature.debounce.is_some()),
                 ];
@@ -84,19 +84,19 @@ impl Rules<'_> {
             return drafts;
         }
         for (n, bytes) in raw.iter().enumerate() {
-            drafts.extend(self.raw_child(bytes, &format!("{at}/{n}"), errors));
+            drafts.extend(self.raw_child(bytes, Start::Child, &format!("{at}/{n}"), errors));
         }
         drafts
     }
 
-    /// The signature that takes the place of another.
+    /// The signature that takes the place of another. Whether it may: [`Outcome::fits`](crate::Outcome::fits).
     pub fn replacement(&self, raw: &Bytes, at: &str, errors: &mut Errors) -> Option<Draft> {
-        self.raw_child(raw, at, errors)
+        self.raw_child(raw, Start::Replacement, at, errors)
     }
 
-    fn raw_child(&self, raw: &Bytes, at: &str, errors: &mut Errors) -> Option<Draft> {
+    fn raw_child(&self, raw: &Bytes, start: Start, at: &str, errors: &mut Errors) -> Option<Draft> {
         if let Ok(text) = std::str::from_utf8(raw) {
-            return self.child(text, at, Nest::outer(true, &Cell::new(LINK_DEFAULTS)), errors);
+            return self.child(text, at, Nest::outer(start, &Cell::new(LINK_DEFAULTS)), errors);
         }
         errors.invalid(at, "is not UTF-8");
         None

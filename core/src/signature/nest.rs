@@ -6,25 +6,36 @@ use std::cell::Cell;
 /// become large in memory.
 pub(super) const LINK_DEFAULTS: usize = 64 << 10;
 
+/// What makes a task of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// A client submits it.
+    Submit,
+    /// Another task starts it: it has no unique or debounce key of its own.
+    Child,
+    /// It takes the place of another task, and keeps the order key of that as well.
+    Replacement,
+}
+
 /// The place of a signature. Links of one signature share what types may add to them.
 #[derive(Clone, Copy)]
 pub(super) struct Nest<'n> {
     /// Links above it.
     pub depth: usize,
-    /// Started by another task, so without keys of its own.
-    pub child: bool,
+    /// What makes a task of it.
+    pub start: Start,
     left: &'n Cell<usize>,
 }
 
 impl<'n> Nest<'n> {
     /// A signature that stands in no other; `left` is what types may still add to its links.
-    pub(super) fn outer(child: bool, left: &'n Cell<usize>) -> Self {
-        Self { depth: 0, child, left }
+    pub(super) fn outer(start: Start, left: &'n Cell<usize>) -> Self {
+        Self { depth: 0, start, left }
     }
 
     /// The place of a link of it.
     pub(super) fn link(self) -> Self {
-        Self { depth: self.depth + 1, child: true, ..self }
+        Self { depth: self.depth + 1, start: Start::Child, ..self }
     }
 
     /// Whether it is a link.

@@ -83,7 +83,7 @@ impl Rules<'_> {
         let mut defaults = Signature::default();
         if let Some(task_type) = self.types.and_then(|types| types.of(task?)) {
             // A type was read before, so nothing is refused.
-            task_type.fill(&mut defaults, Missing { keys: false, links: false }, &mut Errors::default());
+            task_type.fill(&mut defaults, Missing { keys: false, order: false, links: false }, &mut Errors::default());
         }
         if patch.reset.contains(&"queue") {
             patch.queue = defaults.queue.take().map(Into::into).or(patch.queue);

@@ -37,7 +37,7 @@ pub(super) fn fill<'a>(s: &mut Signature<'a>, default: Signature<'a>, missing: M
     }
     or(&mut s.limits, default.limits);
     or(&mut s.fair_key, default.fair_key);
-    if missing.keys && !together {
+    if missing.order && !together {
         or(&mut s.order_key, default.order_key);
     }
     if missing.keys && !keyed {

@@ -49,8 +49,10 @@ pub struct TaskType {
 /// Which of the missing fields a type may fill.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Missing {
-    /// `order_key`, `unique` and `debounce`, which only submitted tasks have.
+    /// `unique` and `debounce`, which only submitted tasks have.
     pub keys: bool,
+    /// `order_key`, which a task that takes the place of another has from that.
+    pub order: bool,
     /// `link` and `link_error`.
     pub links: bool,
 }

@@ -118,7 +118,7 @@ fn limits_and_keys_are_defaults_where_they_can_stand() {
     let batch = of(r#"{"batch":{"key":"b"}}"#);
     assert!(submit(&batch, r#"{"task":"a","order_key":"o"}"#).unwrap().spec.batch.is_none());
     let link = submit(&limits, r#"{"task":"b","link":{"task":"a"}}"#).unwrap().spec.link.remove(0).spec;
-    assert_eq!((link.limits.len(), link.fair_key.as_deref(), link.order_key), (1, Some("f"), None));
+    assert_eq!((link.limits.len(), link.fair_key.as_deref(), link.order_key.as_deref()), (1, Some("f"), Some("o")));
 }
 
 #[test]
@@ -133,10 +133,13 @@ fn what_holds_for_a_name_is_no_default() {
 
 #[test]
 fn tasks_that_others_start_get_no_keys() {
-    let types = table(&[("b", r#"{"unique":{"key":"one"},"queue":"q","link":{"task":"c"}}"#)]);
+    let types = table(&[("b", r#"{"unique":{"key":"one"},"order_key":"o","queue":"q","link":{"task":"c"}}"#)]);
     let rules = Rules { types: Some(&types), ..RULES };
     let spawned = read_children(&[Bytes::from_static(br#"{"task":"b"}"#)], &rules).unwrap().remove(0).spec;
     assert_eq!((spawned.unique.is_none(), spawned.queue(), spawned.link.len()), (true, "q", 1));
+    assert_eq!(spawned.order_key.as_deref(), Some("o"));
+    let replacement = rules.replacement(&Bytes::from_static(br#"{"task":"b"}"#), "", &mut Errors::default()).unwrap().spec;
+    assert_eq!((replacement.unique, replacement.order_key), (None, None), "it keeps those of the task that it replaces");
     let link = submit(&types, r#"{"task":"a","link":{"task":"b"}}"#).unwrap().spec.link.remove(0).spec;
     assert_eq!((link.unique.is_none(), link.queue(), link.link.len()), (true, "q", 0));
 }
@@ -405,7 +408,7 @@ proptest! {
 
         let mut errors = Errors::default();
         let mut signature = signature::read(&own, &mut errors).unwrap();
-        let missing = Missing { keys: true, links: true };
+        let missing = Missing { keys: true, order: true, links: true };
         types.of("a").unwrap().fill(&mut signature, missing, &mut errors);
         let once = format!("{signature:?}");
         types.of("a").unwrap().fill(&mut signature, missing, &mut errors);

@@ -169,7 +169,7 @@ fn due(ns: Ns, worker: &Worker, boards: &[Board], now: Millis) -> Option<(String
         let own = worker.live_instances(now).find(|instance| *instance.name == *name).map(crate::registry::Instance::board)?;
         let theirs = boards.iter().filter_map(|board| seen(board, ns, &worker.name, name));
         let alike = theirs.filter(|theirs| theirs.born == own.born).map(InstanceBoard::counters);
-        Some(alike.fold(own.counters(), Counters::with))
+        Some(worker.recycling.with_heard(name, alike.fold(own.counters(), Counters::with)))
     };
     let asked = worker.recycling.asked.iter().find_map(|name| Some((name.clone(), RecycleReason::Requested, counters(name)?)));
     asked.or_else(|| {

@@ -146,6 +146,9 @@ impl Lanes {
                     None => return opened,
                 },
             };
+            if let Some(lane) = self.known.get_mut(&id) {
+                lane.back = true;
+            }
             self.open(id, Closed::Limit(limit));
         }
         most
@@ -253,13 +256,14 @@ impl Lanes {
     }
 
     pub(super) fn sit_down(&mut self, id: LaneId, room: Room, rank: Rank, kin: Kin) {
+        let back = self.known.get_mut(&id).is_some_and(|lane| std::mem::take(&mut lane.back));
         let rooms = match room {
             Room::Ready => None,
             Room::Gate(number) => Some((&mut self.gates, number)),
             Room::Limit(number) => Some((&mut self.limits, number)),
         };
         let stamp = match rooms {
-            None => self.ready.insert(id, rank, &kin),
+            None => self.ready.insert(id, rank, &kin, back),
             Some((rooms, number)) => {
                 let stamp = enter(&mut self.known, rooms, number, id, rank, &kin);
                 let owed = self.known.get_mut(&id).and_then(|lane| lane.owed.take()).is_some_and(|owed| owed == room);
@@ -324,12 +328,12 @@ fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: L
             if let Crowd::One(only) = *crowd {
                 let mut turns = Turns::default();
                 if let Some(seat) = known.get_mut(&only).and_then(|lane| lane.seat.as_mut()) {
-                    seat.stamp = turns.insert(only, seat.rank, &seat.kin);
+                    seat.stamp = turns.insert(only, seat.rank, &seat.kin, false);
                 }
                 *crowd = Crowd::Many { turns: Box::new(turns), starts: 0, guest: None };
             }
             match crowd {
-                Crowd::Many { turns, .. } => turns.insert(id, rank, kin),
+                Crowd::Many { turns, .. } => turns.insert(id, rank, kin, false),
                 Crowd::One(_) => 0,
             }
         }

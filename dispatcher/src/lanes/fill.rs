@@ -52,6 +52,7 @@ impl Lanes {
     /// Notes what a lane lacks.
     pub(super) fn feed(&mut self, id: LaneId) {
         self.look_at_door(id);
+        self.note_empty(id);
         let window = self.window();
         let Some(lane) = self.known.get_mut(&id) else { return };
         if lane.is_empty() {

@@ -5,7 +5,7 @@
 //! held, the walk goes on in circles: lanes that have not started anything for the longest time, closed ones first, make room for
 //! the next page, and what the feed brings for others is left to the store until their turn comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
@@ -37,8 +37,8 @@ pub(super) struct Hold {
     quota: usize,
     /// Something was left to the store since the walk began.
     left_out: bool,
-    /// There was no room at the last look.
-    full: bool,
+    /// Lanes that were empty when they were last looked at.
+    empty: VecDeque<LaneId>,
     /// Tasks of lanes that are not known.
     pub(super) strangers: AHashMap<LaneId, Vec<Waiting>>,
     unasked: Vec<LaneId>,
@@ -103,7 +103,7 @@ impl Lanes {
         self.hold.quota = self.hold.quota.saturating_sub(defs.len());
         for def in defs {
             let id = def.id();
-            if self.known.len() >= self.bounds.lanes && !self.known.contains_key(&id) && !self.make_room() {
+            if !self.known.contains_key(&id) && !self.make_room() {
                 self.hold.left_out = true;
             } else {
                 self.add(def, true);
@@ -159,10 +159,7 @@ impl Lanes {
     /// Keeps a task until the definition of its lane is there.
     pub(super) fn keep_stranger(&mut self, task: Waiting) {
         let id = task.head.lane;
-        if self.hold.strangers.contains_key(&id)
-            || self.known.len() + self.hold.strangers.len() < self.bounds.lanes
-            || self.make_room()
-        {
+        if self.hold.strangers.contains_key(&id) || self.make_room() {
             // One that comes from another lane, or was final, may come before what is known; a new one is the last.
             let returns = task.head.flags.has(Flags::ORDERED) && task.head.version > 1;
             self.hold.add_stranger(task);
@@ -186,19 +183,30 @@ impl Lanes {
         }
     }
 
-    /// Forgets empty lanes; false: there is no room even so.
+    /// Sees to it that one more lane fits in, if empty ones can be forgotten for it; false: there is no room.
     fn make_room(&mut self) -> bool {
-        if !self.hold.full {
-            self.forget_empty();
-            self.hold.full = self.known.len() >= self.bounds.lanes;
-        }
-        !self.hold.full
+        self.forget_empty(self.bounds.lanes.saturating_sub(self.hold.strangers.len() + 1));
+        self.known.len() + self.hold.strangers.len() < self.bounds.lanes
     }
 
-    pub(super) fn forget_empty(&mut self) {
-        let empty: Vec<LaneId> = self.known.iter().filter(|(_, lane)| lane.is_empty()).map(|(id, _)| *id).collect();
-        for id in empty {
-            self.forget(id);
+    /// Notes that a lane is empty: it may be forgotten.
+    pub(super) fn note_empty(&mut self, id: LaneId) {
+        if let Some(lane) = self.known.get_mut(&id).filter(|lane| lane.is_empty() && !lane.noted) {
+            lane.noted = true;
+            self.hold.empty.push_back(id);
+        }
+    }
+
+    /// Forgets empty lanes until no more than `most` are known, those first that have been empty for the longest time.
+    pub(super) fn forget_empty(&mut self, most: usize) {
+        while self.known.len() > most
+            && let Some(id) = self.hold.empty.pop_front()
+        {
+            let Some(lane) = self.known.get_mut(&id) else { continue };
+            lane.noted = false;
+            if lane.is_empty() {
+                self.forget(id);
+            }
         }
     }
 
@@ -220,9 +228,9 @@ impl Lanes {
     /// Once in a while: forgets empty lanes, gives back memory, and lets lanes make room for those that are not held. Answers
     /// how many had to.
     pub fn tidy(&mut self) -> usize {
-        self.hold.full = false;
         if self.known.len() > KEEP {
-            self.forget_empty();
+            // All of them: a few that were kept would keep the memory of many.
+            self.forget_empty(0);
         }
         if self.known.capacity() > 4 * self.known.len().max(KEEP) {
             let wanted = self.known.len() * 2;
@@ -231,6 +239,7 @@ impl Lanes {
             self.gates.shrink_to(wanted);
             self.limits.shrink_to(wanted);
             self.hold.strangers.shrink_to(wanted);
+            self.hold.empty.shrink_to(wanted);
             self.hungry.shrink_to(wanted);
             self.unread.shrink_to(wanted);
             self.ready.shrink();
@@ -240,9 +249,9 @@ impl Lanes {
         }
         // So a round takes at most ten times as long as these calls are apart for each time that all that may be held is in
         // the store.
-        self.hold.quota = (self.bounds.lanes / 10).max(1);
-        let room = self.bounds.lanes.saturating_sub(self.known.len());
-        self.evict(self.hold.quota.saturating_sub(room))
+        let (least, room) = ((self.bounds.lanes / 10).max(1), self.bounds.lanes.saturating_sub(self.known.len()));
+        self.hold.quota = least.max(room);
+        self.evict(least.saturating_sub(room))
     }
 
     /// Lets go of `most` lanes that have not started anything for the longest time, those that are closed first.

@@ -90,6 +90,10 @@ struct Lane {
     guest_of: Option<Room>,
     /// … and did not start anything.
     owed: Option<Room>,
+    /// What it waited for when it was its turn is there.
+    back: bool,
+    /// It stands among those that were empty.
+    noted: bool,
     /// When it was last served, or was made known.
     served: u64,
 }
@@ -356,6 +360,8 @@ impl Lane {
             asks: false,
             guest_of: None,
             owed: None,
+            back: false,
+            noted: false,
             served,
         }
     }

@@ -18,8 +18,10 @@ use lovage_core::{LaneDef, LaneId, Ns};
 
 /// Ranks of the priorities: 0 goes first.
 pub(super) const RANKS: usize = 10;
-/// Bits of a stamp below the number of starts: the order in which equal ones got there.
+/// Bits of a stamp below the number of starts: the order in which equal ones got there. The highest of them: it comes after those
+/// that had their turn before and were kept from using it.
 const TICK_BITS: u32 = 24;
+const ORDINARY: u64 = 1 << (TICK_BITS - 1);
 /// So many of those that left are remembered.
 const REMEMBERED: usize = 4_096;
 
@@ -81,13 +83,14 @@ impl Turns {
         self.order.is_empty()
     }
 
-    /// Puts a lane at the end of its turn; answers its stamp.
-    pub(super) fn insert(&mut self, lane: LaneId, rank: Rank, kin: &Kin) -> u64 {
+    /// Puts a lane at the end of its turn, or before the others if it is `back` from where it had to wait although it was its
+    /// turn; answers its stamp.
+    pub(super) fn insert(&mut self, lane: LaneId, rank: Rank, kin: &Kin, back: bool) -> u64 {
         let path = Path::of(rank, kin);
         let mut parent = path.root();
         for (node, of_rank) in path.nodes() {
             if !self.nodes.contains_key(&node) {
-                let stamp = self.append(parent, node);
+                let stamp = self.append(parent, node, false);
                 self.nodes.insert(node, Node { parent, stamp, children: 0, ranks: 0 });
                 if let Some(above) = self.nodes.get_mut(&parent) {
                     above.children += 1;
@@ -100,7 +103,7 @@ impl Turns {
             leaf.children += 1;
         }
         self.bands[band(rank.rank)].lanes += 1;
-        self.append(parent, lane.0)
+        self.append(parent, lane.0, back)
     }
 
     /// Takes out a lane with its stamp.
@@ -195,15 +198,16 @@ impl Turns {
     }
 
     /// Puts a child where it was, or else behind those that are there: new ones without end keep nobody waiting.
-    fn append(&mut self, parent: u64, child: u64) -> u64 {
+    fn append(&mut self, parent: u64, child: u64, back: bool) -> u64 {
         let least = self.child(parent).map(|(stamp, _)| stamp >> TICK_BITS);
         let starts = match (least, self.left.remove(&child)) {
             // Alone: no lower than what anybody may come back with.
             (None, _) => self.most,
             (Some(least), Some(had)) => least.max(had),
+            (Some(least), None) if back => least,
             (Some(least), None) => least + 1,
         };
-        let stamp = self.stamp(starts);
+        let stamp = self.stamp(starts) & if back { !ORDINARY } else { u64::MAX };
         self.order.insert((parent, stamp, child));
         stamp
     }
@@ -234,7 +238,7 @@ impl Turns {
     fn stamp(&mut self, starts: u64) -> u64 {
         self.tick += 1;
         self.most = self.most.max(starts);
-        (starts << TICK_BITS) | (self.tick & ((1 << TICK_BITS) - 1))
+        (starts << TICK_BITS) | ORDINARY | (self.tick & (ORDINARY - 1))
     }
 
     /// Gives back memory that is not needed any more.

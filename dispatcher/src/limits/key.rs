@@ -22,8 +22,6 @@ const LOW: Duration = Duration::from_millis(25);
 const FRESH: Duration = Duration::from_millis(100);
 /// A slot that nobody here uses is told back after this.
 const UNUSED: Duration = Duration::from_millis(20);
-/// How often others are looked for who said something of a key of the users' own.
-const LOOK: Duration = Duration::from_secs(1);
 /// The shortest and the longest wait before a wish is repeated.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Starts are not asked for more often, if there were none: they are reserved long enough before they are due.
@@ -80,6 +78,8 @@ pub(super) struct State {
     /// The store knows that this process waits for slots.
     in_line: bool,
     calling: bool,
+    /// Those who wait are to be told of an answer, whatever it brought.
+    answered: bool,
     /// When the call began whose answer came last.
     asked_at: Option<Instant>,
     slots_again: Option<Instant>,
@@ -127,6 +127,7 @@ impl State {
             tat: 0,
             in_line: false,
             calling: false,
+            answered: false,
             asked_at: None,
             slots_again: None,
             slots_wait: AGAIN.0,
@@ -292,8 +293,9 @@ impl State {
         counts
     }
 
-    /// Hands out what is there; `wake` is told of partitions and numbers of lanes. Then whether the store is to be asked.
-    pub(super) fn visit(&mut self, now: Instant, wake: &mut impl FnMut(u16, u32)) -> bool {
+    /// Hands out what is there; `wake` is told of partitions and numbers of lanes. Then whether the store is to be asked. `look`: how
+    /// often it is asked for what others said.
+    pub(super) fn visit(&mut self, now: Instant, look: Duration, wake: &mut impl FnMut(u16, u32)) -> bool {
         self.slot_line.expire(now);
         self.start_line.expire(now);
         let unknown = self.kind == Kind::Own && self.asked_at.is_none();
@@ -311,26 +313,38 @@ impl State {
         if self.slot_line.is_empty() && self.slot_line.promised() == 0 && self.freed_at.is_none() && self.stock > 0 {
             self.freed_at = Some(now);
         }
-        !self.calling && self.asks_at(now).is_some_and(|at| at <= now)
+        if std::mem::take(&mut self.answered) {
+            self.slot_line.partitions().chain(self.start_line.partitions()).for_each(|partition| wake(partition, 0));
+        }
+        !self.calling && self.is_to_be_asked_for(now, look)
+    }
+
+    /// The store is being asked, or is about to be.
+    pub(super) fn asks(&self, now: Instant, look: Duration) -> bool {
+        self.calling || self.queued || self.is_to_be_asked_for(now, look)
+    }
+
+    fn is_to_be_asked_for(&self, now: Instant, look: Duration) -> bool {
+        self.asks_at(now, look).is_some_and(|at| at <= now)
     }
 
     /// When to look again although nothing happened; `None`: nothing is to come.
-    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next(&self, now: Instant, look: Duration) -> Option<Instant> {
         let soon = now + Duration::from_millis(1);
         let promises = [self.slot_line.promised_until(), self.start_line.promised_until()];
         // One that stands in the line of those to be asked for is looked at when it has been.
-        let ask = self.asks_at(now).filter(|_| !self.calling && !self.queued);
+        let ask = self.asks_at(now, look).filter(|_| !self.calling && !self.queued);
         promises.into_iter().chain([self.starts.next(now), ask]).flatten().min().map(|at| at.max(soon))
     }
 
     /// When the store is to be asked next.
-    fn asks_at(&self, now: Instant) -> Option<Instant> {
+    fn asks_at(&self, now: Instant, look: Duration) -> Option<Instant> {
         let mut at: Option<Instant> = None;
         let mut by = |then: Instant| at = Some(at.map_or(then, |at| at.min(then)));
         let lane_waits = !self.slot_line.is_empty();
         if self.kind == Kind::Own && (self.refs > 0 || self.held > 0 || lane_waits || !self.start_line.is_empty()) {
             // Nothing to lose: what it finds is in force soon.
-            by(self.asked_at.map_or(now, |asked| asked + if self.submitted_told { LOOK } else { AGAIN.0 }));
+            by(self.asked_at.map_or(now, |asked| asked + if self.submitted_told { look } else { AGAIN.0 }));
         }
         if self.rule.concurrency.is_some() {
             if !self.handed.is_empty() || self.accepted.iter().any(|accepted| accepted.news && !accepted.silent) {
@@ -417,7 +431,7 @@ impl State {
 
     /// What was answered, to a call that began at `began`; whether the rule in force changed.
     pub(super) fn answer(&mut self, asked: &LimitRequest, reply: LimitReply, began: Instant, now: Instant) -> bool {
-        (self.calling, self.pause, self.faults) = (false, None, 0);
+        (self.calling, self.answered, self.pause, self.faults) = (false, true, None, 0);
         self.asked_at = Some(began);
         self.accepted.retain(|accepted| accepted.count > 0 || accepted.news);
         if self.rule == asked.rule {
@@ -462,7 +476,7 @@ impl State {
 
     /// The store did not answer: what was told may hold, what was asked for may be granted; nothing is used here.
     pub(super) fn fault(&mut self, asked: &LimitRequest, now: Instant) {
-        self.calling = false;
+        (self.calling, self.answered) = (false, true);
         self.submitted_told = false;
         self.pause = Some(now + (AGAIN.0 * 4).saturating_mul(1 << self.faults.min(3)).min(AGAIN.1));
         self.faults += 1;

@@ -39,6 +39,11 @@ impl Line {
         self.lanes == 0
     }
 
+    /// Those whose lanes stand in it, some of them more than once.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = u16> {
+        self.runs.iter().map(|run| run.partition)
+    }
+
     /// Lanes that stand in it.
     pub(super) fn lanes(&self) -> u32 {
         self.lanes

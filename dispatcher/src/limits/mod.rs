@@ -42,7 +42,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// Maps that are this empty are made smaller.
 const SPARSE: usize = 4;
 
-/// Lanes of a partition that wait for this number may try again.
+/// Lanes of a partition that wait for this number may try again. Told whenever the store has answered: also if none of them may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub number: u64,
@@ -54,10 +54,19 @@ pub(crate) struct Opened {
 pub(crate) enum Verdict {
     /// It is counted until the permit is dropped.
     Go(Permit),
-    /// Its lane is told when it may try again: it waits for this number.
-    Wait(u64),
+    /// Its lane is told when it may try again.
+    Wait(Wait),
     /// Not before.
     Until(Millis),
+}
+
+/// What a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// The number of its limit.
+    pub number: u64,
+    /// The store is being asked, and [`Opened`] tells when it has answered. Else it may take as long as it likes.
+    pub asks: bool,
 }
 
 /// One of the limits of a task.
@@ -109,6 +118,10 @@ struct Meters {
 
 /// Keys that are looked at in one go.
 const VISITS: usize = 1_000;
+/// How often others are looked for who said something of a key of the users' own.
+const LOOK: Duration = Duration::from_secs(1);
+/// … as long as there are no more keys than this.
+const LOOKS: usize = 2_000;
 
 #[derive(Default)]
 struct Book {
@@ -205,7 +218,7 @@ impl Limits {
         let mut book = self.book.lock();
         let Some(parts) = gates.parts.as_ref().filter(|_| book.ruled) else {
             book.full.join(p, 1, tasks);
-            return Verdict::Wait(NO_ROOM);
+            return Verdict::Wait(Wait { number: NO_ROOM, asks: false });
         };
         let mut lack = None;
         for part in parts {
@@ -249,10 +262,12 @@ impl Limits {
             }
         }
         book.visit(part.number, now);
+        let look = book.look_every();
+        let asks = book.keys.get(&part.number).is_some_and(|key| key.asks(now, look));
         drop(book);
         self.meters.waits.increment(1);
         self.work.notify_one();
-        Verdict::Wait(part.number)
+        Verdict::Wait(Wait { number: part.number, asks })
     }
 
     /// Fewer lanes than were woken had something to start: it is the next one's.
@@ -454,8 +469,14 @@ impl Book {
         }
     }
 
+    /// How often it is looked what others said of a key of the users' own: less often if there are very many.
+    fn look_every(&self) -> Duration {
+        LOOK * u32::try_from(self.keys.len() / LOOKS).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Looks at all keys whose time has come. Answers when the next one's comes.
     fn look(&mut self, now: Instant) -> Option<Instant> {
+        let every = self.look_every();
         // In parts: owners share the thread.
         for _ in 0..VISITS {
             let Some((at, number)) = self.visits.first().copied().filter(|(at, _)| *at <= now) else { break };
@@ -463,11 +484,11 @@ impl Book {
             let Some(key) = self.keys.get_mut(&number) else { continue };
             key.visit_at = None;
             let doors = &self.doors;
-            let asks = key.visit(now, &mut |partition, lanes| tell(doors, partition, Opened { number, lanes }));
+            let asks = key.visit(now, every, &mut |partition, lanes| tell(doors, partition, Opened { number, lanes }));
             if asks && !std::mem::replace(&mut key.queued, true) {
                 self.queue.push_back(number);
             }
-            let next = key.next(now);
+            let next = key.next(now, every);
             if key.is_idle() {
                 self.idle.push(number);
             }

@@ -130,7 +130,7 @@ async fn own(
             let gates = limits.gates(lane, Some(&worker));
             let permit = match limits.try_start(&gates, partition, EPOCH, *tasks as usize) {
                 Verdict::Go(permit) => permit,
-                Verdict::Wait(number) => {
+                Verdict::Wait(Wait { number, .. }) => {
                     waiting.entry(number).or_default().push_back(n);
                     continue;
                 }
@@ -371,4 +371,27 @@ async fn there_are_never_more_keys_than_allowed_and_all_tasks_start() {
         assert!(start.elapsed() < Duration::from_secs(120), "only {} started", world.starts("queue:q").len());
         tokio::time::sleep(ms(5)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_told_of_every_answer_and_of_nothing_else() {
+    let world = World::new();
+    let node = world.node(1).await;
+    node.limits.take_rules();
+    let mut opened = node.limits.door(Partition(0));
+    let gates = node.limits.gates(&lane(&[limit("k", None, None, Some(1))]), None);
+    let start = || node.limits.try_start(&gates, Partition(0), EPOCH, 1);
+    let Verdict::Wait(first) = start() else { panic!("the store has not been asked") };
+    assert!(first.asks);
+    assert_eq!(opened.recv().await, Some(Opened { number: first.number, lanes: 1 }));
+    let Verdict::Go(permit) = start() else { panic!("it was told that it may start") };
+    let Verdict::Wait(second) = start() else { panic!("one at a time") };
+    assert!(second.asks);
+    assert_eq!(opened.recv().await, Some(Opened { number: first.number, lanes: 0 }));
+    // The answer is known: nothing is asked before somebody gives something back.
+    let Verdict::Wait(third) = start() else { panic!("one at a time") };
+    assert!(!third.asks);
+    drop(permit);
+    let told = opened.recv().await.unwrap();
+    assert_eq!((told.number, told.lanes > 0), (first.number, true));
 }

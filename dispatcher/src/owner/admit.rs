@@ -85,6 +85,8 @@ enum Taken {
 
 /// Freed slots that are worth a claim of their own while many pushes are open.
 const WORTH_A_CLAIM: usize = 64;
+/// Lanes that cannot start anything and are looked at in one go.
+const VISITS: usize = 1_000;
 /// A claim that takes longer does not keep the others waiting: their tasks may live on another server.
 const LONGEST_TURN: Duration = Duration::from_millis(50);
 
@@ -94,6 +96,7 @@ impl Owner {
     pub(super) fn admit(&mut self) {
         // A turn that is not used now is the next one's.
         let turn = self.turn.take();
+        self.more_lanes = false;
         if self.claim_calls > 0 || self.waits_for_room || self.waits_for_turn {
             return;
         }
@@ -114,11 +117,11 @@ impl Owner {
         let Some(turn) = turn.or_else(|| self.ask_for_turn()) else { return };
         let plans = self.plan();
         self.room = None;
-        self.freed = 0;
-        self.last_claim = Instant::now();
         if plans.is_empty() {
             return;
         }
+        self.freed = 0;
+        self.last_claim = Instant::now();
         self.claim_calls += 1;
         self.meters.claim_batch.record(plans.len() as f64);
         let items = plans.iter().map(|plan| item(plan)).collect();
@@ -157,7 +160,14 @@ impl Owner {
         let mut plans: Vec<Box<Plan>> = Vec::new();
         // The gates of a batch are few: the route of the last ones is kept.
         let mut last: Option<(Arc<LaneDef>, Arc<str>, Option<(Arc<Worker>, Arc<Gates>)>)> = None;
-        while plans.len() < most {
+        let mut visits = 0;
+        while plans.len() < most && !self.asking.is_full() {
+            // In parts, if there are very many that cannot start: others use the thread too.
+            visits += 1;
+            if visits > most + VISITS {
+                self.more_lanes = true;
+                break;
+            }
             let Some(Turn { lane: id, gates: lane }) = self.lanes.next() else { break };
             let is_last = last.as_ref().is_some_and(|(known, ..)| Arc::ptr_eq(known, &lane));
             if let Some(pause) = (!is_last).then(|| self.pause(&lane, now)).flatten() {
@@ -237,11 +247,16 @@ impl Owner {
         let closed = match limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
             Verdict::Go(permit) => Ok(Right::Granted(permit)),
             // Counted as what its worker has accepted: for that nobody is asked.
-            Verdict::Wait(limit) if limit != NO_ROOM && first.head.flags.has(Flags::NOW) => {
+            Verdict::Wait(wait) if wait.number != NO_ROOM && first.head.flags.has(Flags::NOW) => {
                 let (gates, silent) = (Err(Arc::clone(&place.limits)), !self.accepted.is_complete());
                 Ok(Right::Taken(limits.accept(gates, self.partition, now, None, silent)))
             }
-            Verdict::Wait(limit) => Err(Closed::Limit(limit)),
+            Verdict::Wait(wait) => {
+                if wait.asks {
+                    self.asking.wait(wait.number, Arc::clone(&place.slot));
+                }
+                Err(Closed::Limit(wait.number))
+            }
             Verdict::Until(until) => Err(Closed::Until(until)),
         };
         let permit = match closed {
@@ -411,7 +426,6 @@ impl Owner {
         let other = |other: &Instance| Some((Arc::clone(&other.url), self.target(&spec, other)?));
         let others: Option<Vec<_>> = instance.others.iter().map(other).collect();
         let attempt = head.open_attempt();
-        self.shared.queues.started(key.ns, &queue, self.now());
         let running = Running {
             head,
             spec,
@@ -494,6 +508,7 @@ impl Owner {
                     body: resume::body(&spec, &key.id, &body, &children),
                     worker: &worker,
                     target,
+                    instance: &end.instance,
                     common: &mut Common::new(&shared.options.user_agent),
                 }
                 .request(&shared.options);
@@ -510,6 +525,7 @@ impl Owner {
                 body: delivered(&running.spec, &key.id, &body.payload),
                 worker: &running.worker,
                 target,
+                instance: &end.instance,
                 common: &mut self.common,
             }
             .request(&self.shared.options);

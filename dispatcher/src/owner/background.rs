@@ -247,7 +247,17 @@ async fn change_together(
                 overrun.push(key.clone());
             }
             let queue: Arc<str> = spec.queue().into();
-            commits.push(Commit::of(key, head.clone(), transition, &spec, queue, None, now, &*shared.random));
+            commits.push(Commit::of(
+                key,
+                head.clone(),
+                transition,
+                &spec,
+                queue,
+                None,
+                now,
+                &*shared.random,
+                shared.store.caps().partitions,
+            ));
         }
     }
     let changed = commits.len();

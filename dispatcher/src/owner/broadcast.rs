@@ -56,6 +56,7 @@ impl Owner {
                     body: body.clone(),
                     worker: &worker,
                     target,
+                    instance: &instance,
                     common: &mut common,
                 }
                 .request(&shared.options);

@@ -6,6 +6,7 @@
 
 mod accepted;
 mod admit;
+mod asking;
 mod background;
 mod batch;
 mod broadcast;
@@ -36,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::accepted::Accepted;
 use self::admit::{Plan, Right};
+use self::asking::Asking;
 use self::calls::Done;
 use self::meters::Meters;
 use self::orders::Soft;
@@ -52,7 +54,6 @@ use crate::notice::Notices;
 use crate::options::Options;
 use crate::pulse::Pulse;
 use crate::push::Common;
-use crate::recent::Queues;
 use crate::registry::{Registry, Worker};
 use crate::timers::Timers;
 
@@ -90,8 +91,6 @@ pub(crate) struct Shared {
     pub limits: Arc<Limits>,
     /// Records that have been given up and told of.
     pub given_up: Mutex<AHashSet<TaskKey>>,
-    /// What started and ended lately.
-    pub queues: Queues,
 }
 
 impl Shared {
@@ -175,6 +174,9 @@ pub(crate) struct Owner {
     accepted: Accepted,
     /// Lanes that wait for a limit may try again.
     opened: mpsc::UnboundedReceiver<Opened>,
+    asking: Asking,
+    /// Not all open lanes were looked at.
+    more_lanes: bool,
     settling: Vec<Box<Settlement>>,
     settling_since: Instant,
     /// When ends of attempts were last sent.
@@ -260,6 +262,8 @@ impl Owner {
             slots_freed: false,
             accepted: Accepted::default(),
             opened,
+            asking: Asking::default(),
+            more_lanes: false,
             settling: Vec::new(),
             settling_since: now,
             settled_at: now,
@@ -380,6 +384,9 @@ impl Owner {
                 wake = wake.min(round);
             }
             // Only while a claim lingers: what else keeps tasks from starting ends with an event.
+            if self.more_lanes {
+                wake = now;
+            }
             let linger = self.last_claim + self.shared.options.claim_linger;
             if self.claim_calls == 0 && linger > now && self.lanes.is_any_open() {
                 wake = wake.min(linger);
@@ -407,6 +414,7 @@ impl Owner {
     fn on_tick(&mut self) {
         self.renew();
         self.audit();
+        self.asking.clear();
         if self.token.is_some() {
             self.sweep();
             let evicted = self.lanes.tidy();
@@ -612,6 +620,7 @@ impl Owner {
     fn forget_lanes(&mut self) {
         self.lanes.clear();
         self.timers.clear();
+        self.asking.clear();
         // Nothing is told of what goes with these.
         self.shared.limits.forget(self.partition);
         self.accepted.clear();
@@ -619,6 +628,7 @@ impl Owner {
 
     /// A limit has something for lanes that wait for it.
     fn open_limit(&mut self, opened: Opened) {
+        self.asking.answered(opened.number);
         let most = opened.lanes as usize;
         let lanes = most - self.lanes.open_limit(opened.number, most);
         if lanes > 0 {

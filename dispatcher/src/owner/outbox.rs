@@ -342,7 +342,17 @@ fn commit(shared: &Shared, key: &TaskKey, head: &Head, spec: &Spec, items: &[&It
     let event = Event::Cancel { hard: false, reason: Reason::Upstream, grace };
     let now = shared.store.clock().now();
     let transition = decide(key, head, spec, event, now, (shared.random)()).ok()?;
-    Some(Commit::of(key, head.clone(), transition, spec, spec.queue().into(), None, now, &*shared.random))
+    Some(Commit::of(
+        key,
+        head.clone(),
+        transition,
+        spec,
+        spec.queue().into(),
+        None,
+        now,
+        &*shared.random,
+        shared.store.caps().partitions,
+    ))
 }
 
 async fn free(shared: &Shared, run: &[Item]) -> Result<()> {

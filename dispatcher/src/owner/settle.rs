@@ -147,7 +147,6 @@ impl Owner {
             self.slots_freed = true;
         }
         running.ending = true;
-        self.shared.queues.ended(key.ns, &running.queue, now);
         let logs = running.streaming.take().map(|streaming| streaming.stream().take().logs).unwrap_or_default();
         let head = with_entry(&running.head, &logs);
         let transition = match decide(key, &head, &running.spec, event.clone(), now, random) {
@@ -330,5 +329,15 @@ fn commit(shared: &Shared, item: &Settlement) -> Commit {
         transition.attempt = Some(entry.with_logs(item.logs.clone(), LOG_BYTES));
     }
     let (queue, now) = (Arc::clone(&item.queue), shared.store.clock().now());
-    Commit::of(&item.key, item.was.clone(), transition, &item.spec, queue, item.worker.as_deref(), now, &*shared.random)
+    Commit::of(
+        &item.key,
+        item.was.clone(),
+        transition,
+        &item.spec,
+        queue,
+        item.worker.as_deref(),
+        now,
+        &*shared.random,
+        shared.store.caps().partitions,
+    )
 }

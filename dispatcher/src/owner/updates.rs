@@ -58,6 +58,7 @@ impl Owner {
     /// Stores what is due, together.
     pub(super) fn send_updates(&mut self) {
         let (now, store_now, random) = (Instant::now(), self.now(), Arc::clone(&self.shared.random));
+        let partitions = self.shared.store.caps().partitions;
         let most = self.shared.options.settle_batch.min(self.shared.store.caps().max_batch);
         let (mut items, mut commits) = (Vec::new(), Vec::new());
         while items.len() < most
@@ -76,7 +77,7 @@ impl Owner {
             let Some(after) = transition.head.clone() else { continue };
             let (was, worker) = (running.head.clone(), (running.worker.mark != 0).then(|| &*running.worker.name));
             let queue = Arc::clone(&running.queue);
-            commits.push(Commit::of(&key, was, transition, &running.spec, queue, worker, store_now, &*random));
+            commits.push(Commit::of(&key, was, transition, &running.spec, queue, worker, store_now, &*random, partitions));
             items.push(Update { attempt: after.open_attempt(), key, after, news });
         }
         if items.is_empty() {

@@ -3,6 +3,7 @@
 
 mod batches;
 mod cluster;
+mod family;
 mod instances;
 mod life;
 mod limits;

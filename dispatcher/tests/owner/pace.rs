@@ -1,5 +1,6 @@
 //! Workers that ask for less, that come back from an outage, and that somebody pauses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::board::Board;
@@ -8,6 +9,7 @@ use lovage_core::worker::{WorkerConfig, WorkerPause};
 use lovage_core::{Millis, Ns, Spec};
 use lovage_dispatcher::egress::FaultKind;
 use lovage_store::DocKind;
+use lovage_store::wrap::Traced;
 use tokio::time::{Instant, sleep};
 
 use crate::world::{Reply, World, call, memory};
@@ -39,7 +41,9 @@ async fn a_worker_that_asks_for_less_is_slowed_alone_and_gets_everything_again()
         let since = (seen.start - start).as_secs();
         seen.headers["lovage-task"] == "slow" && (5..10).contains(&since) && !seen.session_order.is_multiple_of(3)
     };
-    let world = World::new(move |seen| if sheds(seen) { Reply::Status(429, "") } else { Reply::Slow(Duration::from_millis(20)) });
+    let store = Arc::new(Traced::new(memory(1)));
+    let script = move |seen: &_| if sheds(seen) { Reply::Status(429, "") } else { Reply::Slow(Duration::from_millis(20)) };
+    let world = World::over(store, script);
     world.worker("slow", "slow", 20).await;
     world.worker("fine", "fine", 20).await;
     let node = world.start();
@@ -59,7 +63,10 @@ async fn a_worker_that_asks_for_less_is_slowed_alone_and_gets_everything_again()
             most_slowed = slow.effective_rate.unwrap_or(f64::MAX).min(most_slowed);
             assert_eq!((fine.effective_rate, fine.paused_until), (None, None));
             assert!(slow.instances[0].open <= 20);
-            assert!(board.queues[0].started > 0, "{:?}", board.queues);
+            let queue = board.queue(Ns::DEFAULT, "default").unwrap();
+            // All that came, but for the last second and a half.
+            assert!((20 * tick.saturating_sub(15)..=20 * (tick + 1)).contains(&queue.accepted), "{queue:?}");
+            assert!(queue.started > 0 && queue.finished > 0, "{queue:?}");
         }
     }
     world.until_quiet().await;

@@ -73,7 +73,10 @@ fn together(rng: &mut Rng, seen: &Seen) -> Reply {
 }
 
 fn spawn(rng: &mut Rng, then: &str) -> Reply {
-    let tasks = vec![r#"{"task":"t1"}"#; rng.usize(1..4)].join(",");
+    let count = rng.usize(1..4);
+    let mut order_key = || rng.bool().then(|| rng.u8(0..9).to_string());
+    let tasks: Vec<String> = (0..count).map(|_| json!({"task": "t1", "order_key": order_key()}).to_string()).collect();
+    let tasks = tasks.join(",");
     let document = format!(r#"{{"outcome":"spawn","then":"{then}","tasks":[{tasks}]}}"#);
     Reply::Document("application/vnd.lovage.outcome+json", document)
 }

@@ -402,9 +402,9 @@ impl World {
             let spec = Spec::decode(&Body::decode(&stored.body.unwrap()).unwrap().spec).unwrap();
             let now = self.store.clock().now();
             let Ok(next) = decide(key, &stored.head, &spec, event(&stored.head), now, 0) else { return };
-            let commit = Commit::of(key, stored.head, next, &spec, spec.queue().into(), None, now, || {
-                (1 << 60) | (self.next_id.fetch_add(1, Ordering::Relaxed) << 20)
-            });
+            let random = || (1 << 60) | (self.next_id.fetch_add(1, Ordering::Relaxed) << 20);
+            let queue = spec.queue().into();
+            let commit = Commit::of(key, stored.head, next, &spec, queue, None, now, random, self.partitions);
             let p = self.partition(key);
             let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, lovage_store::Sync::Durable).await.unwrap();
             if done == [Committed::Ok] {

@@ -100,7 +100,17 @@ impl App {
                 }
                 Ok(transition) => {
                     let (queue, was) = (found.spec.queue().into(), found.head.clone());
-                    commits.push(Commit::of(&found.key, was, transition, &found.spec, queue, None, now, || self.random()));
+                    commits.push(Commit::of(
+                        &found.key,
+                        was,
+                        transition,
+                        &found.spec,
+                        queue,
+                        None,
+                        now,
+                        || self.random(),
+                        self.partitions(),
+                    ));
                     asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}

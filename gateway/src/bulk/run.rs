@@ -49,7 +49,7 @@ impl App {
         let walk = Walk { app: self, ns, filter: &filter, errors: false };
         let mut place = match resumed {
             Some(resumed) => resumed.place,
-            None => walk.start().await?,
+            None => Place::start(),
         };
         let limits = &self.options.limits;
         let want = STEP.min(limits.bulk_tasks).min(limits.list_scan);

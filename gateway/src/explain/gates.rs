@@ -11,11 +11,13 @@ const LANES: usize = 500;
 
 /// A rate that a task has to pass.
 pub(super) struct Pace {
-    key: String,
+    pub key: String,
     rule: lovage_core::LimitRule,
     cost: u32,
     tat: u64,
     now: u64,
+    /// Tasks of other lanes that the limit lets start before it.
+    pub others: u64,
 }
 
 impl Pace {
@@ -121,7 +123,7 @@ impl Case<'_> {
             }
             if counters.rule.rate.is_some() {
                 let (rule, cost) = (counters.rule, gate.cost);
-                paces.push(Pace { key: gate.key, rule, cost, tat: reply.tat, now: reply.now });
+                paces.push(Pace { key: gate.key, rule, cost, tat: reply.tat, now: reply.now, others: 0 });
             }
         }
         Ok(paces)

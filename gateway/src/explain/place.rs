@@ -19,9 +19,9 @@ const LANES: usize = 500;
 const OPEN_END: [&str; 4] = ["held", "order", "no_worker", "no_dispatcher"];
 
 impl Case<'_> {
-    /// How many tasks of its lane start before it, and how many of its queue have a higher priority. Those that are held do not
-    /// count in its lane.
-    pub(super) async fn place(&self, lane: &LaneDef) -> Result<LanePlace, Refusal> {
+    /// How many tasks of its lane start before it, and how many of its queue have a higher priority; also those of any lane that
+    /// its rates let start before it. Those that are held do not count in its lane.
+    pub(super) async fn place(&self, lane: &LaneDef, paces: &mut [Pace]) -> Result<LanePlace, Refusal> {
         let (task, origin) = match &lane.route {
             Route::Task(task) => (Some(task.clone()), None),
             Route::Origin(origin) => (None, Some(self.shown_origin(origin))),
@@ -29,7 +29,7 @@ impl Case<'_> {
         };
         let mut place = LanePlace { queue: lane.queue.clone(), task, origin, ..LanePlace::default() };
         self.count_before(&mut place).await?;
-        self.count_others(lane, &mut place).await?;
+        self.count_others(lane, &mut place, paces).await?;
         Ok(place)
     }
 
@@ -59,9 +59,9 @@ impl Case<'_> {
         }
     }
 
-    /// The tasks of its queue with a higher priority, and those of the same lane in other partitions: about as many of them start
-    /// before it as in its own.
-    async fn count_others(&self, lane: &LaneDef, place: &mut LanePlace) -> Result<(), Refusal> {
+    /// The tasks of its queue with a higher priority, those of the same lane in other partitions, and those that share its rates.
+    /// Of lanes with its own priority about as many start before it as of its own.
+    async fn count_others(&self, lane: &LaneDef, place: &mut LanePlace, paces: &mut [Pace]) -> Result<(), Refusal> {
         let Some(mine) = lane.priority else { return Ok(()) };
         let own = self.app.lives_in(self.key, self.spec);
         let mut looked = 0;
@@ -70,15 +70,26 @@ impl Case<'_> {
             loop {
                 let page = self.app.store.lanes(p, from, LANES).await?;
                 looked += page.items.len();
-                let of_queue = page.items.iter().filter(|(_, other)| other.ns == lane.ns && other.queue == lane.queue);
-                let higher = of_queue.filter(|(_, other)| other.priority.is_some_and(|priority| priority > mine));
-                let higher: Vec<LaneId> = higher.map(|(id, _)| *id).collect();
-                if !higher.is_empty() {
-                    place.higher += self.app.store.lane_sizes(p, &higher).await?.into_iter().sum::<u64>();
-                }
-                if p != own && page.items.iter().any(|(id, _)| *id == self.head.lane) {
-                    let alike = self.app.store.lane_sizes(p, &[self.head.lane]).await?.into_iter().sum::<u64>();
-                    place.alike += alike.min(u64::from(place.ahead));
+                let higher = |other: &LaneDef| other.priority.is_some_and(|priority| priority > mine);
+                let ours = |id: LaneId, other: &LaneDef| id == self.head.lane || higher(other) && other.queue == lane.queue;
+                let shares = |other: &LaneDef, pace: &Pace| {
+                    other.priority.is_none_or(|priority| priority >= mine) && self.app.names(other, &pace.key)
+                };
+                let others = page.items.into_iter().filter(|(id, other)| {
+                    let counts = ours(*id, other) || paces.iter().any(|pace| shares(other, pace));
+                    other.ns == lane.ns && counts && (p != own || *id != self.head.lane)
+                });
+                let others: Vec<(LaneId, LaneDef)> = others.collect();
+                let ids: Vec<LaneId> = others.iter().map(|(id, _)| *id).collect();
+                let sizes = if ids.is_empty() { Vec::new() } else { self.app.store.lane_sizes(p, &ids).await? };
+                for ((id, other), size) in others.iter().zip(sizes) {
+                    let before = if higher(other) { size } else { size.min(place.ahead.into()) };
+                    if *id == self.head.lane {
+                        place.alike += before;
+                    } else if ours(*id, other) {
+                        place.higher += before;
+                    }
+                    paces.iter_mut().filter(|pace| shares(other, pace)).for_each(|pace| pace.others += before);
                 }
                 let Some(next) = page.next else { break };
                 if looked >= MOST_LANES {
@@ -106,9 +117,13 @@ impl Case<'_> {
         // What is known to keep it until then does so whatever stands before it.
         let closed = story.causes.iter().filter_map(|(_, end)| *end).max().unwrap_or(now).max(now);
         let before = u64::from(place.ahead) + place.higher + place.alike;
-        let by_rate = paces.iter().filter_map(|pace| Some((pace.due(before + 1)?, pace.words()))).max_by_key(|(at, _)| *at);
-        let waits_for_others = before > 0 || story.causes.iter().any(|(_, end)| end.is_none());
-        let lately = if waits_for_others { self.started_lately().await? } else { 0 };
+        let by_rate = |pace: &Pace| Some((pace.due(u64::from(place.ahead) + pace.others + 1)?, pace.words()));
+        let by_rate = paces.iter().filter_map(by_rate).max_by_key(|(at, _)| *at);
+        let is_open = story.causes.iter().any(|(_, end)| end.is_none());
+        let waits_for_others = before > 0 || is_open;
+        // If nothing but a rate is in its way, that says when, whatever else its queue does.
+        let is_told = !is_open && by_rate.as_ref().is_some_and(|(at, _)| *at > now);
+        let lately = if waits_for_others && !is_told { self.started_lately().await? } else { 0 };
         let by_pace = (lately > 0).then(|| {
             let wait = (before + 1).saturating_mul(LATELY * 1_000) / lately;
             (Millis(now.0.saturating_add(wait)), format!("{lately} starts of its queue in the last {LATELY} s"))

@@ -16,13 +16,13 @@ impl Case<'_> {
         self.ordered(&lane, story).await?;
         let together = self.callee(&lane, story).await?;
         let worker = story.worker.as_ref().map(|worker| worker.name.clone());
-        let paces = self.limited(worker.filter(|_| self.spec.url.is_none()).as_deref(), story).await?;
+        let mut paces = self.limited(worker.filter(|_| self.spec.url.is_none()).as_deref(), story).await?;
         self.dispatcher(story).await?;
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
         }
-        let place = self.place(&lane).await?;
+        let place = self.place(&lane, &mut paces).await?;
         if lane.order == LaneOrder::Fifo && lane.order_key.is_none() && place.ahead > 0 {
             story.cause("order", format!("Queue `{}` is kept in order, and others are before it.", lane.queue), None);
         }

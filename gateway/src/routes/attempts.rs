@@ -72,7 +72,11 @@ impl Incoming {
             _ => {}
         }
         let mark = report::mark(verb, content_type, &bytes);
-        Ok(view::json(StatusCode::OK, &app.report(&token, &report, mark).await?))
+        let standing = app.report(&token, &report, mark).await?;
+        if let Report::Heartbeat { memory_rss: Some(memory), .. } = report {
+            app.heard_of_memory(&token, memory).await?;
+        }
+        Ok(view::json(StatusCode::OK, &standing))
     }
 }
 

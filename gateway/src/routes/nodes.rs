@@ -111,7 +111,7 @@ impl App {
             state,
             silent_for: seen.silent_for.map(|silent| Dur::from_millis(silent.as_millis() as u64).to_string()),
             partitions: seen.partitions,
-            open_attempts: boards.iter().find(|board| board.node == session.0).map(|board| board.open),
+            open_attempts: boards.iter().find(|board| board.node == session.0).and_then(|board| board.open),
         })
     }
 

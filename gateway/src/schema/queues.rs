@@ -126,4 +126,9 @@ pub(crate) struct QueueStats {
     pub depth: BTreeMap<String, u64>,
     /// How long the oldest queued task has been waiting; null if none waits.
     pub oldest_age: Option<String>,
+    /// Tasks a second that came into it in the last minute: submitted, started by others, tried again by hand, or moved here. Over
+    /// all nodes and about a second old; null: so many queues are busy that this one is not shown.
+    pub in_rate: Option<f64>,
+    /// Tasks a second that left it in the last minute, because they became final or were moved.
+    pub out_rate: Option<f64>,
 }

@@ -65,8 +65,8 @@ pub(crate) struct Signature {
     /// Its limits beside those of its queue, task type and worker: up to 8, all of which have to agree.
     #[schema(max_items = 8)]
     pub limits: Option<Vec<TaskLimit>>,
-    /// One task at a time has this key, in order of acceptance whatever the priority; not beside `batch`, and not for tasks
-    /// that other tasks start.
+    /// One task at a time has this key, in order of acceptance whatever the priority; not beside `batch`. A task that
+    /// takes the place of another has the key of that.
     #[schema(min_length = 1, max_length = 255)]
     pub order_key: Option<String>,
     /// Tasks of this key share the queue evenly with those of other keys; an `order_key` beside it rules alone.
@@ -120,7 +120,7 @@ pub(crate) struct TaskLimit {
     pub cost: Option<u32>,
 }
 
-/// A signature or a list of them; without `id`, `order_key`, `unique` and `debounce`.
+/// A signature or a list of them; without `id`, `unique` and `debounce`.
 #[derive(ToSchema, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Links {

@@ -302,9 +302,6 @@ pub(crate) struct WorkerLive {
     pub slots: u32,
     /// `closed`, `open` (it is left alone because its endpoint fails) or `half_open` (the next attempt decides).
     pub breaker: String,
-    /// Until when it is left alone, because it asked for that or its endpoint fails.
-    #[schema(format = DateTime)]
-    pub paused_until: Option<String>,
     /// Requests a second that it is sent at most, because it asked for less; null: as many as it has slots for.
     pub effective_rate: Option<f64>,
     /// Requests a second that it was sent in the last ten seconds.

@@ -1,13 +1,14 @@
 //! The tree of a task: its first ancestor and all that came of it, with states and kinds (API: `GET /v1/tasks/{id}/tree`).
 //!
-//! Read from the store's index of members in order of acceptance, up to a limit, so parents come before their children.
+//! Read from the stores' indexes of members, up to a limit, and put in the order in which they were made: tasks with an order of
+//! their own live in other partitions than the root.
 
 mod draw;
 
 use lovage_core::callback::CallbackKind;
 use lovage_core::redact::Redaction;
 use lovage_core::spec::Linked;
-use lovage_core::{Head, Reason, Spec, TaskId, TaskKey};
+use lovage_core::{Head, Partition, Reason, Spec, TaskId, TaskKey};
 use lovage_store::{Cursor, Index, Parts};
 use serde::Serialize;
 
@@ -105,28 +106,31 @@ impl App {
     }
 
     async fn members(&self, root: &TaskKey, tree: &mut Tree) -> Result<(), Refusal> {
-        let p = self.home(root).await?;
         let index = Index::Members { root: root.clone() };
         let page = PAGE.min(self.store.caps().max_batch.max(1));
         let mut room = self.options.limits.tree_tasks.saturating_sub(tree.nodes.len());
-        let mut from = Cursor::default();
-        while room > 0 {
-            let found = self.store.scan(p, &index, from, page.min(room)).await?;
-            room -= found.items.len().min(room);
-            let keys: Vec<TaskKey> = found.items.iter().map(|(key, _)| key.clone()).collect();
-            let bodies = if keys.is_empty() { Vec::new() } else { self.store.bodies(p, &keys).await? };
-            for ((key, head), body) in found.items.into_iter().zip(bodies) {
-                // Gone since the page was read, or damaged: the record's own route tells.
-                let Some((spec, _)) = view::read_body(body.as_ref()) else { continue };
-                tree.nodes.push(node(&key, &head, spec));
-            }
-            match found.next {
-                Some(next) => from = next,
-                None => return Ok(()),
+        for p in (0..self.partitions()).map(Partition) {
+            let mut next = Some(Cursor::default());
+            while let Some(from) = next.take() {
+                // Without room one is enough to know that there are more.
+                let found = self.store.scan(p, &index, from, page.min(room.max(1))).await?;
+                if room == 0 {
+                    tree.truncated |= !found.items.is_empty();
+                    break;
+                }
+                room -= found.items.len().min(room);
+                let keys: Vec<TaskKey> = found.items.iter().map(|(key, _)| key.clone()).collect();
+                let bodies = if keys.is_empty() { Vec::new() } else { self.store.bodies(p, &keys).await? };
+                for ((key, head), body) in found.items.into_iter().zip(bodies) {
+                    // Gone since the page was read, or damaged: the record's own route tells.
+                    let Some((spec, _)) = view::read_body(body.as_ref()) else { continue };
+                    tree.nodes.push(node(&key, &head, spec));
+                }
+                next = found.next;
             }
         }
-        // A page that was cut may have been the last.
-        tree.truncated = !self.store.scan(p, &index, from, 1).await?.items.is_empty();
+        // All times are written alike; the root was there before all others.
+        tree.nodes.sort_by(|a, b| (a.kind != Kind::Root, &a.created_at).cmp(&(b.kind != Kind::Root, &b.created_at)));
         Ok(())
     }
 }

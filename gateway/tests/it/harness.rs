@@ -144,7 +144,17 @@ impl Harness {
         let spec = Spec::decode(&body.spec).unwrap();
         let change = decide(&key, &stored.head, &spec, event, self.store.clock().now(), 1).unwrap();
         let queue = spec.queue().into();
-        let commit = Commit::of(&key, stored.head, change, &spec, queue, None, self.store.clock().now(), || 7);
+        let commit = Commit::of(
+            &key,
+            stored.head,
+            change,
+            &spec,
+            queue,
+            None,
+            self.store.clock().now(),
+            || 7,
+            self.store.caps().partitions,
+        );
         let done = self.store.commit(p, SessionId(1), vec![commit], Mode::Each, Sync::Durable).await.unwrap();
         assert_eq!(done, [Committed::Ok]);
     }

@@ -20,9 +20,13 @@ fn at(seconds: u64) -> Value {
 
 /// A server with a worker for every task.
 async fn harness() -> Harness {
-    let h = Harness::with(options(), |memory| memory.partitions = 4);
+    harness_of(4).await
+}
+
+async fn harness_of(partitions: u16) -> Harness {
+    let h = Harness::with(options(), |memory| memory.partitions = partitions);
     h.call(Method::PUT, "/v1/workers/w", &[JSON], r#"{"url":"http://a.example","tasks":["*"]}"#).await;
-    for p in (0..4).map(Partition) {
+    for p in (0..partitions).map(Partition) {
         let lease = Duration::from_secs(3_600);
         h.store.own(p, OwnRequest { session: SessionId(1), want: Want::Own, lease, drop: Vec::new() }).await.unwrap();
     }
@@ -95,6 +99,42 @@ async fn a_start_is_estimated_from_the_place_and_the_rate() {
 }
 
 #[tokio::test]
+async fn the_rate_that_holds_a_task_tells_when_it_starts_whatever_its_queue_did_lately() {
+    let h = harness_of(1).await;
+    let calls = |queue: &str, priority| {
+        json!({"task": "a", "queue": queue, "limits": [{"key": "k", "rate": "6/m"}], "priority": priority}).to_string()
+    };
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(h.submit(&calls("q", 4)).await);
+    }
+    // Those that do not pass the limit are not in the way, whatever their priority.
+    for _ in 0..5 {
+        h.submit(r#"{"task":"a","queue":"q","priority":9}"#).await;
+    }
+    h.submit(&calls("q", 0)).await;
+    let queue = QueueBoard { ns: Ns::DEFAULT, name: "q".into(), started: 1, ..QueueBoard::default() };
+    let board = Board { queues: vec![queue], ..Board::default() };
+    h.store.publish(SessionId(1), Some(board.encode(10_000).into())).await.unwrap();
+    let estimate = async |id: &str| explained(&h, id).await["estimated_start"].clone();
+    assert_eq!(estimate(&ids[2]).await, at(20));
+    // Those of other queues are: all with a higher priority, of the others as many as of its own.
+    for _ in 0..9 {
+        h.submit(&calls("other", 4)).await;
+    }
+    assert_eq!(estimate(&ids[2]).await, at(40));
+    for _ in 0..2 {
+        h.submit(&calls("urgent", 5)).await;
+    }
+    let said = explained(&h, &ids[2]).await;
+    assert_eq!((&said["estimated_start"], &said["lane"]["higher"]), (&at(60), &json!(5)));
+    assert!(text(&said).contains("the rate of `k`, 6/m"), "{said}");
+    // What has no end that is known says nothing of its own: then it counts what the queue did.
+    h.call(Method::PUT, "/v1/task-types/a", &[JSON], r#"{"concurrency":0}"#).await;
+    assert_eq!(estimate(&ids[2]).await, at(80));
+}
+
+#[tokio::test]
 async fn a_start_is_estimated_from_what_the_queue_started_lately() {
     let h = harness().await;
     let mut ids = Vec::new();
@@ -107,7 +147,7 @@ async fn a_start_is_estimated_from_what_the_queue_started_lately() {
     let low = h.submit(r#"{"task":"a","queue":"q","priority":0}"#).await;
     let _high = h.submit(r#"{"task":"a","queue":"q","priority":9}"#).await;
     assert_eq!(explained(&h, &low).await["estimated_start"], Value::Null, "nothing tells");
-    let queue = QueueBoard { ns: Ns::DEFAULT, name: "q".into(), started: 4, ended: 4 };
+    let queue = QueueBoard { ns: Ns::DEFAULT, name: "q".into(), started: 4, ..QueueBoard::default() };
     let board = Board { queues: vec![queue], ..Board::default() };
     h.store.publish(SessionId(1), Some(board.encode(10_000).into())).await.unwrap();
     let said = explained(&h, &low).await;

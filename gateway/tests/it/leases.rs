@@ -279,6 +279,22 @@ async fn tasks_are_taken_only_under_their_limits() {
             h.post(&format!("/v1/tasks/{id}/cancel"), r#"{"mode":"hard"}"#).await;
         }
     }
+    // What the latest accepted task says holds for all of the key, whichever is taken; so it does for one that says nothing.
+    let task = |limit: Value, priority: u8| json!({"task": "t", "limits": [limit], "priority": priority}).to_string();
+    let mut submitted = Vec::new();
+    for limit in [json!({"key": "all", "concurrency": 9}), json!({"key": "all", "concurrency": 2}), json!({"key": "all"})] {
+        submitted.push(h.submit(&task(limit, 4)).await);
+        h.clock.advance(Duration::from_millis(5));
+    }
+    assert_eq!(lease(&h, &json!({"worker": "p", "max": 10})).await.len(), 2);
+    assert_eq!(lease(&h, &json!({"worker": "p", "max": 10})).await.len(), 0);
+    // Later ones say otherwise, from the moment that anybody has looked at one.
+    submitted.push(h.submit(&task(json!({"key": "all", "concurrency": 3}), 9)).await);
+    assert_eq!(lease(&h, &json!({"worker": "p", "max": 1})).await.len(), 1, "three at once");
+    h.post(&format!("/v1/tasks/{}/cancel", submitted[3]), r#"{"mode":"hard"}"#).await;
+    for id in &submitted {
+        h.post(&format!("/v1/tasks/{id}/cancel"), r#"{"mode":"hard"}"#).await;
+    }
     // What waits for a limit is looked at again although nothing tells.
     let stored = h.call(Method::PUT, "/v1/limits/k", &[("content-type", "application/json")], r#"{"concurrency":0}"#).await;
     assert_eq!(stored.status, 201);

@@ -2,9 +2,9 @@
 
 use axum::http::Method;
 use lovage_core::problem::Code;
-use lovage_core::{Draft, Event, Millis, Ns, Outcome, Spec, State, TaskError, TaskId, TaskKey, Then};
-use lovage_store::Store;
+use lovage_core::{AttemptToken, Draft, Event, Millis, Ns, Outcome, Partition, Spec, State, TaskError, TaskId, TaskKey, Then};
 use lovage_store::wrap::{Fault, Verb};
+use lovage_store::{FeedPos, Message, Mode, Store};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, options, until};
@@ -34,6 +34,91 @@ async fn a_cancel_reaches_a_tree_of_many_pages() {
     assert_eq!(members(&h, &top, "queued").await.len(), 449);
     assert_eq!(h.post(&format!("/v1/tasks/{top}/cancel"), "").await.status, 200);
     assert_eq!((members(&h, &top, "canceled").await.len(), members(&h, &top, "queued").await.len()), (900, 0));
+}
+
+/// Children with orders of their own live in other partitions, or are on their way there: nobody delivers here.
+#[tokio::test]
+async fn a_cancel_reaches_what_lives_elsewhere_or_is_on_its_way() {
+    let h = Harness::with(options(), |memory| memory.partitions = 16);
+    let key = |id: &str| TaskKey::new(Ns::DEFAULT, TaskId::parse(id).unwrap());
+    let ordered = |key: String| Draft {
+        spec: Spec { task: Some("child".into()), order_key: Some(key), ..Spec::default() },
+        ..Draft::default()
+    };
+    let spawn = async |id: &str, keys: std::ops::Range<u32>, then| {
+        let tasks = keys.map(|n| ordered(format!("{n}xyz"))).collect();
+        h.finish(id, Outcome::Spawn { tasks, then, result: None }).await;
+    };
+    let on_their_way = async || {
+        let mut waiting = 0;
+        for p in 0..16 {
+            let page = h.store.outbox(Partition(p), FeedPos::default(), 100).await.unwrap();
+            waiting += page.messages.iter().filter(|sent| matches!(sent.content, Some((_, Message::Insert(_))))).count();
+        }
+        waiting
+    };
+    let deliver = async || {
+        for p in 0..16 {
+            for sent in h.store.outbox(Partition(p), FeedPos::default(), 100).await.unwrap().messages {
+                if let Some((to, Message::Insert(task))) = sent.content {
+                    h.store.insert(to.partition(16), vec![*task], Mode::Each).await.unwrap();
+                }
+                h.store.delivered(Partition(p), &[sent.pos]).await.unwrap();
+            }
+        }
+    };
+    let top = h.submit(r#"{"task":"a"}"#).await;
+    spawn(&top, 0..20, Then::Wait).await;
+    assert!(on_their_way().await > 15);
+    deliver().await;
+    let first = members(&h, &top, "queued").await;
+    assert_eq!(first.len(), 20);
+    let homes: std::collections::HashSet<_> =
+        first.iter().map(|task| key(task["id"].as_str().unwrap()).slot().partition(16)).collect();
+    assert!(homes.len() > 5, "{homes:?}");
+    // One that is over has left some behind; below another there are grandchildren that are on their way.
+    let (over, mid) = (first[3]["id"].as_str().unwrap(), first[11]["id"].as_str().unwrap());
+    spawn(over, 20..40, Then::Detach).await;
+    spawn(mid, 40..60, Then::Wait).await;
+    let sent = on_their_way().await;
+    assert!(sent > 30);
+    let tree = h.get(&format!("/v1/tasks/{top}/tree")).await.json();
+    let shown = tree["nodes"].as_array().unwrap();
+    assert_eq!((shown[0]["id"].as_str(), shown.len()), (Some(&*top), 1 + 20 + 40 - sent));
+    let only_mid = h.post(&format!("/v1/tasks/{mid}/cancel"), "").await;
+    assert_eq!((only_mid.status.as_u16(), &only_mid.json()["state"]), (200, &json!("canceled")));
+    let canceled = members(&h, &top, "canceled").await;
+    assert_eq!(canceled.len(), 1 + 20, "it and what it has started");
+    assert!(canceled.iter().all(|task| task["id"] == mid || task["parent"] == mid));
+    assert_eq!(h.post(&format!("/v1/tasks/{top}/cancel"), "").await.status, 200);
+    assert_eq!((members(&h, &top, "canceled").await.len(), members(&h, &top, "queued").await.len()), (19 + 40, 0));
+    // What is delivered now is there already.
+    deliver().await;
+    assert_eq!((members(&h, &top, "canceled").await.len(), members(&h, &top, "queued").await.len()), (19 + 40, 0));
+    assert_eq!(h.get(&format!("/v1/tasks/{top}/tree")).await.json()["nodes"].as_array().unwrap().len(), 1 + 20 + 40);
+}
+
+#[tokio::test]
+async fn a_replacement_has_the_order_key_of_its_task() {
+    let h = Harness::new();
+    let id = h.submit(r#"{"task":"a","order_key":"k"}"#).await;
+    h.start(&id).await;
+    let key = TaskKey::new(Ns::DEFAULT, TaskId::parse(&id).unwrap());
+    let head = h.store.heads(Partition(0), std::slice::from_ref(&key)).await.unwrap().remove(0).unwrap();
+    let token = AttemptToken::of(&key, &head);
+    let url = options().attempt_urls.write(&token);
+    let path = url.strip_prefix("http://localhost").unwrap();
+    let report = async |verb: &str, body: Value| h.post(&format!("{path}/{verb}"), body.to_string()).await;
+    let refused =
+        report("replace", json!({"replacement": {"task": "b", "order_key": "other"}})).await.is_problem(Code::InvalidField);
+    assert_eq!(refused["errors"][0]["pointer"], "/replacement/order_key");
+    let refused =
+        report("spawn", json!({"tasks": [{"task": "b"}, {"task": "b", "order_key": "k"}]})).await.is_problem(Code::InvalidField);
+    assert_eq!(refused["errors"][0]["pointer"], "/tasks/1/order_key");
+    assert_eq!(in_state(&h, &id).await, "running");
+    assert_eq!(report("replace", json!({"replacement": {"task": "b", "order_key": "k"}})).await.status, 200);
+    let record = h.get(&format!("/v1/tasks/{id}")).await.json();
+    assert_eq!((&record["task"], &record["order_key"], &record["generation"]), (&json!("b"), &json!("k"), &json!(1)));
 }
 
 #[tokio::test]

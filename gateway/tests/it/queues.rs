@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
-use lovage_core::Event;
+use lovage_core::board::{Board, QueueBoard};
 use lovage_core::problem::Code;
+use lovage_core::{Event, Ns, SessionId};
+use lovage_store::Store;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, Reply, options, until};
@@ -17,6 +19,30 @@ async fn put(h: &Harness, queue: &str, body: &str) -> Reply {
 async fn depth(h: &Harness, queue: &str) -> u64 {
     let depth = h.get(&format!("/v1/queues/{queue}/stats")).await.json()["depth"].clone();
     ["blocked", "scheduled", "queued", "retrying"].iter().map(|state| depth[*state].as_u64().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_is_the_sum_of_all_boards() {
+    let h = Harness::new();
+    put(&h, "q", "{}").await;
+    let rates = async || {
+        let stats = h.get("/v1/queues/q/stats").await.json();
+        (stats["in_rate"].clone(), stats["out_rate"].clone())
+    };
+    let of = |ns, accepted, finished| QueueBoard { ns, name: "q".into(), started: 7, accepted, finished };
+    let publish = async |session, queues: &[QueueBoard], cut| {
+        let board = Board { node: session, queues: queues.to_vec(), cut, ..Board::default() };
+        h.store.publish(SessionId(session), Some(board.encode(10_000).into())).await.unwrap();
+    };
+    publish(1, &[of(Ns::DEFAULT, 90, 0), of(Ns(5), 1_000, 1_000)], true).await;
+    publish(2, &[of(Ns::DEFAULT, 60, 35)], false).await;
+    assert_eq!(rates().await, (json!(2.5), json!(0.58)));
+    // Boards are remembered for a moment. Of a quiet queue it is known unless something was left out.
+    publish(2, &[], false).await;
+    publish(1, &[], false).await;
+    until("a quiet queue", async || rates().await == (json!(0.0), json!(0.0))).await;
+    publish(1, &[], true).await;
+    until("an unknown rate", async || rates().await == (Value::Null, Value::Null)).await;
 }
 
 async fn field(h: &Harness, id: &str, name: &str) -> Value {

@@ -1,4 +1,4 @@
-//! `lovage limits list | get | put | delete | pause | resume`
+//! `lovage limits list | get | put | patch | delete | pause | resume`
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, encoded};
+use super::patch::Unset;
 use super::{ClientArgs, Failure, show};
 
 /// What to do with limits: how often and how many at once tasks of a key start.
@@ -18,6 +19,8 @@ pub(crate) enum LimitsCommand {
     Get(KeyArgs),
     /// Store what holds for all tasks of a key, whatever they say.
     Put(LimitPutArgs),
+    /// Change what is stored of a key; what is not given stays as it is.
+    Patch(LimitPatchArgs),
     /// Remove what is stored: what tasks say holds again.
     Delete(KeyArgs),
     /// Let no task of a key start.
@@ -48,6 +51,23 @@ pub(crate) struct KeyArgs {
 pub(crate) struct LimitPutArgs {
     #[command(flatten)]
     pub of: KeyArgs,
+    #[command(flatten)]
+    pub fields: LimitFields,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LimitPatchArgs {
+    #[command(flatten)]
+    pub of: KeyArgs,
+    #[command(flatten)]
+    pub fields: LimitFields,
+    #[command(flatten)]
+    pub unset: Unset,
+}
+
+/// What is stored of a key.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LimitFields {
     /// Starts per second, minute or hour, such as `10/s`.
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
@@ -78,6 +98,7 @@ impl LimitsCommand {
             Self::List(args) => &args.client,
             Self::Get(args) | Self::Delete(args) | Self::Resume(args) => &args.client,
             Self::Put(args) => &args.of.client,
+            Self::Patch(args) => &args.of.client,
             Self::Pause(args) => &args.of.client,
         }
     }
@@ -89,7 +110,10 @@ pub(crate) async fn limits(client: &Client, command: &LimitsCommand) -> Result<(
     let request = match command {
         LimitsCommand::List(args) => return list(client, args).await,
         LimitsCommand::Get(args) => client.request(Method::GET, &path(&args.name)),
-        LimitsCommand::Put(args) => client.request(Method::PUT, &path(&args.of.name)).json(&document(args)),
+        LimitsCommand::Put(args) => client.request(Method::PUT, &path(&args.of.name)).json(&fields(&args.fields)),
+        LimitsCommand::Patch(args) => {
+            client.request(Method::PATCH, &path(&args.of.name)).json(&args.unset.patch(fields(&args.fields))?)
+        }
         LimitsCommand::Delete(args) => {
             client.send(client.request(Method::DELETE, &path(&args.name))).await?;
             if !client.wants_json() {
@@ -111,14 +135,14 @@ pub(crate) async fn limits(client: &Client, command: &LimitsCommand) -> Result<(
     Ok(())
 }
 
-fn document(args: &LimitPutArgs) -> Value {
+fn fields(args: &LimitFields) -> Map<String, Value> {
     let fields = [
         ("rate", args.rate.map(|rate| rate.to_string().into())),
         ("burst", args.burst.map(Value::from)),
         ("concurrency", args.concurrency.map(Value::from)),
         ("paused_until", args.paused_until.clone().map(Value::from)),
     ];
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 async fn list(client: &Client, args: &LimitListArgs) -> Result<(), Failure> {

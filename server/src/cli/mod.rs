@@ -12,6 +12,7 @@ mod inspect;
 mod limits;
 mod migrate;
 mod nodes;
+mod patch;
 mod place;
 mod queues;
 mod show;

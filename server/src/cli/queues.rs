@@ -1,4 +1,4 @@
-//! `lovage queues list | get | put | delete | pause | resume | drain | purge | stats`
+//! `lovage queues list | get | put | patch | delete | pause | resume | drain | purge | stats`
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, encoded};
+use super::patch::Unset;
 use super::{ClientArgs, Failure, show};
 use crate::style::plain;
 
@@ -19,6 +20,8 @@ pub(crate) enum QueuesCommand {
     Get(QueueArgs),
     /// Set up a queue; what is not given is taken away.
     Put(Box<QueuePutArgs>),
+    /// Change settings of a queue; what is not given stays as it is.
+    Patch(Box<QueuePatchArgs>),
     /// Remove a queue that is empty.
     Delete(QueueArgs),
     /// Let its waiting tasks wait, or refuse new ones.
@@ -55,11 +58,28 @@ pub(crate) struct QueueArgs {
 pub(crate) struct QueuePutArgs {
     #[command(flatten)]
     pub queue: QueueArgs,
+    #[command(flatten)]
+    pub fields: QueueFields,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct QueuePatchArgs {
+    #[command(flatten)]
+    pub queue: QueueArgs,
+    #[command(flatten)]
+    pub fields: QueueFields,
+    #[command(flatten)]
+    pub unset: Unset,
+}
+
+/// The settings of a queue.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct QueueFields {
     /// Starts per second, minute or hour, such as `10/s`.
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
     /// Starts that may come at once.
-    #[arg(long, value_name = "N", requires = "rate")]
+    #[arg(long, value_name = "N")]
     pub burst: Option<u32>,
     /// Tasks that may run at once.
     #[arg(long, value_name = "N")]
@@ -68,7 +88,7 @@ pub(crate) struct QueuePutArgs {
     #[arg(long, value_name = "N")]
     pub max_length: Option<u64>,
     /// What happens to a task that would be one more.
-    #[arg(long, value_name = "WHAT", value_parser = ["reject", "drop_oldest"], requires = "max_length")]
+    #[arg(long, value_name = "WHAT", value_parser = ["reject", "drop_oldest"])]
     pub on_full: Option<String>,
     /// How long a task may wait.
     #[arg(long, value_name = "TIME")]
@@ -121,6 +141,7 @@ impl QueuesCommand {
         match self {
             Self::List(args) => &args.client,
             Self::Put(args) => &args.queue.client,
+            Self::Patch(args) => &args.queue.client,
             Self::Pause(args) => &args.queue.client,
             Self::Get(args)
             | Self::Delete(args)
@@ -139,7 +160,8 @@ pub(crate) async fn queues(client: &Client, command: &QueuesCommand) -> Result<(
     let request = match command {
         QueuesCommand::List(args) => return list(client, args).await,
         QueuesCommand::Get(args) => request(Method::GET, args, ""),
-        QueuesCommand::Put(args) => request(Method::PUT, &args.queue, "").json(&document(args)),
+        QueuesCommand::Put(args) => request(Method::PUT, &args.queue, "").json(&fields(&args.fields)),
+        QueuesCommand::Patch(args) => request(Method::PATCH, &args.queue, "").json(&args.unset.patch(fields(&args.fields))?),
         QueuesCommand::Delete(args) => request(Method::DELETE, args, ""),
         QueuesCommand::Pause(args) => {
             let pause = json!({ "intake": args.intake, "dispatch": !args.no_dispatch, "until": args.until });
@@ -162,7 +184,7 @@ pub(crate) async fn queues(client: &Client, command: &QueuesCommand) -> Result<(
     Ok(())
 }
 
-fn document(args: &QueuePutArgs) -> Value {
+fn fields(args: &QueueFields) -> Map<String, Value> {
     let time = |time: Option<Dur>| time.map(|time| time.to_string().into());
     let fields = [
         ("rate", args.rate.map(|rate| rate.to_string().into())),
@@ -179,7 +201,7 @@ fn document(args: &QueuePutArgs) -> Value {
         ("order", args.order.clone().map(Value::from)),
         ("retry", args.retry.clone()),
     ];
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 async fn list(client: &Client, args: &QueueListArgs) -> Result<(), Failure> {
@@ -216,6 +238,8 @@ fn stats(stats: &Value) {
     for (state, tasks) in stats["depth"].as_object().into_iter().flatten() {
         table.add_row([plain(state).into_owned(), show::cell(tasks)]);
     }
-    table.add_row(["oldest".to_owned(), show::cell(&stats["oldest_age"])]);
+    for (what, name) in [("oldest", "oldest_age"), ("in a second", "in_rate"), ("out a second", "out_rate")] {
+        table.add_row([what.to_owned(), show::cell(&stats[name])]);
+    }
     show::table(table);
 }

@@ -29,7 +29,7 @@ pub async fn settle_lost(store: &dyn Store, p: Partition, random: impl Fn() -> u
             let session = head.session;
             if let Ok(transition) = decide(&key, &head, &spec, Event::Lost { session }, now, random()) {
                 let queue: Arc<str> = spec.queue().into();
-                commits.push(Commit::of(&key, head, transition, &spec, queue, None, now, &random));
+                commits.push(Commit::of(&key, head, transition, &spec, queue, None, now, &random, store.caps().partitions));
             }
         }
         let answers = send(store, p, commits).await?;

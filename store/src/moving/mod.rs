@@ -82,6 +82,7 @@ impl Move<'_> {
         for p in self.partitions() {
             loose::keys(self, p, &mut report).await?;
         }
+        walk::blocked(self, &mut report).await?;
         for p in self.partitions() {
             walk::partition(self, p, &mut report).await?;
         }

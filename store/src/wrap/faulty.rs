@@ -18,6 +18,7 @@ use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
     Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode,
     OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Traffic,
 };
 
 /// What goes wrong with a call.
@@ -175,6 +176,10 @@ impl Store for Faulty {
 
     fn clock(&self) -> &dyn StoreClock {
         self.inner.clock()
+    }
+
+    fn traffic(&self) -> Option<&Traffic> {
+        self.inner.traffic()
     }
 
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {

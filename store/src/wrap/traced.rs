@@ -5,7 +5,7 @@
 //! | `lovage_store_call_seconds` | `verb` | time of each call that does not wait for news |
 //! | `lovage_store_errors_total` | `verb`, `error` | calls that failed, by the kind of error |
 //!
-//! Each call also runs in a debug span `store` with its verb. A store that stays away is told in the log here, once for all
+//! Each call also runs in a debug span `store` with its verb. What is written is counted by queue ([`Traffic`]). A store that stays away is told in the log here, once for all
 //! callers (`outage`).
 
 use std::future::Future;
@@ -19,22 +19,25 @@ use tracing::Instrument;
 
 use super::Verb;
 use super::outage::Outage;
+use crate::traffic::Moves;
 use crate::{
     Caps, Claim, Claimed, Commit, Committed, Cursor, DocKind, DocOutcome, DocPage, DocPut, Document, Error, FeedBatch, FeedPos,
     Index, Insert, Inserted, KeyEntry, KeyKind, KeyTake, LanePage, LimitKey, LimitReply, LimitRequest, ListQuery, Mode,
     OutboxPage, OwnReply, OwnRequest, OwnToken, Ownership, Page, Parts, QueueCounts, Result, Store, StoreClock, Stored, Sync,
+    Traffic,
 };
 
 /// Measures the calls of another store.
 pub struct Traced {
     inner: Arc<dyn Store>,
     outage: Outage,
+    traffic: Traffic,
 }
 
 impl Traced {
     /// Measures the calls of `inner`.
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, outage: Outage::default() }
+        Self { inner, outage: Outage::default(), traffic: Traffic::default() }
     }
 
     async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
@@ -79,12 +82,26 @@ impl Store for Traced {
         self.inner.clock()
     }
 
+    fn traffic(&self) -> Option<&Traffic> {
+        Some(&self.traffic)
+    }
+
     async fn insert(&self, p: Partition, items: Vec<Insert>, mode: Mode) -> Result<Vec<Inserted>> {
-        self.call(Verb::Insert, self.inner.insert(p, items, mode)).await
+        let lanes: Vec<Arc<LaneDef>> = items.iter().map(|item| Arc::clone(&item.lane)).collect();
+        let answers = self.call(Verb::Insert, self.inner.insert(p, items, mode)).await?;
+        let now = self.clock().now();
+        let new = lanes.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Inserted::Ok { .. }));
+        new.for_each(|(lane, _)| self.traffic.accepted(lane, now));
+        Ok(answers)
     }
 
     async fn claim(&self, p: Partition, own: &OwnToken, source: SessionId, items: Vec<Claim>) -> Result<Vec<Claimed>> {
-        self.call(Verb::Claim, self.inner.claim(p, own, source, items)).await
+        let queues: Vec<(Ns, Arc<str>)> = items.iter().map(|item| (item.key.ns, Arc::clone(&item.queue))).collect();
+        let answers = self.call(Verb::Claim, self.inner.claim(p, own, source, items)).await?;
+        let now = self.clock().now();
+        let claimed = queues.iter().zip(&answers).filter(|(_, answer)| matches!(answer, Claimed::Ok(_)));
+        claimed.for_each(|((ns, queue), _)| self.traffic.started(*ns, queue, now));
+        Ok(answers)
     }
 
     async fn commit(
@@ -95,7 +112,12 @@ impl Store for Traced {
         mode: Mode,
         sync: Sync,
     ) -> Result<Vec<Committed>> {
-        self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await
+        let moves: Vec<Moves> = items.iter().map(Moves::of).collect();
+        let answers = self.call(Verb::Commit, self.inner.commit(p, source, items, mode, sync)).await?;
+        let now = self.clock().now();
+        let applied = moves.iter().zip(&answers).filter(|(_, answer)| **answer == Committed::Ok);
+        applied.for_each(|(moves, _)| self.traffic.moved(moves, now));
+        Ok(answers)
     }
 
     async fn own(&self, p: Partition, request: OwnRequest) -> Result<OwnReply> {

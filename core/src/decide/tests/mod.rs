@@ -35,9 +35,9 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         (0u64..100_000).prop_map(|ms| Outcome::Snooze { after: Duration::from_millis(ms) }),
         Just(Outcome::Cancel),
         after().prop_map(|lease| Outcome::Accepted { lease }),
-        (1usize..4, any::<bool>()).prop_map(|(n, wait)| {
+        (prop::collection::vec(prop::option::of("[ab]"), 1..4), any::<bool>()).prop_map(|(keys, wait)| {
             let then = if wait { Then::Wait } else { Then::Detach };
-            Outcome::Spawn { tasks: vec![draft("child"); n], then, result: None }
+            Outcome::Spawn { tasks: keys.into_iter().map(ordered).collect(), then, result: None }
         }),
         Just(Outcome::Replace { replacement: Box::new(draft("other")) }),
     ]
@@ -46,6 +46,11 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
 fn draft(task: &str) -> Draft {
     let spec = Spec { task: Some(task.into()), ..Spec::default() };
     Draft { spec, payload: crate::spec::call_payload(Some("[1]"), None), ..Draft::default() }
+}
+
+fn ordered(order_key: Option<String>) -> Draft {
+    let draft = draft("child");
+    Draft { spec: Spec { order_key, retention: Some(crate::units::Dur::ZERO), ..draft.spec }, ..draft }
 }
 
 fn key() -> TaskKey {
@@ -140,7 +145,7 @@ fn woven(max_attempts: u16, callbacks: bool) -> Spec {
     Spec {
         link: vec![draft("after")],
         link_error: vec![draft("rescue"), draft("mail")],
-        arrives: Some(Arrival { barrier: TaskId::parse("parent").unwrap(), index: 3 }),
+        arrives: Some(Arrival { barrier: TaskId::parse("parent").unwrap(), index: 3, far: None }),
         ..spec_with(max_attempts, callbacks)
     }
 }
@@ -210,11 +215,20 @@ proptest! {
         let expected: Vec<u32> = (0..transition.barrier.unwrap_or(0)).collect();
         prop_assert_eq!(indexes, expected);
         prop_assert_eq!(transition.barrier.is_some(), next.state == State::Blocked && head.state == State::Running);
-        // New tasks live beside this one, under ids that no other version makes.
+        // New tasks live beside this one or where their order belongs, under ids that no other version makes; those that live
+        // elsewhere know where this one waits for them.
         for task in &transition.spawns {
-            prop_assert_eq!(task.key.slot(), key().slot());
+            let child = Spec::decode(&crate::Body::decode(&task.body).unwrap().spec).unwrap();
+            let slot = child.bound(key().ns).unwrap_or(key().slot());
+            prop_assert_eq!(task.key.slot(), slot);
             prop_assert_eq!(task.root.as_ref(), Some(&key()));
+            let is_far = slot != key().slot();
+            prop_assert!(!is_far || child.retention.is_none_or(|kept| !kept.is_zero()));
+            let far = crate::spec::Far { slot: key().slot().number(), attempt: next.attempt, generation: next.generation };
+            prop_assert_eq!(child.arrives.and_then(|arrival| arrival.far), (is_far && transition.barrier.is_some()).then_some(far));
         }
+        let ids: std::collections::BTreeSet<_> = transition.spawns.iter().map(|task| &task.key).collect();
+        prop_assert_eq!(ids.len(), transition.spawns.len());
         let again = decide(&key(), &head, &spec, event.clone(), now, random).unwrap();
         prop_assert_eq!(&again, &transition);
         // Somebody looks at every record that is left (I2).

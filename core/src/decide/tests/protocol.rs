@@ -1,7 +1,10 @@
 //! Acceptance, reports, children and links.
 
 use super::*;
-use crate::spec::Form;
+use crate::answer::BAD_OUTCOME;
+use crate::id::SlotKind;
+use crate::lane::LaneOrder;
+use crate::spec::{Far, Form};
 
 fn running(spec: &Spec) -> Head {
     claim(&fresh(spec), SessionId(1), 1, NOW).unwrap()
@@ -145,7 +148,7 @@ fn children_are_awaited_and_the_parent_is_called_again() {
     assert_eq!((child.parent.as_ref(), child.root.as_ref()), (Some(&key().id), Some(&key().id)));
     assert_eq!(child.labels["customer"], "42");
     assert_eq!(child.redact, ["/labels", "/kwargs/password"]);
-    assert_eq!(child.arrives, Some(Arrival { barrier: key().id, index: 0 }));
+    assert_eq!(child.arrives, Some(Arrival { barrier: key().id, index: 0, far: None }));
     assert_eq!(&payload[..], br#"{"args":[1],"kwargs":{}}"#);
     let entry = blocked.attempt.unwrap();
     assert_eq!((entry.outcome.as_str(), &entry.children[1]), ("spawned", &blocked.spawns[1].key.id));
@@ -161,6 +164,39 @@ fn children_are_awaited_and_the_parent_is_called_again() {
     assert_eq!((again.attempt, again.first_started, again.deadline), (2, late, Millis(0)));
     let failed = ask(&again, &spec, answer(&again, Outcome::Retry { after: None, error: error() }), late).unwrap().head.unwrap();
     assert!(failed.state == State::Retrying && failed.flags.has(Flags::RESUMED), "the age counts from the resumption");
+}
+
+#[test]
+fn what_belongs_to_an_order_lives_where_that_belongs() {
+    let bound = |task: &NewTask| spec_of(task).0.bound(Ns(0)).map(|slot| (slot, task.key.slot()));
+    let here = |kind, name: &str| Slot::of(Ns(0), kind, name.as_bytes());
+    let fifo = Draft { spec: Spec { queue: "line".into(), order: LaneOrder::Fifo, ..draft("b").spec }, ..draft("b") };
+    // A client chose the id, and an order key the place.
+    let away = TaskKey::new(Ns(0), TaskId::parse("order-1").unwrap());
+    let spec = Spec { order_key: Some("mine".into()), link: vec![ordered(Some("theirs".into())), fifo], ..spec_with(3, false) };
+    let head = running(&spec);
+    let done = Outcome::Success { content_type: None, body: None };
+    let done = decide(&away, &head, &spec, answer(&head, done), NOW, 0).unwrap();
+    let (theirs, line) = (here(SlotKind::Order, "theirs"), here(SlotKind::Queue, "line"));
+    assert_eq!(done.spawns.iter().map(bound).collect::<Vec<_>>(), [Some((theirs, theirs)), Some((line, line))]);
+    let spawn = |tasks: Vec<Draft>, then| {
+        let outcome = Outcome::Spawn { tasks, then, result: None };
+        decide(&away, &head, &spec, answer(&head, outcome), NOW, 0).unwrap()
+    };
+    // What has no order stays in the place of the task, whatever its id says: another store may have more partitions.
+    let mine = here(SlotKind::Order, "mine");
+    let blocked = spawn(vec![draft("a"), ordered(Some("theirs".into()))], Then::Wait);
+    assert_eq!(blocked.spawns.iter().map(|task| task.key.slot()).collect::<Vec<_>>(), [mine, theirs]);
+    let far = |task: &NewTask| spec_of(task).0.arrives.unwrap().far;
+    let parent = Far { slot: mine.number(), attempt: 1, generation: 0 };
+    assert_eq!((far(&blocked.spawns[0]), far(&blocked.spawns[1])), (None, Some(parent)));
+    // It would wait for a task that waits for its end.
+    let stuck = || vec![draft("a"), ordered(Some("mine".into()))];
+    let refused = spawn(stuck(), Then::Wait);
+    let error = refused.attempt.unwrap().error.unwrap();
+    assert_eq!((refused.spawns.len(), refused.head.unwrap().state, &*error.kind), (0, State::Retrying, BAD_OUTCOME));
+    assert!(error.message.starts_with("/tasks/1/order_key: "), "{}", error.message);
+    assert_eq!(spawn(stuck(), Then::Detach).spawns.last().unwrap().key.slot(), mine);
 }
 
 #[test]
@@ -235,6 +271,25 @@ fn a_replacement_keeps_id_and_family_and_starts_anew() {
     assert_eq!((head.state, head.priority, head.due), (State::Scheduled, 8, NOW.after(secs(60))));
     assert_eq!((head.generation, head.budget, head.lost, head.attempt), (1, 0, 0, 1));
     assert!(next.arrive.is_none() && next.notices.is_empty());
+}
+
+#[test]
+fn a_replacement_keeps_its_order_key() {
+    let spec = Spec { order_key: Some("a".into()), ..spec_with(3, false) };
+    let head = running(&spec);
+    let replace = |order_key: Option<&str>| {
+        let replacement = Box::new(ordered(order_key.map(Into::into)));
+        ask(&head, &spec, answer(&head, Outcome::Replace { replacement }), NOW).unwrap()
+    };
+    for same in [None, Some("a")] {
+        let next = replace(same);
+        let body = crate::Body::decode(next.body.as_ref().unwrap()).unwrap();
+        assert_eq!((Spec::decode(&body.spec).unwrap().order_key.as_deref(), next.head.unwrap().generation), (Some("a"), 1));
+    }
+    let refused = replace(Some("b"));
+    let error = refused.attempt.unwrap().error.unwrap();
+    assert_eq!((refused.body, refused.head.unwrap().state, &*error.kind), (None, State::Retrying, BAD_OUTCOME));
+    assert!(error.message.starts_with("/replacement/order_key: "), "{}", error.message);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn more_lanes_than_may_be_held_all_have_their_turn() {
     // All that is there is known again, and what is empty is not held.
     model.lanes.tidy();
     model.read();
-    model.lanes.forget_empty();
+    model.lanes.forget_empty(0);
     assert_eq!((model.lanes.len(), model.lanes.hold.knows_orders()), (0, true));
 }
 

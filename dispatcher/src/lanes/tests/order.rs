@@ -206,7 +206,7 @@ impl Model {
             }
             17 => {
                 self.lanes.tidy();
-                self.lanes.forget_empty();
+                self.lanes.forget_empty(0);
             }
             _ => self.start(),
         }

@@ -224,3 +224,28 @@ fn a_higher_priority_that_comes_later_gets_the_next_slot() {
     assert_eq!((lanes.open_limit(3, 1), next(&lanes)), (1, Some(defs[2].id())));
     assert_eq!((lanes.open_limit(3, 9), drain(&mut lanes).len()), (2, 3));
 }
+
+#[test]
+fn a_lane_that_had_to_wait_at_its_turn_goes_before_those_that_were_not_tried_yet() {
+    let defs: Vec<LaneDef> = (0..50).map(|n| of("q", "one", n, 4)).collect();
+    let mut load = Load::new(defs.clone());
+    let first: Vec<LaneId> = (0..3)
+        .map(|limit| {
+            let id = next(&load.lanes).unwrap();
+            load.lanes.close(id, Closed::Limit(limit));
+            id
+        })
+        .collect();
+    let untried = next(&load.lanes).unwrap();
+    for limit in 0..3 {
+        assert_eq!(load.lanes.open_limit(limit, 1), 1);
+    }
+    let turns: Vec<LaneId> = (0..4)
+        .map(|_| {
+            let id = next(&load.lanes).unwrap();
+            load.start();
+            id
+        })
+        .collect();
+    assert_eq!((&turns[..3], turns[3]), (&first[..], untried), "in order, and once each");
+}

@@ -21,13 +21,15 @@ use crate::{schema, view};
 struct Stats {
     depth: BTreeMap<&'static str, u64>,
     oldest_age: Option<String>,
+    in_rate: Option<f64>,
+    out_rate: Option<f64>,
 }
 
 /// What is in a queue
 #[utoipa::path(
     get, path = "/v1/queues/{queue}/stats", operation_id = "getQueueStats", tag = "queues",
     params(("queue" = String, Path, description = "Its name")),
-    responses((status = 200, description = "Tasks by state, and how long the oldest has been waiting", body = schema::QueueStats))
+    responses((status = 200, description = "Tasks by state, how long the oldest has been waiting, and how many come and go", body = schema::QueueStats))
 )]
 pub(super) async fn stats(
     State(app): State<Shared>,
@@ -39,7 +41,9 @@ pub(super) async fn stats(
     known(&app, caller.ns, &name).await?;
     let counts = app.lengths.counts(&*app.store, caller.ns, &name).await?;
     let depth = TaskState::ALL.iter().map(|state| (state.as_str(), counts[*state as usize])).collect();
-    Ok(view::json(StatusCode::OK, &Stats { depth, oldest_age: oldest_age(&app, &caller, &name).await? }))
+    let (in_rate, out_rate) = app.rates(caller.ns, &name).await.unzip();
+    let oldest_age = oldest_age(&app, &caller, &name).await?;
+    Ok(view::json(StatusCode::OK, &Stats { depth, oldest_age, in_rate, out_rate }))
 }
 
 /// How long the oldest of the tasks has been waiting that are first in their lanes.

@@ -44,7 +44,9 @@ pub(crate) async fn cancel(ask: Ask) -> Result<Response, Refusal> {
         Changed::Not(TaskState::Canceled) if cascade => StatusCode::OK,
         Changed::Not(state) => return Err(wrong_state(*state, "canceled")),
     };
-    if cascade {
+    // What has never run has started nothing.
+    let never_ran = matches!(&changed, Changed::Applied(Some(head)) if head.attempt == 0);
+    if cascade && !never_ran {
         let (spec, _) = view::taken_apart(&stored)?;
         let mut room = app.options.limits.cascade_tasks;
         match app.cascade(&key, &spec, hard, &mut room).await? {

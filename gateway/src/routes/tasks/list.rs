@@ -47,7 +47,7 @@ pub(crate) async fn page(app: &App, caller: &Caller, filter: &Filter, mut query:
     let walk = Walk { app, ns: caller.ns, filter, errors: true };
     let start = match from {
         Some(text) => Place::from_bytes(app, &cursor::decode(KIND, &text)?)?,
-        None => walk.start().await?,
+        None => Place::start(),
     };
     Ok(view::json(StatusCode::OK, &read(&walk, start, limit).await?))
 }

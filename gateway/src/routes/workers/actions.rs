@@ -120,8 +120,18 @@ async fn called(ask: &Ask) -> Result<WorkerConfig, Refusal> {
 
 /// The names of a worker's instances, or of the one that is wanted, which must be one of them.
 async fn instances(Ask { app, ns, name, .. }: &Ask, config: &WorkerConfig, one: Option<String>) -> Result<Vec<String>, Refusal> {
+    let all = all_instances(app, *ns, name, config).await?;
+    match one {
+        None => Ok(all),
+        Some(one) if all.contains(&one) => Ok(vec![one]),
+        Some(_) => Err(Problem::invalid("/instance", "the worker has no such instance").into()),
+    }
+}
+
+/// The names of a worker's instances.
+pub(super) async fn all_instances(app: &App, ns: Ns, name: &str, config: &WorkerConfig) -> Result<Vec<String>, Refusal> {
     let prefix = format!("{name}/");
-    let (documents, _) = app.page_docs(DocKind::Instance, *ns, &prefix, None, MOST_INSTANCES).await?;
+    let (documents, _) = app.page_docs(DocKind::Instance, ns, &prefix, None, MOST_INSTANCES).await?;
     let now = app.now();
     let mut all = config.urls.clone();
     for document in &documents {
@@ -129,11 +139,7 @@ async fn instances(Ask { app, ns, name, .. }: &Ask, config: &WorkerConfig, one: 
             all.push(document.name[prefix.len()..].to_owned());
         }
     }
-    match one {
-        None => Ok(all),
-        Some(one) if all.contains(&one) => Ok(vec![one]),
-        Some(_) => Err(Problem::invalid("/instance", "the worker has no such instance").into()),
-    }
+    Ok(all)
 }
 
 async fn run(ask: Ask, kind: ErrandKind) -> Result<Response, Refusal> {

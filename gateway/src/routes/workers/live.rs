@@ -5,19 +5,15 @@ use lovage_core::board::WorkerBoard;
 use lovage_core::worker::WorkerConfig;
 use serde::Serialize;
 
+use crate::boards::rounded;
+
 #[derive(Serialize)]
 pub(super) struct Live {
     open: u32,
     slots: u32,
     breaker: &'static str,
-    paused_until: Option<String>,
     effective_rate: Option<f64>,
     out_rate: f64,
-}
-
-/// With two decimals.
-fn rounded(rate: f64) -> f64 {
-    (rate * 100.0).round() / 100.0
 }
 
 impl Live {
@@ -27,7 +23,6 @@ impl Live {
             open: standing.open,
             slots: standing.slots,
             breaker: standing.breaker.as_str(),
-            paused_until: standing.paused_until.map(Millis::rfc3339),
             effective_rate: standing.effective_rate.map(rounded),
             out_rate: rounded(board.out_rate),
         }

@@ -2,6 +2,7 @@
 
 mod actions;
 mod edit;
+mod heard;
 mod instances;
 mod live;
 mod pause;

@@ -1,11 +1,9 @@
 //! What the dispatchers see of the instances of a worker now. It is no part of any document.
 
+use lovage_core::Millis;
 use lovage_core::board::{InstanceBoard, WorkerBoard};
 use lovage_core::worker::WorkerConfig;
-use lovage_core::{Millis, Ns};
 use serde::Serialize;
-
-use crate::app::App;
 
 /// Instances that one answer shows.
 const SHOWN: usize = 200;
@@ -68,15 +66,14 @@ impl Status {
     }
 }
 
-/// All instances of a worker as the dispatchers see them; `None`: none of them knows the worker.
-pub(super) async fn all(app: &App, ns: Ns, worker: &str, config: &WorkerConfig) -> Option<Vec<SeenInstance>> {
-    let board = app.seen_worker(ns, worker, false).await?;
+/// All instances of a worker as the dispatchers see them.
+pub(super) fn all(board: &WorkerBoard, config: &WorkerConfig) -> Vec<SeenInstance> {
     let shown = |seen: &InstanceBoard| SeenInstance {
         id: seen.name().to_owned(),
         url: seen.url.clone(),
         status: Status::new(seen, config),
     };
-    Some(board.instances.iter().take(SHOWN).map(shown).collect())
+    board.instances.iter().take(SHOWN).map(shown).collect()
 }
 
 /// One of them, by its name.

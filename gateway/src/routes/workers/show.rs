@@ -132,8 +132,9 @@ pub(super) async fn answer(ask: &Ask, put: &Put<WorkerConfig>, secret: &Secret) 
 pub(crate) async fn get(Ask { app, ns, name, .. }: Ask) -> Result<Response, Refusal> {
     let document = app.store.doc(DocKind::Worker, ns, &name).await?.ok_or_else(|| unknown(&name))?;
     let config: WorkerConfig = content(&document)?;
-    let instances = if config.pull { None } else { seen::all(&app, ns, &name, &config).await };
     let (hidden, boards) = (Secret::Hidden, app.boards().await);
+    let board = app.seen_on(&boards, ns, &name, false).filter(|_| !config.pull);
+    let instances = board.map(|board| seen::all(&board, &config));
     let view = WorkerView::new(&app, ns, (&name, &config), document.version, &hidden, &boards);
     Ok(shown(StatusCode::OK, &WorkerView { instances, ..view }, Some(document.version)))
 }

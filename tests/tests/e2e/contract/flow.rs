@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lovage_core::Millis;
 use lovage_tests::{Gate, Reply, eventually};
 use serde_json::{Value, json};
 
@@ -116,6 +117,28 @@ async fn a_paused_limit_holds_its_tasks_alone(store: Store) {
     assert_eq!((&said["reason"], &said["causes"][0]["key"]), (&json!("paused"), &json!("k")), "{said}");
     assert_eq!(site.post("/v1/limits/k/resume", &json!({})).await.status, 200);
     assert_eq!(site.wait_final(&held).await["state"], "succeeded");
+}
+
+/// In one partition, where the place is exact.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_behind_a_rate_starts_when_it_was_said_to() {
+    let site = Store::Embedded.dev().await;
+    site.worker.on("t", Reply::status(204));
+    site.serves(&["t"]).await;
+    // Others of the queue go before, and not through the limit.
+    site.submit_batch(&vec![json!({"task": "nobody", "priority": 9}); 30]).await;
+    let task = json!({"task": "t", "limits": [{"key": "k", "rate": "60/m"}]});
+    let ids = site.submit_batch(&vec![task; 5]).await.ids();
+    let last = format!("/v1/tasks/{}/explain", ids[4]);
+    let said = eventually("a task to say that its rate holds it", PATIENCE, async || {
+        Some(site.get(&last).await.json).filter(|said| said["reason"] == "rate" && said["lane"]["ahead"] == 3)
+    })
+    .await;
+    assert!(said["text"].as_str().unwrap().contains("to judge by its place and the rate of `k`"), "{said}");
+    site.wait_all_final(&ids, PATIENCE).await;
+    let time = |value: &Value| Millis::parse_rfc3339(value.as_str().unwrap()).unwrap().0;
+    let (told, started) = (time(&said["estimated_start"]), time(&site.task(&ids[4]).await["started_at"]));
+    assert!((told - 100..told + 1_500).contains(&started), "said {told}, started {started}");
 }
 
 async fn a_task_type_limits_each_name_and_names_the_worker(store: Store) {

@@ -10,6 +10,7 @@ on_both_stores!(
     depth_counts_by_state,
     depth_follows_every_change,
     the_age_of_the_oldest_is_told,
+    what_comes_and_goes_is_counted,
     queues_are_listed_by_page,
     refused_tasks_make_no_queue,
 );
@@ -83,6 +84,27 @@ async fn the_age_of_the_oldest_is_told(store: Store) {
     });
     let age = age.await;
     assert!(age.ends_with('s'), "{age}");
+}
+
+async fn what_comes_and_goes_is_counted(store: Store) {
+    let site = store.dev().await;
+    site.worker.on("good", Reply::status(204));
+    site.serves(&["good"]).await;
+    let rates = async |queue: &str| {
+        let stats = site.get(&format!("/v1/queues/{queue}/stats")).await.json;
+        (stats["in_rate"].clone(), stats["out_rate"].clone())
+    };
+    let of = |task: &str| json!({"task": task, "queue": "q"});
+    site.submit_batch(&[vec![of("good"); 60], vec![of("nobody"); 60]].concat()).await;
+    eventually("what came and was done", PATIENCE, async || (rates("q").await == (json!(2.0), json!(1.0))).then_some(())).await;
+    assert_eq!(rates("default").await, (json!(0.0), json!(0.0)));
+    // What is canceled leaves, and what a task starts comes in.
+    site.post("/v1/queues/q/purge", &json!({})).await;
+    site.put("/v1/queues/next", &json!({})).await;
+    let link = json!({"task": "nobody", "queue": "next"});
+    site.submit(&json!({"task": "good", "queue": "default", "link": vec![link; 3]})).await;
+    eventually("all that left", PATIENCE, async || (rates("q").await == (json!(2.0), json!(2.0))).then_some(())).await;
+    eventually("what was started", PATIENCE, async || (rates("next").await == (json!(0.05), json!(0.0))).then_some(())).await;
 }
 
 async fn queues_are_listed_by_page(store: Store) {

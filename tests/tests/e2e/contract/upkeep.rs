@@ -15,6 +15,7 @@ on_both_stores!(
     pings_and_tests_tell_the_status_alone,
     an_instance_starts_anew_when_it_is_asked_to,
     an_instance_starts_anew_after_its_tasks,
+    an_instance_starts_anew_when_a_heartbeat_says_what_memory_it_has,
 );
 
 fn several<const N: usize>() -> ([Worker; N], Vec<String>) {
@@ -201,4 +202,28 @@ async fn an_instance_starts_anew_after_its_tasks(store: Store) {
     })
     .await;
     assert_eq!(site.wait_final(&site.submit_plain("work").await).await["state"], "succeeded");
+}
+
+async fn an_instance_starts_anew_when_a_heartbeat_says_what_memory_it_has(store: Store) {
+    let site = store.dev().await;
+    site.worker.on("work", Reply::accepted("1h")).on("/control", Reply::status(204));
+    let settings = json!({"url": site.worker.url(), "tasks": ["work"], "control_url": site.worker.url_of("/control"),
+        "recycle": {"max_memory": "1GiB"}});
+    site.register_worker_with("w", &settings).await;
+    let id = site.submit_plain("work").await;
+    site.until(&id, "accepted", |record| record["reason"] == "accepted").await;
+    let url = site.worker.received()[0].header("lovage-attempt-url").to_owned();
+    let beat = async |memory: &str| {
+        let path = format!("{}/heartbeat", url.strip_prefix(site.url()).unwrap());
+        assert_eq!(site.post(&path, &json!({"memory_rss": memory})).await.status, 200);
+    };
+    beat("1000MiB").await;
+    beat("1100MiB").await;
+    let is_control = |call: &&Call| call.path == "/control";
+    let calls = site.worker.wait_until("a control post", PATIENCE, |calls| calls.iter().any(|call| is_control(&call))).await;
+    let told = calls.iter().find(is_control).unwrap().json();
+    assert_eq!((&told["reason"], &told["counters"]["memory"]), (&json!("max_memory"), &json!(1100 << 20)));
+    let again = site.submit_plain("work").await;
+    site.until(&again, "accepted again", |record| record["reason"] == "accepted").await;
+    assert_eq!(site.worker.received().iter().filter(|call| call.path == "/control").count(), 1);
 }

@@ -5,16 +5,16 @@ use std::process::Output;
 use lovage_tests::Lovage;
 use serde_json::{Value, json};
 
-fn told(output: &Output) -> (Option<i32>, String) {
+pub(super) fn told(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-fn as_json(output: &Output) -> Value {
+pub(super) fn as_json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// Whether a line of a table has these words, in this order.
-fn has_row(output: &Output, words: &[&str]) -> bool {
+pub(super) fn has_row(output: &Output, words: &[&str]) -> bool {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().any(|line| {
         let mut line = line.split_whitespace();
@@ -30,6 +30,9 @@ async fn limits_are_stored_shown_paused_and_deleted() {
     let got = as_json(&lovage.cli(&["limits", "get", "customer:42", "--json"]));
     assert_eq!((&got["rate"], &got["tokens"], &got["version"]), (&json!("10/s"), &json!(3), &json!(1)));
     assert!(has_row(&lovage.cli(&["limits", "list"]), &["customer:42", "10/s"]));
+    let changed = as_json(&lovage.cli(&["limits", "patch", "customer:42", "--concurrency", "2", "--unset", "burst", "--json"]));
+    assert_eq!((&changed["rate"], &changed["burst"], &changed["concurrency"]), (&json!("10/s"), &Value::Null, &json!(2)));
+    assert_eq!(lovage.cli(&["limits", "patch", "customer:42"]).status.code(), Some(2));
     let paused = lovage.cli(&["limits", "pause", "customer:42", "--until", "2099-01-01T00:00:00Z"]);
     assert!(has_row(&paused, &["customer:42", "2099-01-01T00:00:00.000Z"]), "{paused:?}");
     assert_eq!(as_json(&lovage.cli(&["limits", "resume", "customer:42", "--json"]))["paused_until"], Value::Null);

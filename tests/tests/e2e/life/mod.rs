@@ -8,6 +8,7 @@ mod dead;
 mod hidden;
 mod inspect;
 mod patch;
+mod queues;
 mod replay;
 mod states;
 mod verbs;

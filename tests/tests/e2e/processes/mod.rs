@@ -1,6 +1,7 @@
 //! Gateways and dispatchers as processes of their own: what is begun at one is seen, went on with and ended at another.
 
 mod nodes;
+mod queues;
 mod waits;
 mod workers;
 
