@@ -35,7 +35,6 @@ pub mod readable;
 pub mod recent;
 pub mod redact;
 pub mod report;
-pub mod rest;
 pub mod resume;
 pub mod retry;
 pub mod signature;

@@ -3,28 +3,22 @@
 //! A queue is created on first use; the hot path only looks into a set.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use lovage_core::rest::Rest;
 use lovage_core::spec::DEFAULT_QUEUE;
 use lovage_core::worker::{WorkerConfig, route};
 use lovage_core::{Ns, QueueLibrary, Queues, worker_mark};
-use lovage_store::{DocGuard, DocKind, DocPut, Document, Result, Store};
+use lovage_store::{DocGuard, DocKind, DocPut, Result, Store, all_docs, follow_docs};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use crate::app::App;
 use crate::documents::content;
 use crate::problem::Refusal;
 use crate::types::TypeCache;
 
-const PAGE: usize = 1_000;
-const WATCH: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(500);
 /// Queue names that are remembered; beyond it the store is asked again.
 const REMEMBERED: usize = 100_000;
 
@@ -137,32 +131,15 @@ impl Directory {
 
     /// Follows the documents for ever; tells when tasks may have become another worker's, or may start again.
     pub(crate) async fn watch(&self, store: &dyn Store, types: &TypeCache, rerouted: impl Fn()) {
-        let mut seen = 0;
-        let (mut rest, mut ended) = (Rest::default(), Instant::now());
-        loop {
-            let step = async {
-                let version = store.doc_version(seen, WATCH).await?;
-                if version != seen {
-                    let started = Instant::now();
-                    let workers = self.load(store).await?;
-                    let queues = self.load_queues(store).await?;
-                    if types.load(store).await? || queues || workers {
-                        rerouted();
-                    }
-                    // However often instances renew their leases: most of the time is left for other work.
-                    tokio::time::sleep(rest.after(started.elapsed(), started.duration_since(ended))).await;
-                    ended = Instant::now();
-                }
-                Ok::<u64, lovage_store::Error>(version)
-            };
-            match step.await {
-                Ok(version) => seen = version,
-                Err(error) => {
-                    error.log("read queues, workers and task types");
-                    tokio::time::sleep(PAUSE).await;
-                }
+        let read = || async {
+            let workers = self.load(store).await?;
+            let queues = self.load_queues(store).await?;
+            if types.load(store).await? || queues || workers {
+                rerouted();
             }
-        }
+            Ok(None)
+        };
+        follow_docs(store, "read queues, workers and task types", read).await;
     }
 
     /// Answers whether the workers changed.
@@ -208,19 +185,5 @@ impl App {
         }
         let all = workers.iter().map(|(config, name)| (name.as_str(), config, (name, config)));
         Ok(route(all, queue, task).map(|(name, config)| (name.clone(), config.clone())))
-    }
-}
-
-/// All documents of a kind.
-pub(crate) async fn all_docs(store: &dyn Store, kind: DocKind, ns: Option<Ns>) -> Result<Vec<Document>> {
-    let mut documents = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.docs(kind, ns, after, PAGE).await?;
-        documents.extend(page.items);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(documents),
-        }
     }
 }

@@ -237,19 +237,6 @@ impl App {
         }
         Ok(gates)
     }
-
-    /// How many documents of a kind there are, counted up to `most`.
-    pub(crate) async fn count_docs(&self, kind: DocKind, ns: Ns, most: usize) -> Result<usize, Refusal> {
-        let (mut count, mut after) = (0, None);
-        loop {
-            let page = self.store.docs(kind, Some(ns), after, 1_000).await?;
-            count += page.items.len();
-            match page.next {
-                Some(next) if count < most => after = Some(next),
-                _ => return Ok(count),
-            }
-        }
-    }
 }
 
 /// When a pause ends; one without an end does so at the end of time.

@@ -10,12 +10,11 @@ use arc_swap::ArcSwapOption;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::task_type::{Library, StoredType};
 use lovage_core::{Draft, LaneOrder, Millis, Ns, Patch, Pause, QueueConfig, Queues, Rules, Spec, TaskType, TaskTypes};
-use lovage_store::{DocKind, Result, Store};
+use lovage_store::{DocKind, Result, Store, all_docs};
 use metrics::counter;
 use tokio::sync::Mutex;
 
 use crate::app::App;
-use crate::directory::all_docs;
 use crate::problem::Refusal;
 
 /// When a client may look again whether a pause without an end is over.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use lovage_core::{NodeInfo, Ns, Partition, SessionId};
-use lovage_store::{DocGuard, DocKind, DocPut, Error, OwnRequest, Result, Store, Want};
+use lovage_core::{Millis, NodeInfo, Ns, Partition, SessionId};
+use lovage_store::{DocGuard, DocKind, DocPut, Error, OwnRequest, Result, Store, Want, all_docs, follow_docs};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +19,8 @@ use crate::storage::Storage;
 
 /// Where everybody sees who lives.
 const FIRST: Partition = Partition(0);
-const RETRY: Duration = Duration::from_millis(500);
-/// The longest one call waits for a change of the documents.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A node without a lease that started longer ago than this is not merely starting.
 const STARTED: Duration = Duration::from_secs(60);
-/// So many nodes are looked at for those that are gone.
-const PAGE: usize = 500;
 /// The longest that the last calls may take.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -124,23 +119,13 @@ impl Me {
         if let Err(error) = self.clear_away().await {
             error.log("clear away nodes that are gone");
         }
-        let mut seen = u64::MAX;
-        loop {
-            match self.look(seen).await {
-                Ok(version) => seen = version,
-                Err(error) => {
-                    error.log("look after the document of this node");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
+        follow_docs(&*self.store, "look after the document of this node", || self.look()).await;
     }
 
-    async fn look(&self, seen: u64) -> Result<u64> {
-        let version = self.store.doc_version(seen, LOOK_AGAIN).await?;
+    async fn look(&self) -> Result<Option<Millis>> {
         let Some(document) = self.store.doc(DocKind::Node, Ns::DEFAULT, &self.name()).await? else {
             self.put(DocGuard::Absent).await?;
-            return Ok(version);
+            return Ok(None);
         };
         let info = serde_json::from_slice::<NodeInfo>(document.bytes.as_deref().unwrap_or_default());
         if let Ok(info) = info
@@ -148,14 +133,14 @@ impl Me {
         {
             tracing::info!("{}", if info.drain { "drains: takes nothing new" } else { "works again" });
         }
-        Ok(version)
+        Ok(None)
     }
 
     /// Removes the documents of nodes that ended when nobody was there to see it.
     async fn clear_away(&self) -> Result<()> {
         let seen = self.store.ownership(FIRST).await?;
         let now = self.store.clock().now();
-        for document in self.store.docs(DocKind::Node, Some(Ns::DEFAULT), None, PAGE).await?.items {
+        for document in all_docs(&*self.store, DocKind::Node, Some(Ns::DEFAULT)).await? {
             let info = serde_json::from_slice::<NodeInfo>(document.bytes.as_deref().unwrap_or_default());
             let is_new = info.is_ok_and(|info| now.since(info.started_at) < STARTED);
             let known = seen.sessions.iter().any(|lease| lease.session.0.to_string() == document.name);

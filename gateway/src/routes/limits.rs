@@ -8,7 +8,7 @@ use lovage_core::limit::{is_built_in, refuse_built_in};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::queue::read_until;
 use lovage_core::{Millis, StoredLimit, Version, names};
-use lovage_store::DocKind;
+use lovage_store::{DocKind, all_docs};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -174,7 +174,7 @@ async fn store(
     let Ask { app, ns, name: key, .. } = ask;
     check_key(key)?;
     let most = app.options.limits.stored_limits;
-    let is_full = missing == Missing::Make && app.count_docs(DocKind::Limit, *ns, most).await? >= most;
+    let is_full = missing == Missing::Make && all_docs(&*app.store, DocKind::Limit, Some(*ns)).await?.len() >= most;
     let put = ask.edit(DocKind::Limit, |stored| match stored {
         None if missing == Missing::Refuse => Err(unknown(key).0),
         None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits"))),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use lovage_core::id::SLOTS;
 use lovage_store::embedded::documents_of;
-use lovage_store::{DocKind, Document};
+use lovage_store::{DocKind, Document, all_docs};
 
 use super::Failure;
 use crate::config::Config;
@@ -95,16 +95,8 @@ impl Place {
         let storage = self.open(config, Side::From).await?;
         let mut all = Vec::new();
         for kind in DocKind::ALL {
-            let mut after = None;
-            loop {
-                let page = storage.store.docs(kind, None, after, 500).await;
-                let page = page.map_err(|error| Failure::Unreachable(error.to_string()))?;
-                all.extend(page.items);
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
-            }
+            let documents = all_docs(&*storage.store, kind, None).await;
+            all.extend(documents.map_err(|error| Failure::Unreachable(error.to_string()))?);
         }
         storage.close().await;
         Ok(all)

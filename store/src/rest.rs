@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct Rest {
+pub(crate) struct Rest {
     left: Duration,
 }
 
@@ -24,7 +24,7 @@ impl Default for Rest {
 
 impl Rest {
     /// The rest after work that `took` so long; `passed`: since the end of the last one.
-    pub fn after(&mut self, took: Duration, passed: Duration) -> Duration {
+    pub(crate) fn after(&mut self, took: Duration, passed: Duration) -> Duration {
         let left = (self.left + passed / SHARE).min(BURST);
         self.left = left.saturating_sub(took);
         (took.saturating_sub(left) * SHARE).min(LONGEST)
