@@ -28,6 +28,10 @@ pub struct Dispatcher {
     shared: Arc<Shared>,
 }
 
+/// How long it may take from the end of a session's lease until the next owners of its partitions have told which attempts were
+/// accepted: until then these count for the session.
+const TAKEOVER: Duration = Duration::from_secs(5);
+
 impl Dispatcher {
     /// A dispatcher for all partitions of `store`. `session` must be new to the store: a life of this process.
     pub fn new(
@@ -45,7 +49,7 @@ impl Dispatcher {
         let control = Control::new(Arc::clone(&transport), &options.user_agent);
         let uptime: Uptime = Arc::new(move || start.elapsed());
         let pulse = Pulse::new(store.caps().partitions);
-        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease, options.limits);
+        let limits = Limits::new(Arc::clone(&store), Arc::clone(&registry), session, options.lease + TAKEOVER, options.limits);
         Self {
             shared: Arc::new(Shared {
                 store,

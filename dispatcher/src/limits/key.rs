@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lovage_core::{LimitRule, Millis, Ns, SessionId, StoredLimit};
+use lovage_core::{LaneId, LimitRule, Millis, Ns, SessionId, StoredLimit};
 use lovage_store::{Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -200,18 +200,19 @@ impl State {
     }
 
     /// What is lacking for a start of this cost, asked by this partition.
-    pub(super) fn lack_of_slot(&self, partition: u16, now: Millis) -> Lack {
+    pub(super) fn lack_of_slot(&self, partition: u16, lane: LaneId, now: Millis) -> Lack {
         if let Some(until) = self.stored.paused(now) {
             return Lack::Paused(until);
         }
         // What others say of it may rule it.
         let unknown = self.kind == Kind::Own && self.asked_at.is_none();
-        let lacks = self.rule.concurrency.is_some() && !self.slot_line.leaves(partition, self.stock, 1);
+        let lacks = self.rule.concurrency.is_some() && !self.slot_line.leaves(partition, lane, self.stock, 1);
         if unknown || lacks { Lack::Slot } else { Lack::Nothing }
     }
 
-    pub(super) fn lack_of_start(&self, partition: u16, cost: u32, now: Instant) -> Lack {
-        let lacks = self.rule.rate.is_some() && !self.start_line.leaves(partition, self.starts.ripe(now), self.cost(cost));
+    pub(super) fn lack_of_start(&self, partition: u16, lane: LaneId, cost: u32, now: Instant) -> Lack {
+        let free = self.starts.ripe(now);
+        let lacks = self.rule.rate.is_some() && !self.start_line.leaves(partition, lane, free, self.cost(cost));
         if lacks { Lack::Start } else { Lack::Nothing }
     }
 
@@ -221,13 +222,10 @@ impl State {
     }
 
     /// A start, of a task that was let through or goes whatever the limits say.
-    pub(super) fn start(&mut self, partition: u16, cost: u32, now: Instant, asked: bool) {
+    pub(super) fn start(&mut self, partition: u16, lane: LaneId, cost: u32, now: Instant) {
         self.held += 1;
-        if !asked {
-            return;
-        }
         if self.rule.concurrency.is_some() {
-            self.slot_line.settle(partition, 1);
+            self.slot_line.settle(partition, lane, 1);
             self.stock = self.stock.saturating_sub(1);
             if self.stock == 0 {
                 self.freed_at = None;
@@ -235,7 +233,7 @@ impl State {
         }
         if self.rule.rate.is_some() {
             let cost = self.cost(cost);
-            self.start_line.settle(partition, cost);
+            self.start_line.settle(partition, lane, cost);
             self.starts.take(cost, now);
         }
     }
@@ -455,8 +453,8 @@ impl State {
         }
         let came = reply.lot.as_ref().map_or(0, |lot| lot.count);
         if came > 0 {
-            // What others reserve later is told as well, and must not be taken back from them.
-            self.tat = reply.tat;
+            // What others reserve later is told as well, and must not be taken back from them; nor can starts that come before these.
+            (self.tat, self.unused) = (reply.tat, 0);
         }
         if let Some(lot) = reply.lot.filter(|_| self.rule == asked.rule) {
             self.starts.add(lot, now, reply.now);
@@ -491,12 +489,30 @@ impl State {
         self.handed.extend(handed);
     }
 
-    /// What this partition was woken for, it does not use now; whether that was anything.
-    pub(super) fn release(&mut self, partition: u16, cost: u32) -> bool {
-        let promised = self.slot_line.promised() + self.start_line.promised();
-        self.slot_line.settle(partition, 1);
-        self.start_line.settle(partition, cost);
-        self.slot_line.promised() + self.start_line.promised() != promised
+    /// What this partition was woken for, it does not use now.
+    pub(super) fn pass_on(&mut self, partition: u16, cost: u32) {
+        self.slot_line.settle_any(partition, 1);
+        self.start_line.settle_any(partition, cost);
+    }
+
+    /// A lane waits for something else: others may have what it was woken for here, but a start that is kept for it until then.
+    /// Whether somebody has to see to it.
+    pub(super) fn release(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
+        let (slots, starts) = (self.slot_line.promised(), self.start_line.promised());
+        self.slot_line.settle(partition, lane, 1);
+        let kept = match keep {
+            Some(until) => self.start_line.keep(partition, lane, self.cost(cost), until),
+            None => {
+                self.start_line.settle(partition, lane, cost);
+                false
+            }
+        };
+        kept || self.slot_line.promised() != slots || self.start_line.promised() != starts
+    }
+
+    /// How long it takes on average until there is another start; zero: there is no rate.
+    pub(super) fn interval(&self) -> Duration {
+        self.rule.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(u64::from(rate.per().secs())) / rate.count().max(1))
     }
 
     /// Nothing starts here any more.

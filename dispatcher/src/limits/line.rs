@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use lovage_core::LaneId;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -22,6 +23,15 @@ struct Run {
     cost: u32,
 }
 
+/// What a lane was woken for, while it waits for something else.
+#[derive(Debug)]
+struct Kept {
+    partition: u16,
+    lane: LaneId,
+    amount: u32,
+    until: Instant,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -32,6 +42,8 @@ pub(super) struct Line {
     promised: SmallVec<[(u16, u32); 2]>,
     promised_in_all: u32,
     promised_until: Option<Instant>,
+    kept: Vec<Kept>,
+    kept_in_all: u32,
 }
 
 impl Line {
@@ -59,14 +71,14 @@ impl Line {
         self.runs.front().map_or(1, |run| run.cost)
     }
 
-    /// How much is promised.
+    /// How much is promised, or kept.
     pub(super) fn promised(&self) -> u32 {
-        self.promised_in_all
+        self.promised_in_all + self.kept_in_all
     }
 
-    /// When promises end.
+    /// When the first promises end.
     pub(super) fn promised_until(&self) -> Option<Instant> {
-        self.promised_until
+        self.kept.iter().map(|kept| kept.until).chain(self.promised_until).min()
     }
 
     /// One more lane waits, with so many tasks at hand.
@@ -79,21 +91,52 @@ impl Line {
         }
     }
 
-    /// Whether this partition may take so much of what is free.
-    pub(super) fn leaves(&self, partition: u16, free: u32, cost: u32) -> bool {
+    /// Whether this lane may take so much of what is free.
+    pub(super) fn leaves(&self, partition: u16, lane: LaneId, free: u32, cost: u32) -> bool {
         let own = self.promised.iter().find(|(p, _)| *p == partition).map_or(0, |(_, n)| *n);
-        free >= (self.promised_in_all - own).saturating_add(cost)
+        let kept = self.kept.iter().find(|kept| kept.is_of(partition, lane)).map_or(0, |kept| kept.amount);
+        free >= (self.promised() - own - kept).saturating_add(cost)
     }
 
-    /// What was promised to this partition is used, or not needed.
-    pub(super) fn settle(&mut self, partition: u16, cost: u32) {
-        let Some(at) = self.promised.iter().position(|(p, _)| *p == partition) else { return };
+    /// What was promised to this partition is kept for one of its lanes until then, while that waits for something else. Whether
+    /// anything was.
+    pub(super) fn keep(&mut self, partition: u16, lane: LaneId, cost: u32, until: Instant) -> bool {
+        let known = self.kept.iter().position(|kept| kept.is_of(partition, lane));
+        let had = known.map_or(0, |at| self.kept[at].amount);
+        let moved = self.take_promised(partition, cost.saturating_sub(had));
+        self.kept_in_all += moved;
+        match known {
+            Some(at) => self.kept[at].amount += moved,
+            None if moved > 0 => self.kept.push(Kept { partition, lane, amount: moved, until }),
+            None => {}
+        }
+        moved > 0
+    }
+
+    /// What was promised to this partition, or kept for this lane, is used or not needed.
+    pub(super) fn settle(&mut self, partition: u16, lane: LaneId, cost: u32) {
+        let kept = match self.kept.iter().position(|kept| kept.is_of(partition, lane)) {
+            Some(at) => self.kept.swap_remove(at).amount,
+            None => 0,
+        };
+        self.kept_in_all -= kept;
+        self.settle_any(partition, cost.saturating_sub(kept));
+    }
+
+    /// What was promised to this partition is used, or not needed, by any of its lanes.
+    pub(super) fn settle_any(&mut self, partition: u16, cost: u32) {
+        self.take_promised(partition, cost);
+    }
+
+    fn take_promised(&mut self, partition: u16, cost: u32) -> u32 {
+        let Some(at) = self.promised.iter().position(|(p, _)| *p == partition) else { return 0 };
         let settled = self.promised[at].1.min(cost);
         self.promised[at].1 -= settled;
         self.promised_in_all -= settled;
         if self.promised[at].1 == 0 {
             self.promised.swap_remove(at);
         }
+        settled
     }
 
     /// Nothing that was handed out is kept for anybody.
@@ -107,11 +150,15 @@ impl Line {
         if self.promised_until.is_some_and(|until| until <= now) {
             self.settle_all();
         }
+        if !self.kept.is_empty() {
+            self.kept.retain(|kept| kept.until > now);
+            self.kept_in_all = self.kept.iter().map(|kept| kept.amount).sum();
+        }
     }
 
     /// Hands out what is free to those who have waited longest; `wake` is told of each partition and its number of lanes.
     pub(super) fn serve(&mut self, free: u32, now: Instant, mut wake: impl FnMut(u16, u32)) {
-        let mut left = free.saturating_sub(self.promised_in_all);
+        let mut left = free.saturating_sub(self.promised());
         while let Some(run) = self.runs.front_mut() {
             let lanes = (left / run.cost.max(1)).min(run.lanes);
             if lanes == 0 {
@@ -150,7 +197,15 @@ impl Line {
             self.wanted = self.wanted - self.wanted * u64::from(gone) / u64::from(self.lanes);
             self.lanes -= gone;
         }
-        self.settle(partition, u32::MAX);
+        self.take_promised(partition, u32::MAX);
+        self.kept.retain(|kept| kept.partition != partition);
+        self.kept_in_all = self.kept.iter().map(|kept| kept.amount).sum();
+    }
+}
+
+impl Kept {
+    fn is_of(&self, partition: u16, lane: LaneId) -> bool {
+        self.partition == partition && self.lane == lane
     }
 }
 
@@ -173,16 +228,21 @@ mod tests {
         }
         assert_eq!((line.lanes(), line.wanted()), (4, 40));
         assert_eq!(served(&mut line, 3), [(1, 2), (2, 1)]);
-        assert!(line.leaves(1, 3, 2) && !line.leaves(1, 3, 3) && line.leaves(2, 3, 1) && !line.leaves(3, 3, 1));
+        assert!(
+            line.leaves(1, LaneId(1), 3, 2)
+                && !line.leaves(1, LaneId(1), 3, 3)
+                && line.leaves(2, LaneId(1), 3, 1)
+                && !line.leaves(3, LaneId(1), 3, 1)
+        );
         assert_eq!((line.lanes(), line.wanted(), line.promised()), (1, 10, 3));
         // What is promised is not promised again.
         assert_eq!(served(&mut line, 3), []);
-        line.settle(1, 1);
+        line.settle_any(1, 1);
         assert_eq!(served(&mut line, 3), [(1, 1)]);
-        line.settle(2, 1);
+        line.settle_any(2, 1);
         tokio::time::advance(PROMISE).await;
         line.expire(Instant::now());
-        assert!(line.leaves(3, 3, 3) && line.promised() == 0);
+        assert!(line.leaves(3, LaneId(1), 3, 3) && line.promised() == 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,5 +258,29 @@ mod tests {
         line.forget(1);
         assert_eq!((line.lanes(), line.wanted(), line.promised()), (1, 3, 1));
         assert_eq!(served(&mut line, 9), [(2, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_lane_was_woken_for_is_kept_while_it_waits_for_something_else() {
+        let (one, two, second) = (LaneId(1), LaneId(2), Duration::from_secs(1));
+        let mut line = Line::default();
+        line.join(1, 1, 1);
+        line.join(1, 1, 1);
+        assert_eq!(served(&mut line, 1), [(1, 1)]);
+        line.keep(1, one, 1, Instant::now() + second);
+        // Others of its partition leave it alone as well, and nothing is handed out twice.
+        assert!(line.leaves(1, one, 1, 1) && !line.leaves(1, two, 1, 1) && line.promised() == 1);
+        assert_eq!((served(&mut line, 1), served(&mut line, 2)), (vec![], vec![(1, 1)]));
+        tokio::time::advance(PROMISE).await;
+        line.expire(Instant::now());
+        assert_eq!((line.promised(), line.promised_until().is_some()), (1, true));
+        line.settle(1, one, 1);
+        assert_eq!(line.promised(), 0);
+        line.join(1, 1, 1);
+        served(&mut line, 1);
+        line.keep(1, one, 1, Instant::now() + second);
+        tokio::time::advance(second).await;
+        line.expire(Instant::now());
+        assert_eq!((line.promised(), line.promised_until()), (0, None));
     }
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use lovage_core::{LaneDef, LimitRule, Millis, Ns, Partition, Route, SessionId};
+use lovage_core::{LaneDef, LaneId, LimitRule, Millis, Ns, Partition, Route, SessionId};
 use lovage_store::Store;
 use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
@@ -48,6 +48,22 @@ pub(crate) struct Opened {
     pub number: u64,
     /// How many of them.
     pub lanes: u32,
+}
+
+/// What a task needs of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// One of those that may run at once.
+    Slot,
+    /// A start of its rate.
+    Start,
+}
+
+/// Who wants to start something.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct From {
+    pub partition: Partition,
+    pub lane: LaneId,
 }
 
 /// Whether a task may start.
@@ -116,6 +132,10 @@ struct Meters {
     unused: Counter,
 }
 
+/// A start is kept for a lane that waits for one of a faster key: until that had so many, and for a call.
+const KEPT_STARTS: u32 = 20;
+const KEPT_MOST: Duration = Duration::from_secs(1);
+const KEPT_LEAST: Duration = Duration::from_millis(50);
 /// Keys that are looked at in one go.
 const VISITS: usize = 1_000;
 /// How often others are looked for who said something of a key of the users' own.
@@ -179,11 +199,16 @@ impl Limits {
         opened
     }
 
-    /// The limits of tasks with these gates that this worker gets.
-    pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>) -> Arc<Gates> {
+    /// There are tasks with these gates: here, or with a worker that takes them itself.
+    pub(crate) fn hear_of(&self, lane: &LaneDef) {
         if lane.limits.iter().any(|limit| limit.concurrency.is_some()) {
             self.counts.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The limits of tasks with these gates that this worker gets.
+    pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>) -> Arc<Gates> {
+        self.hear_of(lane);
         let rated = worker.filter(|worker| worker.mark != 0 && !worker.config.rule().is_free());
         let mut book = self.book.lock();
         let mut parts = SmallVec::new();
@@ -210,17 +235,17 @@ impl Limits {
         Arc::new(Gates { limits: Arc::clone(self), parts: Some(parts) })
     }
 
-    /// Takes what a task needs of all its limits, or nothing. It was accepted at `created`; `tasks`: so many of its lane are at
-    /// hand, which is what is asked for if there is too little.
-    pub(crate) fn try_start(&self, gates: &Arc<Gates>, partition: Partition, created: Millis, tasks: usize) -> Verdict {
-        let (p, tasks) = (partition.0, u32::try_from(tasks).unwrap_or(u32::MAX));
+    /// Takes what a task of this lane needs of all its limits, or nothing. It was accepted at `created`; `tasks`: so many of its
+    /// lane are at hand, which is what is asked for if there is too little.
+    pub(crate) fn try_start(&self, gates: &Arc<Gates>, from: From, created: Millis, tasks: usize) -> Verdict {
+        let From { partition: p, lane } = from;
+        let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
         let (now, store_now) = (Instant::now(), self.store.clock().now());
         let mut book = self.book.lock();
         let Some(parts) = gates.parts.as_ref().filter(|_| book.ruled) else {
-            book.full.join(p, 1, tasks);
+            book.full.join(p.0, 1, tasks);
             return Verdict::Wait(Wait { number: NO_ROOM, asks: false });
         };
-        let mut lack = None;
         for part in parts {
             let Some(key) = book.keys.get_mut(&part.number) else { continue };
             if part.says.is_some_and(|says| key.submit(created, says)) {
@@ -228,24 +253,31 @@ impl Limits {
                 self.work.notify_one();
             }
         }
-        // What runs first, the rate last: a start that is taken and not made is lost.
-        for slots in [true, false] {
+        // What runs first, the rate last: a start that is taken and not made is lost. The slowest rate first: what is kept of it
+        // while the others come is not missed by anybody.
+        let mut lack: Option<(&Part, Need, Duration)> = None;
+        for part in parts {
+            let Some(key) = book.keys.get(&part.number) else { continue };
+            match key.lack_of_slot(p.0, lane, store_now) {
+                Lack::Nothing => {}
+                Lack::Paused(until) => return Verdict::Until(until),
+                Lack::Slot | Lack::Start => lack = lack.or(Some((part, Need::Slot, Duration::ZERO))),
+            }
+        }
+        if lack.is_none() {
             for part in parts {
                 let Some(key) = book.keys.get(&part.number) else { continue };
-                let found = if slots { key.lack_of_slot(p, store_now) } else { key.lack_of_start(p, part.cost, now) };
-                match found {
-                    Lack::Nothing => {}
-                    Lack::Paused(until) => return Verdict::Until(until),
-                    Lack::Slot | Lack::Start => {
-                        lack = lack.or(Some((part, slots)));
-                    }
+                let interval = key.interval();
+                let slower = lack.is_none_or(|(_, _, known)| known < interval);
+                if slower && !matches!(key.lack_of_start(p.0, lane, part.cost, now), Lack::Nothing) {
+                    lack = Some((part, Need::Start, interval));
                 }
             }
         }
-        let Some((part, slots)) = lack else {
+        let Some((part, need, interval)) = lack else {
             for part in parts {
                 if let Some(key) = book.keys.get_mut(&part.number) {
-                    key.start(p, part.cost, now, true);
+                    key.start(p.0, lane, part.cost, now);
                 }
             }
             return Verdict::Go(Permit(Arc::clone(gates)));
@@ -254,14 +286,19 @@ impl Limits {
             let Some(key) = book.keys.get_mut(&other.number) else { continue };
             if other.number == part.number {
                 let cost = key.cost(part.cost);
-                let (line, cost) = if slots { (&mut key.slot_line, 1) } else { (&mut key.start_line, cost) };
-                line.join(p, cost, tasks);
-            } else if key.release(p, other.cost) {
+                match need {
+                    Need::Slot => key.slot_line.join(p.0, 1, tasks),
+                    Need::Start => key.start_line.join(p.0, cost, tasks),
+                }
+                book.visit(other.number, now);
+                continue;
+            }
+            let keep = if need == Need::Start { keep_for(key.interval(), interval) } else { None };
+            if key.release(p.0, lane, other.cost, keep.map(|wait| now + wait)) {
                 // What it was woken for goes to the next.
                 book.visit(other.number, now);
             }
         }
-        book.visit(part.number, now);
         let look = book.look_every();
         let asks = book.keys.get(&part.number).is_some_and(|key| key.asks(now, look));
         drop(book);
@@ -275,10 +312,10 @@ impl Limits {
         let now = Instant::now();
         let mut book = self.book.lock();
         if opened.number == NO_ROOM {
-            return;
+            return book.make_room(opened.lanes);
         }
         if let Some(key) = book.keys.get_mut(&opened.number) {
-            key.release(partition.0, opened.lanes);
+            key.pass_on(partition.0, opened.lanes);
             book.visit(opened.number, now);
             self.work.notify_one();
         }
@@ -428,6 +465,14 @@ impl Drop for Permit {
             limits.work.notify_one();
         }
     }
+}
+
+/// How long a start that a lane was woken for is kept for it while it waits for one of another key; `None`: others may have it.
+///
+/// Of two keys one is slower. Others that need the faster one alone take it as fast as it comes, and a lane that needs both would give
+/// back one while it waits for the other, over and over. What is kept of the slower one meanwhile is missed by nobody.
+fn keep_for(slower: Duration, faster: Duration) -> Option<Duration> {
+    (slower >= faster).then(|| (faster * KEPT_STARTS).min(KEPT_MOST) + KEPT_LEAST)
 }
 
 impl Book {

@@ -128,7 +128,7 @@ async fn own(
                 continue;
             }
             let gates = limits.gates(lane, Some(&worker));
-            let permit = match limits.try_start(&gates, partition, EPOCH, *tasks as usize) {
+            let permit = match limits.try_start(&gates, From { partition, lane: LaneId(n as u64) }, EPOCH, *tasks as usize) {
                 Verdict::Go(permit) => permit,
                 Verdict::Wait(Wait { number, .. }) => {
                     waiting.entry(number).or_default().push_back(n);
@@ -292,7 +292,7 @@ async fn the_rule_of_the_latest_task_holds_everywhere() {
     let newer = lane(&[limit("k", None, None, Some(4))]);
     let worker = nodes[1].limits.registry.origin(Ns(0), "http://127.0.0.1:9", EPOCH);
     let gates = nodes[1].limits.gates(&newer, Some(&worker));
-    let _ = nodes[1].limits.try_start(&gates, Partition(0), EPOCH.after(ms(3_000)), 1);
+    let _ = nodes[1].limits.try_start(&gates, From { partition: Partition(0), lane: LaneId(1) }, EPOCH.after(ms(3_000)), 1);
     tokio::time::sleep(ms(2_100)).await;
     assert!(world.most("k") >= 3, "{}", world.most("k"));
 }
@@ -331,7 +331,10 @@ async fn without_rules_nothing_is_asked_and_keys_that_are_not_used_are_forgotten
     tokio::time::sleep(ms(1)).await;
     for _ in 0..1_000 {
         let gates = node.limits.gates(&plain, Some(&worker));
-        let Verdict::Go(permit) = node.limits.try_start(&gates, Partition(0), EPOCH, 1) else { panic!("it has to wait") };
+        let Verdict::Go(permit) = node.limits.try_start(&gates, From { partition: Partition(0), lane: LaneId(1) }, EPOCH, 1)
+        else {
+            panic!("it has to wait")
+        };
         assert!(!node.limits.book.lock().keys.values().any(|key| key.is_idle()));
         drop(permit);
     }
@@ -380,7 +383,7 @@ async fn whoever_waits_is_told_of_every_answer_and_of_nothing_else() {
     node.limits.take_rules();
     let mut opened = node.limits.door(Partition(0));
     let gates = node.limits.gates(&lane(&[limit("k", None, None, Some(1))]), None);
-    let start = || node.limits.try_start(&gates, Partition(0), EPOCH, 1);
+    let start = || node.limits.try_start(&gates, From { partition: Partition(0), lane: LaneId(1) }, EPOCH, 1);
     let Verdict::Wait(first) = start() else { panic!("the store has not been asked") };
     assert!(first.asks);
     assert_eq!(opened.recv().await, Some(Opened { number: first.number, lanes: 1 }));

@@ -22,7 +22,7 @@ use super::{Claiming, Owner, Running, STORE_PAUSE, Shared, background};
 use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Turn, Waiting};
-use crate::limits::{Count, Gates, NO_ROOM, Permit, Verdict};
+use crate::limits::{Count, From, Gates, NO_ROOM, Permit, Verdict};
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -244,7 +244,8 @@ impl Owner {
         // Of those that are kept in order one starts at a time.
         let at_hand = if first.head.flags.has(Flags::ORDERED) { 1 } else { at_hand };
         let limits = &self.shared.limits;
-        let closed = match limits.try_start(&place.limits, self.partition, first.head.created, at_hand) {
+        let from = From { partition: self.partition, lane: id };
+        let closed = match limits.try_start(&place.limits, from, first.head.created, at_hand) {
             Verdict::Go(permit) => Ok(Right::Granted(permit)),
             // Counted as what its worker has accepted: for that nobody is asked.
             Verdict::Wait(wait) if wait.number != NO_ROOM && first.head.flags.has(Flags::NOW) => {
