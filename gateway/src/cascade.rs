@@ -102,13 +102,10 @@ impl App {
 
     /// Cancels what is to be canceled among the next members of the tree. Answers how many there were; `None`: that was all.
     async fn cancel_page(&self, walk: &mut Walk) -> Result<Option<usize>, Refusal> {
-        let (p, from) = match &walk.place {
-            Some(place) => place.clone(),
-            None => {
-                self.arrive_at_once(&walk.root).await?;
-                (Partition(0), Cursor::default())
-            }
-        };
+        if walk.place.is_none() {
+            self.arrive_at_once(&walk.root).await?;
+        }
+        let (p, from) = walk.place.clone().unwrap_or((Partition(0), Cursor::default()));
         let index = Index::Members { root: walk.root.clone() };
         for _ in 0..TRIES {
             let page = self.store.scan(p, &index, from.clone(), self.cascade_page()).await?;

@@ -453,10 +453,11 @@ impl State {
         } else {
             self.others = reply.waiting > u32::from(self.in_line);
         }
-        if reply.tat > 0 {
+        let came = reply.lot.as_ref().map_or(0, |lot| lot.count);
+        if came > 0 {
+            // What others reserve later is told as well, and must not be taken back from them.
             self.tat = reply.tat;
         }
-        let came = reply.lot.as_ref().map_or(0, |lot| lot.count);
         if let Some(lot) = reply.lot.filter(|_| self.rule == asked.rule) {
             self.starts.add(lot, now, reply.now);
         }

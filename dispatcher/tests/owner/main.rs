@@ -4,6 +4,7 @@
 mod batches;
 mod cluster;
 mod family;
+mod flow;
 mod instances;
 mod life;
 mod limits;

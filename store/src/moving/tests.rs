@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use lovage_core::{
     Body, Flags, Head, IdRun, LaneDef, Millis, Ns, OnConflict, Partition, Route, SessionId, Slot, Spec, State, TaskId, TaskKey,
     Unique, UniqueScope,
@@ -348,6 +349,57 @@ async fn attempts_of_the_dead_are_lost_and_accepted_ones_live_on() {
     let states: Vec<_> = heads.into_iter().map(|head| head.unwrap().state).collect();
     assert!(states[0] != State::Running && states[1] == State::Running && states[2] != State::Running, "{states:?}");
     assert_eq!(settle_lost(&store, Partition(0), || 0).await.unwrap(), 0);
+}
+
+/// Children may live in partitions that are moved before that of their parent: each time that anybody can look, who waits for others
+/// is there before those that go on, and behind those that have ended.
+#[tokio::test]
+async fn a_parent_goes_before_its_children_of_all_partitions() {
+    let from = memory(4, T0);
+    let key = |p: u16, n: u64| TaskKey::new(Ns(3), IdRun::new(T0, Slot::in_partition(Partition(p), 4, n as u16), n << 20).nth(0));
+    let (top, mid) = (key(3, 1), key(2, 2));
+    let children: Vec<_> = (0..4).flat_map(|p| [(key(p, 10), State::Queued), (key(p, 20), State::Succeeded)]).collect();
+    for (parent, below) in [(&top, vec![mid.clone()]), (&mid, children.iter().map(|(key, _)| key.clone()).collect())] {
+        let p = parent.slot().partition(4);
+        let flags = if *parent == mid { Flags::HAS_PARENT } else { Flags::default() };
+        let waits = Insert { key: parent.clone(), ..task(0, State::Blocked) };
+        let waits = Insert { head: Head { flags, ..waits.head.clone() }, ..waits };
+        from.insert(p, vec![waits.clone()], Mode::Each).await.unwrap();
+        let was = from.heads(p, std::slice::from_ref(parent)).await.unwrap().remove(0).unwrap();
+        let entry = lovage_core::AttemptEntry {
+            outcome: "spawned".into(),
+            children: below.iter().map(|key| key.id.clone()).collect(),
+            ..Default::default()
+        };
+        let head = Head { version: was.version + 1, ..was.clone() };
+        let commit = Commit {
+            attempt: Some(entry.encode().into()),
+            effects: vec![crate::Effect::Barrier { members: below.len() as u32 }],
+            ..journal::change(parent.clone(), was, Some(head), "mail".into())
+        };
+        from.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await.unwrap();
+    }
+    for (key, state) in &children {
+        let child = Insert { key: key.clone(), ..task(0, *state) };
+        from.insert(key.slot().partition(4), vec![child], Mode::Each).await.unwrap();
+    }
+    let to = memory(3, T0);
+    let is_there = |key: &TaskKey| {
+        let heads = to.heads(key.slot().partition(3), std::slice::from_ref(key)).now_or_never().unwrap().unwrap();
+        heads[0].is_some()
+    };
+    let looks = std::sync::atomic::AtomicU32::new(0);
+    let told = |_: &Report| {
+        looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(is_there(&top) || !is_there(&mid));
+        for (key, state) in &children {
+            let ended = *state == State::Succeeded;
+            assert!(if ended { is_there(key) || !is_there(&mid) } else { is_there(&mid) || !is_there(key) }, "{key:?}");
+        }
+    };
+    let report = Move { from: &from, inside: &from, to: &to, nonce: 1, told: &told }.run().await.unwrap();
+    assert_eq!((report.moved, report.moved.iter().sum::<u64>()), (report.found, 10));
+    assert!(looks.into_inner() > 5);
 }
 
 /// Whoever moves a store to itself keeps it as it is, though all of it "is there already".
