@@ -183,7 +183,9 @@ impl Print {
 async fn all(store: &dyn Store, kind: DocKind, print: &mut Print) -> lovage_store::Result<Vec<Document>> {
     let documents = all_docs(store, kind, None).await?;
     if kind != DocKind::Instance {
-        documents.iter().for_each(|doc| print.document(doc));
+        for doc in &documents {
+            print.document(doc);
+        }
     }
     Ok(documents)
 }
