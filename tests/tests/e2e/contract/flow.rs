@@ -66,6 +66,7 @@ async fn a_stored_limit_goes_before_and_may_be_deleted_while_tasks_hold_it(store
     site.serves(&["slow"]).await;
     let gate = site.worker.hold("slow", Reply::json(&json!(1)));
     assert_eq!(site.put("/v1/limits/k", &json!({"concurrency": 1})).await.status, 201);
+    site.in_force().await;
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k", "concurrency": 3}]})).await);
@@ -85,6 +86,7 @@ async fn a_changed_limit_is_in_force_within_a_second(store: Store) {
     site.serves(&["slow"]).await;
     let gate = site.worker.hold("slow", Reply::json(&json!(1)));
     site.put("/v1/limits/k", &json!({"concurrency": 0})).await;
+    site.in_force().await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k"}]})).await);
@@ -104,15 +106,11 @@ async fn a_paused_limit_holds_its_tasks_alone(store: Store) {
     site.serves(&["quick"]).await;
     site.worker.on("quick", Reply::json(&json!(1)));
     assert_eq!(site.post("/v1/limits/k/pause", &json!({})).await.status, 200);
-    // The dispatcher knows of it when a limit that was stored later is in force.
-    eventually("the pause to be known", PATIENCE, async || {
-        let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
-        let free = site.submit(&json!({"task": "quick"})).await;
-        site.wait_final(&free).await;
-        (site.task(&held).await["state"] == "queued").then_some(())
-    })
-    .await;
+    site.in_force().await;
     let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
+    let free = site.submit(&json!({"task": "quick"})).await;
+    site.wait_final(&free).await;
+    assert_eq!(site.task(&held).await["state"], "queued");
     let said = site.get(&format!("/v1/tasks/{held}/explain")).await.json;
     assert_eq!((&said["reason"], &said["causes"][0]["key"]), (&json!("paused"), &json!("k")), "{said}");
     assert_eq!(site.post("/v1/limits/k/resume", &json!({})).await.status, 200);
