@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lovage_core::Millis;
-use lovage_tests::{Gate, Reply, eventually};
+use lovage_tests::{Gate, Lovage, Reply, eventually};
 use serde_json::{Value, json};
 
 use super::site::{PATIENCE, Site, Store};
@@ -14,6 +14,7 @@ on_both_stores!(
     a_changed_limit_is_in_force_within_a_second,
     a_paused_limit_holds_its_tasks_alone,
     a_task_type_limits_each_name_and_names_the_worker,
+    a_task_that_waits_because_too_many_keys_are_in_use_says_so,
 );
 
 /// The most calls of a task name that were open at the same moment.
@@ -115,6 +116,29 @@ async fn a_paused_limit_holds_its_tasks_alone(store: Store) {
     assert_eq!((&said["reason"], &said["causes"][0]["key"]), (&json!("paused"), &json!("k")), "{said}");
     assert_eq!(site.post("/v1/limits/k/resume", &json!({})).await.status, 200);
     assert_eq!(site.wait_final(&held).await["state"], "succeeded");
+}
+
+async fn a_task_that_waits_because_too_many_keys_are_in_use_says_so(store: Store) {
+    // As few as may be: a task with eight of its own leaves none for those of another.
+    let site = store.start(Lovage::dev().option("--set", "dispatcher.limits=11")).await;
+    site.serves(&["t"]).await;
+    let gate = site.worker.hold("t", Reply::json(&json!(1)));
+    let of = |tenant: usize| {
+        let limits: Vec<Value> = (0..8).map(|n| json!({"key": format!("{tenant}:{n}"), "concurrency": 1})).collect();
+        json!({"task": "t", "limits": limits})
+    };
+    let runs = site.submit(&of(1)).await;
+    site.until_state(&runs, "running").await;
+    let waits = site.submit(&of(2)).await;
+    let said = eventually("the lack of keys to be said", PATIENCE, async || {
+        let said = site.get(&format!("/v1/tasks/{waits}/explain")).await.json;
+        (said["reason"] == "limit_keys").then_some(said)
+    })
+    .await;
+    assert!(said["text"].as_str().unwrap().contains("`dispatcher.limits`"), "{said}");
+    assert_eq!((&said["causes"].as_array().unwrap().len(), &said["estimated_start"]), (&1, &Value::Null), "{said}");
+    gate.open();
+    site.wait_all_final(&[runs, waits], PATIENCE).await;
 }
 
 /// In one partition, where the place is exact.
