@@ -28,6 +28,9 @@ pub struct Board {
     pub workers: Vec<WorkerBoard>,
     /// Queues in which this process changed something lately, the busiest first.
     pub queues: Vec<QueueBoard>,
+    /// Lanes wait because as many keys of limits are in use as this process holds at once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_keys: bool,
     /// Something did not fit and was left out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,

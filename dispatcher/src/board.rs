@@ -24,7 +24,8 @@ fn of(shared: &Shared, now: Millis) -> Board {
     let open = most.saturating_sub(shared.room.available_permits()) as u64;
     let (workers, cut) = workers(&shared.registry, now);
     let (queues, more) = shared.store.traffic().map(|traffic| traffic.board(now)).unwrap_or_default();
-    Board { open: Some(open), workers, queues, cut: cut || more, ..Board::default() }
+    let lacks_keys = shared.limits.lacks_keys();
+    Board { open: Some(open), workers, queues, lacks_keys, cut: cut || more, ..Board::default() }
 }
 
 /// The busiest first. Of those that take their tasks themselves nothing is known here.

@@ -4,9 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+
+use lovage_testkit::eventually;
 
 use crate::clock::now_ns;
 
@@ -214,6 +217,40 @@ impl Client {
         let answer = self.put(&format!("/v1/workers/{name}"), settings).await;
         assert!(matches!(answer.status, 200 | 201), "worker {name} was not accepted: {answer:?}");
         answer.json
+    }
+}
+
+/// Changes documents by a limit that nobody names, and takes it away again.
+const PROBE: [(Method, &str); 4] = [(Method::PUT, "one"), (Method::DELETE, "one"), (Method::PUT, "two"), (Method::DELETE, "two")];
+/// How long [`Client::until_known_to`] waits for a dispatcher to read its documents.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// Waits until these dispatchers go by the documents as they are now: by contract that may take a second.
+    ///
+    /// They count how often they have read them, and read them one time after another, but only after a change. So something else
+    /// is changed until they have read them often enough: the first read may have begun before this call, the second begins in
+    /// it, and who is told by the second has heard of it when the fourth is over.
+    pub async fn until_known_to(&self, dispatchers: impl IntoIterator<Item = &Client>) {
+        let dispatchers: Vec<&Self> = dispatchers.into_iter().collect();
+        for (method, name) in PROBE {
+            let before = join_all(dispatchers.iter().map(|dispatcher| dispatcher.reads())).await;
+            let probe = self.request(method, &format!("/v1/limits/harness:{name}"));
+            let changed = self.send(probe.json(&json!({"rate": "1/s"}))).await;
+            assert!(matches!(changed.status, 201 | 204), "documents cannot be changed: {changed:?}");
+            for (dispatcher, before) in dispatchers.iter().zip(before) {
+                let read = async || (dispatcher.reads().await > before).then_some(());
+                eventually(&format!("{} to read the documents", dispatcher.url), READ_LIMIT, read).await;
+            }
+        }
+    }
+
+    /// How often a dispatcher has read the documents.
+    async fn reads(&self) -> u64 {
+        let metrics = self.get("/metrics").await;
+        let text = String::from_utf8_lossy(&metrics.body);
+        let count = text.lines().find_map(|line| line.strip_prefix("lovage_registry_load_seconds_count "));
+        count.map_or(0, |count| count.parse().unwrap_or_else(|error| panic!("{error}: {count}")))
     }
 }
 

@@ -10,6 +10,7 @@ use lovage_core::{LaneId, Millis, Score};
 
 use super::turns::{Kin, Rank, Turns};
 use super::{Lane, Lanes};
+use crate::limits::NO_ROOM;
 
 /// Why no task of a lane may start now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub(super) enum Crowd {
     One(LaneId),
     Many {
         turns: Box<Turns>,
-        /// How many more may start.
+        /// How many more may start; of a limit: how many more it counts on to try until they are told to wait.
         starts: usize,
         /// Who is out for a start.
         guest: Option<LaneId>,
@@ -83,10 +84,14 @@ impl Lanes {
             self.until.insert((at, id));
         }
         lane.closed = Some(Shut { why, first: lane.first() });
-        let room = lane.guest_of.filter(|room| room.why() == Some(why));
-        if let Some(Crowd::Many { starts, .. }) = room.and_then(|room| self.crowd(room)) {
+        if let Some((room, starts)) = self.host(id)
+            && room.why() == Some(why)
+        {
             // Fewer may start than was said.
-            *starts = 0;
+            let left = std::mem::take(starts);
+            if let Room::Limit(limit) = room {
+                self.open_each(limit, left.saturating_sub(1));
+            }
         }
         self.place(id);
     }
@@ -134,9 +139,28 @@ impl Lanes {
         self.open_room(Room::Gate(gate), slots);
     }
 
-    /// Opens up to `most` of the lanes that wait for this limit, in turn; answers how many. Each tries until it is told to wait
-    /// again: the limit counts those that it told.
+    /// Lets up to `most` of the lanes that wait for this limit try, in turn, until each is told to wait again; answers how many.
+    /// The limit counts those that it told: none of them may fail to try.
     pub fn open_limit(&mut self, limit: u64, most: usize) -> usize {
+        let room = Room::Limit(limit);
+        if limit == NO_ROOM {
+            // There is nothing to share: who has got in stays in.
+            return self.open_each(limit, most);
+        }
+        match self.crowd(room) {
+            None => 0,
+            Some(Crowd::One(_)) => self.open_each(limit, most.min(1)),
+            Some(Crowd::Many { turns, starts, guest }) => {
+                let more = most.min((turns.lanes() + usize::from(guest.is_some())).saturating_sub(*starts));
+                *starts += more;
+                self.let_out(room);
+                more
+            }
+        }
+    }
+
+    /// Opens up to `most` of the lanes that wait for this limit at once; answers how many.
+    fn open_each(&mut self, limit: u64, most: usize) -> usize {
         for opened in 0..most {
             let id = match self.limits.get(&limit) {
                 None => return opened,
@@ -147,7 +171,7 @@ impl Lanes {
                 },
             };
             if let Some(lane) = self.known.get_mut(&id) {
-                lane.back = true;
+                (lane.back, lane.owed) = (true, Some(Room::Limit(limit)));
             }
             self.open(id, Closed::Limit(limit));
         }
@@ -175,6 +199,7 @@ impl Lanes {
         let Some(id) = turns.first(|rank, id| self.effective(rank, id)) else { return };
         if let Some(lane) = self.known.get_mut(&id) {
             (lane.guest_of, lane.owed) = (Some(room), Some(room));
+            lane.back |= matches!(room, Room::Limit(_));
         }
         if let Some(Crowd::Many { guest, .. }) = self.crowd(room) {
             *guest = Some(id);
@@ -186,12 +211,23 @@ impl Lanes {
     pub(super) fn send_back(&mut self, id: LaneId) {
         let Some(lane) = self.known.get_mut(&id) else { return };
         lane.owed = None;
-        let Some(room) = lane.guest_of.filter(|_| !lane.is_mixed()) else { return };
-        let first = lane.first();
-        let Some(Crowd::Many { starts, .. }) = self.crowd(room) else { return };
-        *starts = starts.saturating_sub(1);
+        let (first, is_mixed) = (lane.first(), lane.is_mixed());
+        let Some((room, starts)) = self.host(id).filter(|_| !is_mixed) else { return };
+        if matches!(room, Room::Gate(_)) {
+            *starts = starts.saturating_sub(1);
+        }
         if let (Some(lane), Some(why)) = (self.known.get_mut(&id), room.why()) {
             lane.closed = Some(Shut { why, first });
+        }
+    }
+
+    /// The room that has let this lane out, and how many more may start of those there. What became of the room since then is not
+    /// its matter if nobody was left there.
+    fn host(&mut self, id: LaneId) -> Option<(Room, &mut usize)> {
+        let room = self.known.get(&id)?.guest_of?;
+        match self.crowd(room)? {
+            Crowd::Many { starts, guest, .. } if *guest == Some(id) => Some((room, starts)),
+            _ => None,
         }
     }
 
@@ -265,11 +301,11 @@ impl Lanes {
         let stamp = match rooms {
             None => self.ready.insert(id, rank, &kin, back),
             Some((rooms, number)) => {
-                let stamp = enter(&mut self.known, rooms, number, id, rank, &kin);
                 let owed = self.known.get_mut(&id).and_then(|lane| lane.owed.take()).is_some_and(|owed| owed == room);
-                match rooms.get_mut(&number) {
-                    Some(Crowd::Many { turns, .. }) if owed => turns.unserve(id, stamp, rank, &kin),
-                    _ => stamp,
+                match enter(&mut self.known, rooms, number, id) {
+                    Some(turns) if owed => turns.unserve(id, rank, &kin),
+                    Some(turns) => turns.insert(id, rank, &kin, false),
+                    None => 0,
                 }
             }
         };
@@ -284,12 +320,19 @@ impl Lanes {
         let seat = lane.seat.take()?;
         match seat.room {
             Room::Ready => {
-                let host = lane.guest_of.take();
+                let (host, why) = (lane.guest_of.take(), lane.why());
                 self.ready.remove(id, seat.stamp, seat.rank, &seat.kin);
-                if let Some(Crowd::Many { guest, .. }) = self.crowd(host?) {
+                let host = host?;
+                if let Some(Crowd::Many { starts, guest, .. }) = self.crowd(host)
+                    && *guest == Some(id)
+                {
                     *guest = None;
+                    if matches!(host, Room::Limit(_)) && host.why() != why {
+                        // It will not be told to wait there.
+                        *starts = starts.saturating_sub(1);
+                    }
                 }
-                return host;
+                return Some(host);
             }
             Room::Gate(number) => leave(&mut self.gates, number, id, &seat),
             Room::Limit(number) => leave(&mut self.limits, number, id, &seat),
@@ -321,9 +364,10 @@ impl Lane {
 
 type Known = AHashMap<LaneId, Box<Lane>>;
 
-fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: LaneId, rank: Rank, kin: &Kin) -> u64 {
+/// Where a lane takes its turn with others of a room; `None`: it is alone there.
+fn enter<'a>(known: &mut Known, rooms: &'a mut AHashMap<u64, Crowd>, number: u64, id: LaneId) -> Option<&'a mut Turns> {
     match rooms.entry(number).or_insert(Crowd::One(id)) {
-        Crowd::One(only) if *only == id => 0,
+        Crowd::One(only) if *only == id => None,
         crowd => {
             if let Crowd::One(only) = *crowd {
                 let mut turns = Turns::default();
@@ -333,8 +377,8 @@ fn enter(known: &mut Known, rooms: &mut AHashMap<u64, Crowd>, number: u64, id: L
                 *crowd = Crowd::Many { turns: Box::new(turns), starts: 0, guest: None };
             }
             match crowd {
-                Crowd::Many { turns, .. } => turns.insert(id, rank, kin, false),
-                Crowd::One(_) => 0,
+                Crowd::Many { turns, .. } => Some(turns),
+                Crowd::One(_) => None,
             }
         }
     }

@@ -49,6 +49,16 @@ pub(super) struct Rank {
     pub(super) within: Option<u8>,
 }
 
+/// How a lane comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comes {
+    New,
+    /// From where it had to wait although it was its turn.
+    Back,
+    /// From a turn that it could not use.
+    Unserved,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
     parent: u64,
@@ -83,14 +93,38 @@ impl Turns {
         self.order.is_empty()
     }
 
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> usize {
+        self.bands.iter().map(|band| band.lanes as usize).sum()
+    }
+
     /// Puts a lane at the end of its turn, or before the others if it is `back` from where it had to wait although it was its
     /// turn; answers its stamp.
     pub(super) fn insert(&mut self, lane: LaneId, rank: Rank, kin: &Kin, back: bool) -> u64 {
+        self.put(lane, rank, kin, if back { Comes::Back } else { Comes::New })
+    }
+
+    /// A lane comes back that was served although it did not start anything: all is as if it had not been; answers its stamp.
+    pub(super) fn unserve(&mut self, lane: LaneId, rank: Rank, kin: &Kin) -> u64 {
+        let stamp = self.put(lane, rank, kin, Comes::Unserved);
+        let path = Path::of(rank, kin);
+        let moved = self.uncount(path.leaf(), stamp, lane.0);
+        for (node, _) in path.nodes() {
+            let Some(Node { parent, stamp, .. }) = self.nodes.get(&node).copied() else { continue };
+            let stamp = self.uncount(parent, stamp, node);
+            if let Some(known) = self.nodes.get_mut(&node) {
+                known.stamp = stamp;
+            }
+        }
+        moved
+    }
+
+    fn put(&mut self, lane: LaneId, rank: Rank, kin: &Kin, comes: Comes) -> u64 {
         let path = Path::of(rank, kin);
         let mut parent = path.root();
         for (node, of_rank) in path.nodes() {
             if !self.nodes.contains_key(&node) {
-                let stamp = self.append(parent, node, false);
+                let stamp = self.append(parent, node, if comes == Comes::Back { Comes::New } else { comes });
                 self.nodes.insert(node, Node { parent, stamp, children: 0, ranks: 0 });
                 if let Some(above) = self.nodes.get_mut(&parent) {
                     above.children += 1;
@@ -103,7 +137,7 @@ impl Turns {
             leaf.children += 1;
         }
         self.bands[band(rank.rank)].lanes += 1;
-        self.append(parent, lane.0, back)
+        self.append(parent, lane.0, comes)
     }
 
     /// Takes out a lane with its stamp.
@@ -140,21 +174,6 @@ impl Turns {
             }
         }
         stamp
-    }
-
-    /// A lane has come back that was counted although it did not start anything; answers its new stamp.
-    pub(super) fn unserve(&mut self, lane: LaneId, stamp: u64, rank: Rank, kin: &Kin) -> u64 {
-        let path = Path::of(rank, kin);
-        let settled = |stamp: u64| (stamp >> TICK_BITS).saturating_sub(1);
-        let moved = self.move_to(path.leaf(), stamp, lane.0, settled(stamp));
-        for (node, _) in path.nodes() {
-            let Some(Node { parent, stamp, .. }) = self.nodes.get(&node).copied() else { continue };
-            let stamp = self.move_to(parent, stamp, node, settled(stamp));
-            if let Some(known) = self.nodes.get_mut(&node) {
-                known.stamp = stamp;
-            }
-        }
-        moved
     }
 
     /// The lane whose turn it is. `effective`: the rank of a lane after what it has waited.
@@ -198,9 +217,12 @@ impl Turns {
     }
 
     /// Puts a child where it was, or else behind those that are there: new ones without end keep nobody waiting.
-    fn append(&mut self, parent: u64, child: u64, back: bool) -> u64 {
+    fn append(&mut self, parent: u64, child: u64, comes: Comes) -> u64 {
+        let back = comes == Comes::Back;
         let least = self.child(parent).map(|(stamp, _)| stamp >> TICK_BITS);
         let starts = match (least, self.left.remove(&child)) {
+            // It was not idle, so that nothing is taken from it.
+            (_, Some(had)) if comes == Comes::Unserved => had,
             // Alone: no lower than what anybody may come back with.
             (None, _) => self.most,
             (Some(least), Some(had)) => least.max(had),
@@ -226,6 +248,14 @@ impl Turns {
             return stamp;
         }
         self.move_to(parent, stamp, child, (stamp >> TICK_BITS) + 1)
+    }
+
+    /// Takes back what was counted.
+    fn uncount(&mut self, parent: u64, stamp: u64, child: u64) -> u64 {
+        if self.nodes.get(&parent).is_some_and(|node| node.children == 1) {
+            return stamp;
+        }
+        self.move_to(parent, stamp, child, (stamp >> TICK_BITS).saturating_sub(1))
     }
 
     fn move_to(&mut self, parent: u64, stamp: u64, child: u64, starts: u64) -> u64 {

@@ -160,6 +160,8 @@ struct Book {
     idle: Vec<u64>,
     /// Lanes that wait because there are too many keys.
     full: Line,
+    /// When the last of them was told so.
+    refused: Option<Instant>,
     /// Where owners are told.
     doors: AHashMap<u16, mpsc::UnboundedSender<Opened>>,
 }
@@ -243,6 +245,7 @@ impl Limits {
         let (now, store_now) = (Instant::now(), self.store.clock().now());
         let mut book = self.book.lock();
         let Some(parts) = gates.parts.as_ref().filter(|_| book.ruled) else {
+            book.refused = book.ruled.then_some(now);
             book.full.join(p.0, 1, tasks);
             return Verdict::Wait(Wait { number: NO_ROOM, asks: false });
         };
@@ -324,6 +327,13 @@ impl Limits {
     /// Whether anything is known to say how many tasks may run at once: if not, accepted attempts need not be counted.
     pub(crate) fn counts(&self) -> bool {
         self.counts.load(Ordering::Relaxed) || self.registry.counts()
+    }
+
+    /// Whether lanes wait because too many keys are in use.
+    pub(crate) fn lacks_keys(&self) -> bool {
+        let book = self.book.lock();
+        // Each time that keys are forgotten some of them are told to try, most of them in vain.
+        book.refused.is_some_and(|at| !book.full.is_empty() || at.elapsed() < 2 * FORGET_EVERY)
     }
 
     /// Counts an attempt that its worker has accepted until `until` for its partition, which is owned here. It had this permit

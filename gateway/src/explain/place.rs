@@ -16,7 +16,7 @@ const PAGE: usize = 250;
 /// Lanes that are read at once.
 const LANES: usize = 500;
 /// Causes of which nobody knows when they pass.
-const OPEN_END: [&str; 4] = ["held", "order", "no_worker", "no_dispatcher"];
+const OPEN_END: [&str; 5] = ["held", "order", "no_worker", "no_dispatcher", "limit_keys"];
 
 impl Case<'_> {
     /// How many tasks of its lane start before it, and how many of its queue have a higher priority; also those of any lane that

@@ -1,6 +1,6 @@
 //! Why a task that may start has not started: who serves it, and whether that one may be called.
 
-use lovage_core::board::{InstanceBoard, WorkerBoard};
+use lovage_core::board::{Board, InstanceBoard, WorkerBoard};
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
 use lovage_core::{Flags, LaneDef, LaneOrder, Millis, Route};
@@ -47,12 +47,23 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Nobody starts it if no dispatcher looks after its partition.
+    /// Nobody starts it if no dispatcher looks after its partition. One that has as many keys of limits in use as it may does not
+    /// say which lanes wait for that: those of which nothing else is known to hold them.
     async fn dispatcher(&self, story: &mut Story) -> Result<(), Refusal> {
+        if story.pulled {
+            return Ok(());
+        }
         let seen = self.app.store.ownership(self.app.lives_in(self.key, self.spec)).await?;
-        if !story.pulled && seen.owner.is_none_or(|(_, until)| until <= seen.now) {
+        let Some((owner, _)) = seen.owner.filter(|(_, until)| *until > seen.now) else {
             let text = "No dispatcher looks after its partition: none runs, or all are drained.";
             story.cause("no_dispatcher", text, None);
+            return Ok(());
+        };
+        let lacks_keys = |board: &Board| board.node == owner.0 && board.lacks_keys;
+        if story.causes.is_empty() && self.app.boards().await.iter().any(lacks_keys) {
+            let text =
+                "As many keys of limits are in use as its dispatcher holds at once (`dispatcher.limits`); others wait for room.";
+            story.cause("limit_keys", text, None);
         }
         Ok(())
     }

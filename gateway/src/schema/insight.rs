@@ -61,7 +61,7 @@ pub(crate) struct Explanation {
     /// Its state.
     pub state: String,
     /// Why it is in that state; of a queued task as observed now: `ready`, `held`, `paused`, `order`, `no_worker`, `no_dispatcher`,
-    /// `unhealthy`, `recycling`, `breaker`, `throttled`, `concurrency`, `rate` or `batching`.
+    /// `unhealthy`, `recycling`, `breaker`, `throttled`, `concurrency`, `rate`, `limit_keys` or `batching`.
     pub reason: Option<String>,
     /// All of it in plain sentences.
     pub text: String,

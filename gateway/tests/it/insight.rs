@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
-use lovage_core::board::{InstanceBoard, WorkerBoard};
+use lovage_core::board::{Board, InstanceBoard, WorkerBoard};
 use lovage_core::problem::Code;
 use lovage_core::standing::{BreakerState, Standing, Standings};
 use lovage_core::{Event, Millis, Ns, Outcome, Partition, Reason, SessionId, TaskError};
@@ -323,4 +323,21 @@ async fn a_task_without_a_dispatcher_says_so() {
     assert_eq!(explained(&h, &id).await["reason"], "ready");
     own(&h, Want::Release).await;
     assert_eq!(explained_as_is(&h, &id).await["reason"], "no_dispatcher");
+}
+
+#[tokio::test]
+async fn a_task_that_may_wait_for_room_among_the_keys_of_limits_says_so() {
+    // Its partition is owned by the first session.
+    for (session, reason) in [(1, "limit_keys"), (2, "ready")] {
+        let h = Harness::new();
+        let board = Board { node: session, lacks_keys: true, ..Board::default() };
+        h.store.publish(SessionId(session), Some(board.encode(10_000).into())).await.unwrap();
+        worker(&h, "fine", "fine.*").await;
+        let id = h.submit(r#"{"task":"fine.x"}"#).await;
+        let other = h.submit(r#"{"task":"nobody"}"#).await;
+        let said = explained(&h, &id).await;
+        assert_eq!((&said["reason"], said["estimated_start"].is_null()), (&json!(reason), session == 1));
+        assert_eq!(said["text"].as_str().unwrap().contains("`dispatcher.limits`"), session == 1, "{said}");
+        assert_eq!(codes(&explained(&h, &other).await), ["no_worker"], "what holds it is known");
+    }
 }

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, bail, ensure};
 use lovage_core::id::SLOTS;
+use lovage_core::limit::BUILT_IN;
+use lovage_core::signature::MAX_LIMITS;
 use lovage_dispatcher::egress::{AddressPolicy, Cidr};
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -10,6 +12,8 @@ use super::{Config, Loaded};
 
 /// More threads than any machine has use for.
 const MAX_THREADS: usize = 256;
+/// Keys of limits that a single task may need: its own and the built-in ones.
+const KEYS_OF_A_TASK: usize = MAX_LIMITS + BUILT_IN.len();
 
 /// Refuses settings that contradict each other or cannot work.
 pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
@@ -67,13 +71,18 @@ pub(super) fn check(loaded: &Loaded) -> anyhow::Result<()> {
         ("dispatcher.settle_batch", dispatcher.settle_batch),
         ("dispatcher.lane_window", dispatcher.lane_window),
         ("dispatcher.lanes", dispatcher.lanes),
-        ("dispatcher.limits", dispatcher.limits),
         ("limits.connections", config.limits.connections),
         ("limits.list_scan", config.limits.list_scan),
         ("limits.bulk_tasks", config.limits.bulk_tasks),
     ] {
         ensure!(value > 0, "{name} (from {}): at least 1 is needed", loaded.source(name));
     }
+    ensure!(
+        dispatcher.limits >= KEYS_OF_A_TASK,
+        "dispatcher.limits (from {}): at least {KEYS_OF_A_TASK} is needed: a task may have {MAX_LIMITS} limits, and those of its \
+         queue, task type and worker, and with fewer it could never start",
+        loaded.source("dispatcher.limits")
+    );
     Ok(())
 }
 

@@ -105,6 +105,7 @@ fn wrong_values_are_refused_with_their_place() {
         ("", &[][..], &[("log", "loud=very")][..], "log (from --log): `loud=very` is not a level or filter"),
         ("", &[][..], &[("allow_network", "10.0.0.1/8")][..], "allow_network"),
         ("", &[][..], &[("dispatcher.close_after", "20s")][..], "renew_every"),
+        ("", &[][..], &[("dispatcher.limits", "10")][..], "dispatcher.limits (from --dispatcher.limits): at least 11 is needed"),
         ("", &[][..], &[("runtime.gateway_threads", "0")][..], "--runtime.gateway-threads"),
         ("public_url = 'lovage'", &[][..], &[][..], "public_url: `lovage` is not a URL"),
         ("[redis]\ncert_file = 'c.pem'", &[][..], &[][..], "cert_file and key_file belong together"),

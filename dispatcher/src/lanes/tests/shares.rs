@@ -75,6 +75,149 @@ fn lanes_of(keys: &[usize]) -> Vec<LaneDef> {
     keys.iter().enumerate().flat_map(of_key).collect()
 }
 
+/// A limit as an owner meets it: it tells how many lanes may try, and each tries until it is told to wait again.
+#[derive(Default)]
+struct Limited {
+    free: usize,
+    waiting: usize,
+}
+
+impl Limited {
+    /// So much becomes free, and all that may start do.
+    fn grant(&mut self, load: &mut Load, free: usize, counts: &mut HashMap<String, usize>) {
+        self.free += free;
+        let told = self.free.min(self.waiting);
+        let opened = load.lanes.open_limit(7, told);
+        assert_eq!(opened, told);
+        self.waiting -= opened;
+        self.try_all(load, counts);
+    }
+
+    fn try_all(&mut self, load: &mut Load, counts: &mut HashMap<String, usize>) {
+        while let Some(id) = next(&load.lanes) {
+            if self.free == 0 {
+                load.lanes.close(id, Closed::Limit(7));
+                self.waiting += 1;
+            } else {
+                self.free -= 1;
+                *counts.entry(key(&load.start())).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Three keys with one, ten and three hundred lanes and more or fewer tasks at hand, behind one limit of which so much becomes
+/// free each time.
+fn assert_shares_of_a_limit(mut free: impl FnMut() -> usize) {
+    let lanes = [1, 10, 300];
+    for backlogs in [[10, 1, 1], [1, 10, 1], [1, 1, 10]] {
+        let mut load = Load::new(lanes_of(&lanes));
+        for (at, tasks) in backlogs.into_iter().enumerate() {
+            for limit in 0..lanes[at] {
+                (0..tasks).for_each(|_| load.refill(of("q", &format!("k{at}"), limit, 4).id()));
+            }
+        }
+        let (mut limit, mut counts) = (Limited::default(), HashMap::new());
+        limit.try_all(&mut load, &mut counts);
+        while counts.values().sum::<usize>() < 1_000 {
+            limit.grant(&mut load, free(), &mut counts);
+        }
+        assert_equal(&counts, lanes.len());
+    }
+}
+
+#[test]
+fn keys_have_equal_shares_of_a_concurrency() {
+    for most in [1, 3, 10] {
+        let mut rng = fastrand::Rng::with_seed(most as u64);
+        assert_shares_of_a_limit(|| rng.usize(1..=most));
+        assert_shares_of_a_limit(|| most);
+    }
+}
+
+#[test]
+fn keys_have_equal_shares_of_a_rate() {
+    for at_once in 1..=5 {
+        assert_shares_of_a_limit(|| at_once);
+    }
+}
+
+/// Lanes that wait for two limits and a gate. Of the limits nothing is known but how many lanes they have told to wait and not
+/// called again: one that was called and forgets it would wait for ever.
+struct Crossing {
+    lanes: Lanes,
+    rng: fastrand::Rng,
+    free: [usize; 2],
+    told: [usize; 2],
+}
+
+impl Crossing {
+    fn call(&mut self, limit: usize, most: usize) {
+        let lanes = self.told[limit].min(most);
+        self.told[limit] -= lanes;
+        self.lanes.open_limit(limit as u64 + 7, lanes);
+    }
+
+    /// The lane whose turn it is tries to start something; false: there is none.
+    fn step(&mut self, busy: bool) -> bool {
+        let Some(id) = next(&self.lanes) else { return false };
+        if busy && self.rng.u8(..8) == 0 {
+            self.lanes.close(id, Closed::Busy(3));
+        } else if let Some(limit) = self.free.iter().position(|free| *free == 0) {
+            self.lanes.close(id, Closed::Limit(limit as u64 + 7));
+            self.told[limit] += 1;
+        } else {
+            self.free.iter_mut().for_each(|free| *free -= 1);
+            self.lanes.take(id);
+        }
+        true
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever a lane does that was called by a limit, and whatever becomes of its tasks: none is forgotten.
+    #[test]
+    fn no_lane_waits_for_a_limit_that_has_called_it(tasks in prop::collection::vec((0usize..3, 0usize..6), 1..60), seed: u64) {
+        let rng = fastrand::Rng::with_seed(seed);
+        let mut it = Crossing { lanes: lanes(100), rng, free: [2, 3], told: [0, 0] };
+        let mut heads = Vec::new();
+        for (seq, (key, limit)) in (1u64..).zip(&tasks) {
+            let def = of("q", &format!("k{key}"), *limit, 4);
+            it.lanes.add(def.clone(), false);
+            let task = task(&def, 4, seq);
+            heads.push(task.head.clone());
+            it.lanes.offer(task);
+        }
+        for _ in 0..200 {
+            match it.rng.u8(..6) {
+                0 => it.lanes.open_busy(3, 2),
+                1 => {
+                    let gone = it.rng.usize(..heads.len());
+                    it.lanes.remove(&heads[gone]);
+                }
+                n @ 2..=3 => {
+                    let (limit, most) = (usize::from(n - 2), it.rng.usize(1..4));
+                    it.free[limit] += most;
+                    it.call(limit, most);
+                }
+                _ => drop(it.step(true)),
+            }
+        }
+        it.free = [1_000, 1_000];
+        it.lanes.open_busy(3, 1_000);
+        for _ in 0..1_000 {
+            if !it.step(false) {
+                it.call(0, 3);
+                it.call(1, 3);
+            }
+        }
+        let left: Vec<_> = it.lanes.known.values().filter(|lane| !lane.window.is_empty()).collect();
+        prop_assert!(left.is_empty(), "{:?} {left:?}", it.told);
+    }
+}
+
 #[test]
 fn a_key_with_a_thousand_lanes_gets_no_more_than_one_with_a_single_lane() {
     let mut load = Load::new(lanes_of(&[1_000, 1]));

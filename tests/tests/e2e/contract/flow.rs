@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lovage_core::Millis;
-use lovage_tests::{Gate, Reply, eventually};
+use lovage_tests::{Gate, Lovage, Reply, eventually};
 use serde_json::{Value, json};
 
 use super::site::{PATIENCE, Site, Store};
@@ -14,6 +14,7 @@ on_both_stores!(
     a_changed_limit_is_in_force_within_a_second,
     a_paused_limit_holds_its_tasks_alone,
     a_task_type_limits_each_name_and_names_the_worker,
+    a_task_that_waits_because_too_many_keys_are_in_use_says_so,
 );
 
 /// The most calls of a task name that were open at the same moment.
@@ -66,6 +67,7 @@ async fn a_stored_limit_goes_before_and_may_be_deleted_while_tasks_hold_it(store
     site.serves(&["slow"]).await;
     let gate = site.worker.hold("slow", Reply::json(&json!(1)));
     assert_eq!(site.put("/v1/limits/k", &json!({"concurrency": 1})).await.status, 201);
+    site.in_force().await;
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k", "concurrency": 3}]})).await);
@@ -85,6 +87,7 @@ async fn a_changed_limit_is_in_force_within_a_second(store: Store) {
     site.serves(&["slow"]).await;
     let gate = site.worker.hold("slow", Reply::json(&json!(1)));
     site.put("/v1/limits/k", &json!({"concurrency": 0})).await;
+    site.in_force().await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(site.submit(&json!({"task": "slow", "limits": [{"key": "k"}]})).await);
@@ -104,19 +107,38 @@ async fn a_paused_limit_holds_its_tasks_alone(store: Store) {
     site.serves(&["quick"]).await;
     site.worker.on("quick", Reply::json(&json!(1)));
     assert_eq!(site.post("/v1/limits/k/pause", &json!({})).await.status, 200);
-    // The dispatcher knows of it when a limit that was stored later is in force.
-    eventually("the pause to be known", PATIENCE, async || {
-        let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
-        let free = site.submit(&json!({"task": "quick"})).await;
-        site.wait_final(&free).await;
-        (site.task(&held).await["state"] == "queued").then_some(())
-    })
-    .await;
+    site.in_force().await;
     let held = site.submit(&json!({"task": "quick", "limits": [{"key": "k"}]})).await;
+    let free = site.submit(&json!({"task": "quick"})).await;
+    site.wait_final(&free).await;
+    assert_eq!(site.task(&held).await["state"], "queued");
     let said = site.get(&format!("/v1/tasks/{held}/explain")).await.json;
     assert_eq!((&said["reason"], &said["causes"][0]["key"]), (&json!("paused"), &json!("k")), "{said}");
     assert_eq!(site.post("/v1/limits/k/resume", &json!({})).await.status, 200);
     assert_eq!(site.wait_final(&held).await["state"], "succeeded");
+}
+
+async fn a_task_that_waits_because_too_many_keys_are_in_use_says_so(store: Store) {
+    // As few as may be: a task with eight of its own leaves none for those of another.
+    let site = store.start(Lovage::dev().option("--set", "dispatcher.limits=11")).await;
+    site.serves(&["t"]).await;
+    let gate = site.worker.hold("t", Reply::json(&json!(1)));
+    let of = |tenant: usize| {
+        let limits: Vec<Value> = (0..8).map(|n| json!({"key": format!("{tenant}:{n}"), "concurrency": 1})).collect();
+        json!({"task": "t", "limits": limits})
+    };
+    let runs = site.submit(&of(1)).await;
+    site.until_state(&runs, "running").await;
+    let waits = site.submit(&of(2)).await;
+    let said = eventually("the lack of keys to be said", PATIENCE, async || {
+        let said = site.get(&format!("/v1/tasks/{waits}/explain")).await.json;
+        (said["reason"] == "limit_keys").then_some(said)
+    })
+    .await;
+    assert!(said["text"].as_str().unwrap().contains("`dispatcher.limits`"), "{said}");
+    assert_eq!((&said["causes"].as_array().unwrap().len(), &said["estimated_start"]), (&1, &Value::Null), "{said}");
+    gate.open();
+    site.wait_all_final(&[runs, waits], PATIENCE).await;
 }
 
 /// In one partition, where the place is exact.

@@ -121,6 +121,8 @@ async fn links_and_children_of_an_order_key_keep_its_order(store: Store) {
     site.serves(&["*"]).await;
     site.worker.on_call("*", |call: &Call| Reply::json(&json!(call.task)));
     assert_eq!(site.put("/v1/queues/line", &json!({"order": "fifo"})).await.status, 201);
+    // The dispatcher stores links.
+    site.in_force().await;
     let links = json!([{"task": "step", "order_key": "account 7"}, {"task": "line", "queue": "line", "priority": 9}]);
     let ids = submit_all(&site, &vec![json!({"task": "first", "link": links}); 10]).await;
     site.wait_all_final(&ids, PATIENCE).await;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use lovage_tests::{Call, Client, Reply, Worker, eventually};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::site::{PATIENCE, Store};
 
@@ -107,8 +106,7 @@ async fn a_paused_worker_gets_nothing_until_it_is_resumed(store: Store) {
     let open = site.submit_plain("t").await;
     site.worker.wait_for(1).await;
     assert_eq!(site.post(&verb("drain"), &json!({})).await.json["paused_because"], "draining");
-    // In force on all nodes within a second.
-    sleep(Duration::from_secs(1)).await;
+    site.in_force().await;
     let waits = site.submit_plain("t").await;
     let state = async || worker(&site, name.as_str().unwrap()).await["state"].clone();
     eventually("draining", PATIENCE, async || (state().await == "draining").then_some(())).await;

@@ -40,6 +40,7 @@ async fn a_pause_survives_a_restart_and_ends_when_it_is_resumed(store: Store) {
     site.serves(&["t"]).await;
     set_up(&site, &json!({})).await;
     assert_eq!(site.post("/v1/queues/q/pause", &json!({})).await.status, 200);
+    site.in_force().await;
     let waits = site.submit(&in_queue("t")).await;
     site.restart_as(Lovage::dev()).await;
     let paused = json!({"intake": false, "dispatch": true, "until": null});
@@ -59,9 +60,11 @@ async fn a_pause_ends_by_itself(store: Store) {
     site.worker.on("t", Reply::status(204));
     site.serves(&["t"]).await;
     set_up(&site, &json!({})).await;
+    assert_eq!(site.post("/v1/queues/q/pause", &json!({})).await.status, 200);
+    site.in_force().await;
+    let waits = site.submit(&in_queue("t")).await;
     let end = rfc3339(now() + Duration::from_secs(2));
     let pause = json!({"intake": true, "until": end});
-    let waits = site.submit(&json!({"task": "t", "queue": "q", "delay": "500ms"})).await;
     assert_eq!(site.post("/v1/queues/q/pause", &pause).await.status, 200);
     assert_eq!(site.post("/v1/tasks", &in_queue("t")).await.code(), "queue_paused");
     let record = site.until_state(&waits, "succeeded").await;
@@ -76,6 +79,7 @@ async fn a_drain_delivers_the_rest(store: Store) {
     site.serves(&["t"]).await;
     set_up(&site, &json!({})).await;
     site.post("/v1/queues/q/pause", &json!({})).await;
+    site.in_force().await;
     let ids = site.submit_batch(&vec![in_queue("t"); 30]).await.ids();
     assert_eq!(waiting(&site).await, 30);
     site.post("/v1/queues/q/drain", &json!({})).await;

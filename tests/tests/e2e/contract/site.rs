@@ -73,6 +73,11 @@ impl Site {
         self.register_worker("w", &self.worker.url(), tasks).await
     }
 
+    /// Waits until the documents that are stored now are in force.
+    pub async fn in_force(&self) {
+        self.until_known_to([self.lovage.client()]).await;
+    }
+
     /// Waits until the record of a task satisfies a condition, and returns it.
     pub async fn until(&self, id: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("task {id} to be {what}"), PATIENCE, async || Some(self.task(id).await).filter(&condition)).await

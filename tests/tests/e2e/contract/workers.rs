@@ -29,6 +29,7 @@ async fn the_most_specific_pattern_wins(store: Store) {
         site.worker.on(&path, Reply::json(&json!(pattern)));
         site.register_worker(&format!("w{n}"), &site.worker.url_of(&path), &[pattern]).await;
     }
+    site.in_force().await;
     let table = [
         ("images.resize", "images.resize"),
         ("images.rename", "images.re*"),
