@@ -60,7 +60,7 @@ mod tests {
         worker.gate.throttle(now, now, Some(Duration::from_secs(3)));
         assert_eq!(seen(now), Standing { paused_until: Some(Millis(13_000)), ..slowed });
         let settings = Breaker { failures: 1, open_for: lovage_core::units::Dur::from_secs(10) };
-        worker.gate.fault(now, settings);
+        worker.gate.fault(now, now, settings);
         let open = Standing { breaker: BreakerState::Open, paused_until: Some(Millis(20_000)), ..slowed };
         assert_eq!(seen(now), open);
         assert_eq!(seen(Millis(20_000)), Standing { breaker: BreakerState::HalfOpen, slots: 25, ..slowed });
