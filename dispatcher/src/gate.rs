@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::breaker::{Breaker, Way};
+use crate::line::{Asker, Line};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ pub struct Gate {
     pub number: u64,
     /// Somebody waits for a slot.
     wanted: AtomicBool,
+    /// Those who do.
+    line: Line,
     freed: watch::Sender<u64>,
     /// Requests that were let through.
     sent: Recent<{ LATELY as usize }>,
@@ -60,6 +63,8 @@ struct State {
 pub enum Held {
     /// No slot is free for it.
     Busy,
+    /// The free slots are for others; then it may be another matter.
+    Behind(Millis),
     /// Nothing goes before that.
     Until(Millis),
 }
@@ -117,6 +122,7 @@ impl Gate {
         Self {
             number,
             wanted: AtomicBool::new(false),
+            line: Line::default(),
             freed,
             sent: Recent::default(),
             uneasy: AtomicBool::new(false),
@@ -129,9 +135,34 @@ impl Gate {
         self.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Lets a request through that `take` finds a slot for. `asker` tells apart those who take turns; `load` tells open requests
-    /// and slots.
+    /// Lets a request through that `take` finds a slot for, if it is the turn of `asker`. `load` tells open requests and slots,
+    /// `free` how many of them are free.
     pub fn admit<T>(
+        &self,
+        now: Millis,
+        asker: &Asker,
+        load: impl Fn() -> (u32, u32),
+        free: impl FnOnce() -> u32,
+        take: impl FnOnce() -> Option<(Slot, T)>,
+    ) -> Result<(Slot, T), Held> {
+        let turn = self.line.look(now, asker, || (free(), load().1)).map_err(Held::Behind);
+        let taken = turn.and_then(|()| self.let_through(now, asker.number, load, take));
+        match &taken {
+            Ok(_) => self.line.took(asker),
+            Err(Held::Busy | Held::Behind(_)) => self.line.wait(asker),
+            Err(Held::Until(_)) => self.line.leave(asker),
+        }
+        taken
+    }
+
+    /// Somebody has taken what it wanted of the free slots: those who were refused because of it may ask again.
+    pub fn pass_on(&self) {
+        if self.line.take_refused() {
+            self.tell();
+        }
+    }
+
+    fn let_through<T>(
         &self,
         now: Millis,
         asker: u64,

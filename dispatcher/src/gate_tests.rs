@@ -4,6 +4,7 @@
 use super::*;
 
 const T0: Millis = Millis(1_800_000_000_000);
+const ASKER: Asker = Asker { number: 0, wants: 0, waits: None };
 const AFTER_ONE: Settings = Settings { failures: 1, open_for: lovage_core::units::Dur::from_secs(10) };
 
 fn at(ms: u64) -> Millis {
@@ -25,7 +26,9 @@ impl Door {
 
     fn ask(&self, now: Millis) -> Result<Slot, Held> {
         let load = || (self.slots.open(), self.count);
-        self.gate.admit(now, 0, load, || Some((self.slots.take(self.count)?, ()))).map(|(slot, ())| slot)
+        self.gate
+            .admit(now, &ASKER, load, || self.count - self.slots.open(), || Some((self.slots.take(self.count)?, ())))
+            .map(|(slot, ())| slot)
     }
 
     /// As many as go at once.

@@ -53,7 +53,8 @@ mod tests {
             effective_rate: None,
         };
         assert_eq!(seen(now), free);
-        let Admission::Slot(slot, _) = worker.admit(now, 0) else { panic!("no slot") };
+        let asker = crate::line::Asker { number: 0, wants: 0, waits: None };
+        let Admission::Slot(slot, _) = worker.admit(now, &asker) else { panic!("no slot") };
         assert_eq!(seen(now), Standing { open: 1, ..free });
         drop(slot);
         let slowed = Standing { effective_rate: Some(1.0), ..free };

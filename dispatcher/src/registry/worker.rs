@@ -12,6 +12,7 @@ use lovage_core::worker::WorkerConfig;
 use crate::egress::Target;
 use crate::gate::{Gate, Held, Slot, Slots};
 use crate::instances::InstanceState;
+use crate::line::Asker;
 use crate::signing::Signer;
 
 /// Where a task can be pushed to.
@@ -61,6 +62,8 @@ pub enum Admission {
     Slot(Slot, Instance),
     /// All instances are busy.
     Busy,
+    /// The free slots are for others; ask again then, or when one is free.
+    Behind(Millis),
     /// It wants to be left alone until then.
     Paused(Millis),
     /// There is no live instance.
@@ -133,8 +136,8 @@ impl Worker {
         self.instances.iter().find(|instance| &*instance.url == url)
     }
 
-    /// A slot of the instance whose turn it is. Askers that wait for the worker's pace take turns.
-    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+    /// A slot of the instance whose turn it is, if it is the turn of this asker.
+    pub fn admit(&self, now: Millis, asker: &Asker) -> Admission {
         if let Some(pause) = self.config.paused(now) {
             // The end of one without an end is a change of the document, which opens all lanes.
             return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
@@ -142,16 +145,19 @@ impl Worker {
         if !self.instances.iter().any(|instance| instance.is_usable(now)) {
             return Admission::NoInstance;
         }
-        for asked in [false, true] {
-            match self.gate.admit(now, asker, || self.load(now), || self.choose(now)) {
-                Ok((slot, instance)) => return Admission::Slot(slot, instance),
-                Err(Held::Until(until)) => return Admission::Paused(until),
-                // A slot that is freed between looking and asking would be missed: ask, then look once more.
-                Err(Held::Busy) if !asked => self.gate.want(),
-                Err(Held::Busy) => {}
-            }
+        let ask = || self.gate.admit(now, asker, || self.load(now), || self.free(now), || self.choose(now));
+        let mut answer = ask();
+        if matches!(answer, Err(Held::Busy | Held::Behind(_))) {
+            // A slot that is freed between looking and asking would be missed: ask, then look once more.
+            self.gate.want();
+            answer = ask();
         }
-        Admission::Busy
+        match answer {
+            Ok((slot, instance)) => Admission::Slot(slot, instance),
+            Err(Held::Until(until)) => Admission::Paused(until),
+            Err(Held::Behind(again)) => Admission::Behind(again),
+            Err(Held::Busy) => Admission::Busy,
+        }
     }
 
     /// Whether anybody was there lately, at any of its instances.
