@@ -85,6 +85,9 @@ pub struct InstanceBoard {
     /// Bad answers to its probe in a row.
     #[serde(skip_serializing_if = "is_well")]
     pub failures: u8,
+    /// Until when it is passed over because nobody was there when it was called, before it is tried again; zero: it is not.
+    #[serde(skip_serializing_if = "is_never")]
+    pub unreachable: Millis,
     /// When its probe was answered last; zero: never.
     #[serde(skip_serializing_if = "is_never")]
     pub probed: Millis,
@@ -111,6 +114,7 @@ impl Default for InstanceBoard {
             healthy: true,
             name: String::new(),
             failures: 0,
+            unreachable: Millis(0),
             probed: Millis(0),
             drained: Millis(0),
             born: Millis(0),
@@ -235,6 +239,7 @@ impl InstanceBoard {
         self.slots = self.slots.saturating_add(theirs.slots);
         self.healthy &= theirs.healthy;
         self.failures = self.failures.max(theirs.failures);
+        self.unreachable = self.unreachable.max(theirs.unreachable);
         self.probed = self.probed.max(theirs.probed);
         self.drained = self.drained.max(theirs.drained);
         let counters = match self.born.cmp(&theirs.born) {
@@ -251,7 +256,10 @@ impl InstanceBoard {
 impl WorkerBoard {
     /// How it is doing, in short.
     pub fn standing(&self) -> Standing {
-        let usable = || self.instances.iter().filter(|instance| instance.is_usable());
+        // Those that nobody answers at are passed over as long as there are others.
+        let passes = self.instances.iter().any(|instance| instance.is_usable() && instance.unreachable.0 == 0);
+        let is_counted = |it: &&InstanceBoard| it.is_usable() && (it.unreachable.0 == 0 || !passes);
+        let usable = || self.instances.iter().filter(is_counted);
         let sum = |count: fn(&InstanceBoard) -> u32| usable().map(count).fold(0, u32::saturating_add);
         let slots = sum(|instance| instance.slots);
         Standing {

@@ -28,7 +28,7 @@ pub struct WorkerConfig {
     /// Only tasks of these queues; empty: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub queues: Vec<String>,
-    /// Open requests per instance.
+    /// Requests that one dispatcher may have open at one instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     /// Starts of its tasks and how many of them may come at once: the limit `worker:NAME`.
@@ -154,7 +154,7 @@ const fn is_zero(time: &Millis) -> bool {
 }
 
 impl WorkerConfig {
-    /// Open requests per instance.
+    /// Requests that one dispatcher may have open at one instance.
     pub fn concurrency(&self) -> u32 {
         self.concurrency.unwrap_or(DEFAULT_CONCURRENCY)
     }

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::breaker::{Breaker, Way};
+use crate::line::{Asker, Line};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ pub struct Gate {
     pub number: u64,
     /// Somebody waits for a slot.
     wanted: AtomicBool,
+    /// Those who do.
+    line: Line,
     freed: watch::Sender<u64>,
     /// Requests that were let through.
     sent: Recent<{ LATELY as usize }>,
@@ -60,6 +63,8 @@ struct State {
 pub enum Held {
     /// No slot is free for it.
     Busy,
+    /// The free slots are for others; then it may be another matter.
+    Behind(Millis),
     /// Nothing goes before that.
     Until(Millis),
 }
@@ -117,6 +122,7 @@ impl Gate {
         Self {
             number,
             wanted: AtomicBool::new(false),
+            line: Line::default(),
             freed,
             sent: Recent::default(),
             uneasy: AtomicBool::new(false),
@@ -129,9 +135,34 @@ impl Gate {
         self.wanted.store(true, Ordering::SeqCst);
     }
 
-    /// Lets a request through that `take` finds a slot for. `asker` tells apart those who take turns; `load` tells open requests
-    /// and slots.
+    /// Lets a request through that `take` finds a slot for, if it is the turn of `asker`. `load` tells open requests and slots,
+    /// `free` how many of them are free.
     pub fn admit<T>(
+        &self,
+        now: Millis,
+        asker: &Asker,
+        load: impl Fn() -> (u32, u32),
+        free: impl FnOnce() -> u32,
+        take: impl FnOnce() -> Option<(Slot, T)>,
+    ) -> Result<(Slot, T), Held> {
+        let turn = self.line.look(now, asker, || (free(), load().1)).map_err(Held::Behind);
+        let taken = turn.and_then(|()| self.let_through(now, asker.number, load, take));
+        match &taken {
+            Ok(_) => self.line.took(asker),
+            Err(Held::Busy | Held::Behind(_)) => self.line.wait(asker),
+            Err(Held::Until(_)) => self.line.leave(asker),
+        }
+        taken
+    }
+
+    /// Somebody has taken what it wanted of the free slots: those who were refused because of it may ask again.
+    pub fn pass_on(&self) {
+        if self.line.take_refused() {
+            self.tell();
+        }
+    }
+
+    fn let_through<T>(
         &self,
         now: Millis,
         asker: u64,
@@ -200,12 +231,13 @@ impl Gate {
         let mut state = self.change();
         if let Some(until) = state.pace.told(allowance, now, self.sent.rate(now)) {
             state.paused_until = state.paused_until.max(until);
+            state.ramp = state.ramp.max(Some(state.paused_until));
         }
     }
 
-    /// The endpoint failed: perhaps it is left alone now.
-    pub fn fault(&self, now: Millis, settings: Settings) {
-        if self.change().breaker.fault(now, settings).is_some() {
+    /// The endpoint failed with what was sent at `sent`: perhaps it is left alone now.
+    pub fn fault(&self, now: Millis, sent: Millis, settings: Settings) {
+        if self.change().breaker.fault(now, sent, settings).is_some() {
             counter!("lovage_breakers_opened_total").increment(1);
         }
     }
@@ -216,7 +248,7 @@ impl Gate {
             return;
         }
         let mut state = self.state.lock();
-        let was_open = state.breaker.works();
+        let was_open = state.breaker.works(sent);
         if was_open {
             state.ramp = state.ramp.max(Some(now));
         }
@@ -255,24 +287,46 @@ impl Gate {
         self.tell();
     }
 
-    fn tell(&self) {
+    /// Somebody who waits for a slot may find one now.
+    pub fn tell(&self) {
         if self.wanted.swap(false, Ordering::SeqCst) {
             self.freed.send_modify(|n| *n += 1);
         }
     }
 }
 
-/// Open pushes of one instance.
+/// Open pushes of one instance, and whether it can be reached.
 #[derive(Debug)]
 pub struct Slots {
     open: AtomicU32,
     gate: Arc<Gate>,
+    /// `breaker` has to be looked at.
+    uneasy: AtomicBool,
+    /// Of connections that came about or did not. The worker's own breaker counts only when all of its instances fail.
+    breaker: Mutex<Breaker>,
 }
 
 impl Slots {
     /// No open push, behind this gate.
     pub fn new(gate: Arc<Gate>) -> Self {
-        Self { open: AtomicU32::new(0), gate }
+        Self { open: AtomicU32::new(0), gate, uneasy: AtomicBool::new(false), breaker: Mutex::default() }
+    }
+
+    /// Whether the last request found nobody there.
+    pub fn fails(&self) -> bool {
+        self.uneasy.load(Ordering::Relaxed)
+    }
+
+    /// Until when it is passed over because nobody is there; zero: it is not. After that it is tried.
+    pub fn unreachable(&self) -> Millis {
+        if self.fails() { self.breaker.lock().until() } else { Millis(0) }
+    }
+
+    /// It is known to be there again.
+    pub fn forget_faults(&self) {
+        let mut breaker = self.breaker.lock();
+        *breaker = Breaker::default();
+        self.uneasy.store(false, Ordering::Relaxed);
     }
 
     /// How many pushes are open.
@@ -284,7 +338,20 @@ impl Slots {
     pub fn take(self: &Arc<Self>, limit: u32) -> Option<Slot> {
         let grow = |open: u32| (open < limit).then(|| open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grow).ok()?;
-        Some(Slot { slots: Arc::clone(self), trial: false, since: Millis(0), others: Vec::new() })
+        Some(Slot { slots: Arc::clone(self), trial: false, tries: false, since: Millis(0), others: Vec::new() })
+    }
+
+    /// … of an instance that can be reached or is to be tried now: with one request at a time.
+    pub fn take_reachable(self: &Arc<Self>, limit: u32, now: Millis) -> Option<Slot> {
+        let mut slot = self.take(limit)?;
+        if self.fails() {
+            match self.breaker.lock().way(now) {
+                Way::Free => {}
+                Way::Trial => slot.tries = true,
+                Way::TrialOut | Way::Until(_) => return None,
+            }
+        }
+        Some(slot)
     }
 }
 
@@ -294,6 +361,8 @@ pub struct Slot {
     slots: Arc<Slots>,
     /// Of the attempt that the breaker tries.
     trial: bool,
+    /// Of the attempt that finds out whether the instance can be reached again.
+    tries: bool,
     since: Millis,
     /// Those of the other instances that get the same task.
     others: Vec<Slot>,
@@ -317,6 +386,23 @@ impl Slot {
         self.since
     }
 
+    /// Nobody was there: perhaps the instance is passed over now. Answers for how long.
+    pub fn unreached(&self, now: Millis, settings: Settings) -> Option<Duration> {
+        let mut breaker = self.slots.breaker.lock();
+        let pause = breaker.fault(now, self.since, settings);
+        self.slots.uneasy.store(!breaker.is_calm(), Ordering::Relaxed);
+        pause
+    }
+
+    /// Somebody was there.
+    pub fn reached(&self) {
+        if self.slots.fails() {
+            let mut breaker = self.slots.breaker.lock();
+            breaker.works(self.since);
+            self.slots.uneasy.store(!breaker.is_calm(), Ordering::Relaxed);
+        }
+    }
+
     /// Nothing was sent after all: it does not count as a request.
     pub fn unused(self) {
         let gate = self.gate();
@@ -330,6 +416,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.open.fetch_sub(1, Ordering::SeqCst);
+        if self.tries {
+            self.slots.breaker.lock().trial_ended();
+        }
         if self.trial {
             self.slots.gate.trial_ended();
         } else {

@@ -4,6 +4,7 @@
 use super::*;
 
 const T0: Millis = Millis(1_800_000_000_000);
+const ASKER: Asker = Asker { number: 0, wants: 0, waits: None };
 const AFTER_ONE: Settings = Settings { failures: 1, open_for: lovage_core::units::Dur::from_secs(10) };
 
 fn at(ms: u64) -> Millis {
@@ -25,7 +26,9 @@ impl Door {
 
     fn ask(&self, now: Millis) -> Result<Slot, Held> {
         let load = || (self.slots.open(), self.count);
-        self.gate.admit(now, 0, load, || Some((self.slots.take(self.count)?, ()))).map(|(slot, ())| slot)
+        self.gate
+            .admit(now, &ASKER, load, || self.count - self.slots.open(), || Some((self.slots.take(self.count)?, ())))
+            .map(|(slot, ())| slot)
     }
 
     /// As many as go at once.
@@ -133,7 +136,7 @@ fn a_worker_that_asks_for_less_gets_less_and_everything_again() {
 #[test]
 fn after_an_outage_few_are_sent_at_first() {
     let door = Door::new(100);
-    door.gate.fault(T0, AFTER_ONE);
+    door.gate.fault(T0, T0, AFTER_ONE);
     assert_eq!(door.ask(T0).unwrap_err(), Held::Until(at(10_000)));
     let trial = door.ask(at(10_000)).unwrap();
     assert_eq!(door.ask(at(10_000)).unwrap_err(), Held::Busy, "one is tried");
@@ -161,7 +164,9 @@ fn an_allowance_that_is_used_up_closes_the_door() {
     assert!(matches!(door.ask(at(1_000)).unwrap_err(), Held::Until(_)));
     door.gate.told(at(2_000), told(0, 9));
     assert_eq!((door.ask(at(2_000)).unwrap_err(), door.paused(at(2_000))), (Held::Until(at(11_000)), Some(at(11_000))));
-    assert_eq!(door.fill(at(11_000)).len(), 100);
+    // And then gently.
+    assert_eq!(door.fill(at(11_000)).len(), 1);
+    assert_eq!(door.fill(at(21_000)).len(), 100);
 }
 
 #[tokio::test]

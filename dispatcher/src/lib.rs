@@ -15,6 +15,7 @@ mod instances;
 #[doc(hidden)] // For `examples/lanes.rs`.
 pub mod lanes;
 mod limits;
+mod line;
 mod notice;
 mod options;
 mod owner;

@@ -53,14 +53,15 @@ mod tests {
             effective_rate: None,
         };
         assert_eq!(seen(now), free);
-        let Admission::Slot(slot, _) = worker.admit(now, 0) else { panic!("no slot") };
+        let asker = crate::line::Asker { number: 0, wants: 0, waits: None };
+        let Admission::Slot(slot, _) = worker.admit(now, &asker) else { panic!("no slot") };
         assert_eq!(seen(now), Standing { open: 1, ..free });
         drop(slot);
         let slowed = Standing { effective_rate: Some(1.0), ..free };
         worker.gate.throttle(now, now, Some(Duration::from_secs(3)));
         assert_eq!(seen(now), Standing { paused_until: Some(Millis(13_000)), ..slowed });
         let settings = Breaker { failures: 1, open_for: lovage_core::units::Dur::from_secs(10) };
-        worker.gate.fault(now, settings);
+        worker.gate.fault(now, now, settings);
         let open = Standing { breaker: BreakerState::Open, paused_until: Some(Millis(20_000)), ..slowed };
         assert_eq!(seen(now), open);
         assert_eq!(seen(Millis(20_000)), Standing { breaker: BreakerState::HalfOpen, slots: 25, ..slowed });

@@ -83,7 +83,12 @@ impl InstanceState {
         probes.failures = if well { 0 } else { probes.failures.saturating_add(1) };
         probes.last = now;
         let unwell = probes.failures >= Health::FAILURES;
-        self.unwell.swap(unwell, Ordering::Relaxed) != unwell
+        let changed = self.unwell.swap(unwell, Ordering::Relaxed) != unwell;
+        if changed && well {
+            // Its tasks need not find that out once more.
+            self.slots.forget_faults();
+        }
+        changed
     }
 
     /// It is not probed any more: it counts as well.

@@ -134,6 +134,21 @@ impl Lanes {
         self.gates.keys().copied().collect()
     }
 
+    /// How urgent the first task of a lane that waits for its turn is, after what it has waited: the less the more.
+    pub fn urgency(&self, id: LaneId) -> i64 {
+        let seat = self.known.get(&id).and_then(|lane| lane.seat.as_ref());
+        seat.map_or(i64::MAX, |seat| self.effective(seat.rank.rank, id))
+    }
+
+    /// The same of the lane whose turn it is at this gate.
+    pub fn urgency_at(&self, gate: u64) -> Option<i64> {
+        let id = match self.gates.get(&gate)? {
+            Crowd::One(id) => *id,
+            Crowd::Many { turns, .. } => turns.first(|rank, id| self.effective(rank, id))?,
+        };
+        Some(self.urgency(id))
+    }
+
     /// `slots` tasks of the lanes that wait for this gate may start, in turn.
     pub fn open_busy(&mut self, gate: u64, slots: usize) {
         self.open_room(Room::Gate(gate), slots);

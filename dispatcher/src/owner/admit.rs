@@ -23,6 +23,7 @@ use crate::egress::{Pushed, Target};
 use crate::gate::Slot;
 use crate::lanes::{Closed, Turn, Waiting};
 use crate::limits::{Count, From, Gates, NO_ROOM, Permit, Verdict};
+use crate::line::Asker;
 use crate::push::{Attempt, Common};
 use crate::registry::{Admission, Instance, Worker};
 use crate::stream::{self, Sink};
@@ -97,6 +98,9 @@ impl Owner {
         // A turn that is not used now is the next one's.
         let turn = self.turn.take();
         self.more_lanes = false;
+        if self.slots_at.is_some_and(|at| at <= self.now()) {
+            (self.slots_at, self.slots_freed) = (None, true);
+        }
         if self.claim_calls > 0 || self.waits_for_room || self.waits_for_turn {
             return;
         }
@@ -116,6 +120,7 @@ impl Owner {
         }
         let Some(turn) = turn.or_else(|| self.ask_for_turn()) else { return };
         let plans = self.plan();
+        plans.iter().for_each(|plan| plan.worker.gate.pass_on());
         self.room = None;
         if plans.is_empty() {
             return;
@@ -200,7 +205,8 @@ impl Owner {
                     continue;
                 }
             }
-            match worker.admit(now, self.partition.0.into()) {
+            let gate = worker.gate.number;
+            match worker.admit(now, &self.asker(id, gate)) {
                 Admission::Slot(slot, instance) => {
                     let slot = Arc::new(slot);
                     let place = Place { queue, limits, worker, instance, slot, together: together.is_some() };
@@ -213,12 +219,24 @@ impl Owner {
                         }
                     }
                 }
-                Admission::Busy => self.lanes.close(id, Closed::Busy(worker.gate.number)),
+                Admission::Busy => self.lanes.close(id, Closed::Busy(gate)),
+                Admission::Behind(again) => {
+                    self.slots_at = Some(self.slots_at.map_or(again, |at| at.min(again)));
+                    self.lanes.close(id, Closed::Busy(gate));
+                }
                 Admission::Paused(until) => self.lanes.close(id, Closed::Until(until)),
                 Admission::NoInstance => self.lanes.close(id, Closed::NoWorker),
             }
         }
         plans
+    }
+
+    /// What this owner wants of a gate: a slot for the first task of a lane, and more for others.
+    fn asker(&self, id: LaneId, gate: u64) -> Asker {
+        let wants = self.lanes.urgency(id);
+        let next = self.lanes.first(id).filter(|(_, at_hand)| *at_hand > 1).map(|_| wants);
+        let waits = next.into_iter().chain(self.lanes.urgency_at(gate)).min();
+        Asker { number: self.partition.0.into(), wants, waits }
     }
 
     /// The first task of a lane, for this place.

@@ -10,7 +10,7 @@ use lovage_core::{Attempt, LaneDef, Outcome, Partition, RawOutcome, Rules, TaskI
 use tokio_util::task::AbortOnDropHandle;
 
 use super::admit::Begun;
-use super::settle::{Note, Told, tell_gate};
+use super::settle::{Note, Told, tell_gate, tell_instance};
 use super::{Owner, Running, Shared, background};
 use crate::batch::{Array, Item};
 use crate::egress::{PushRequest, Pushed, Target};
@@ -139,7 +139,8 @@ impl Owner {
         // What concerns the worker concerns all of them alike.
         let mut items = judged.items.iter_mut().map(|item| &mut item.outcome);
         if let Some(first) = items.next() {
-            tell_gate(worker, first, (rest.slot.since(), now), allowance);
+            let is_instance = tell_instance(worker, Some(&rest.slot), &answer, now);
+            tell_gate(worker, first, (rest.slot.since(), now), allowance, is_instance);
             if let RawOutcome::Throttled { after: told, .. } = first {
                 for outcome in items {
                     if let RawOutcome::Throttled { after, .. } = outcome {

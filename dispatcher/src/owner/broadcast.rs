@@ -108,7 +108,7 @@ impl Owner {
         }
         let (mut joined, decided) = join(&judged, most);
         let sent = slot.as_ref().map_or(now, |slot| slot.since());
-        tell_gate(&worker, &mut joined, (sent, now), allowance);
+        tell_gate(&worker, &mut joined, (sent, now), allowance, false);
         drop(slot);
         self.meters.attempt_seconds.record(longest.as_secs_f64());
         let registry = &shared.registry;

@@ -171,6 +171,8 @@ pub(crate) struct Owner {
     freed: usize,
     /// A lane that waits for a slot may find one.
     slots_freed: bool,
+    /// … also then: one that is free was left to others.
+    slots_at: Option<Millis>,
     accepted: Accepted,
     /// Lanes that wait for a limit may try again.
     opened: mpsc::UnboundedReceiver<Opened>,
@@ -260,6 +262,7 @@ impl Owner {
             last_claim: now,
             freed: 0,
             slots_freed: false,
+            slots_at: None,
             accepted: Accepted::default(),
             opened,
             asking: Asking::default(),
@@ -379,6 +382,9 @@ impl Owner {
             }
             if let Some(opening) = self.lanes.next_opening() {
                 wake = wake.min(at(opening));
+            }
+            if let Some(again) = self.slots_at {
+                wake = wake.min(at(again));
             }
             if let Some(round) = self.outbox.next() {
                 wake = wake.min(round);

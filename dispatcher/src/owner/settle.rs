@@ -16,6 +16,7 @@ use super::calls::Done;
 use super::{Owner, Shared};
 use crate::control::{About, Order};
 use crate::egress::Pushed;
+use crate::gate::Slot;
 use crate::instances;
 use crate::push;
 use crate::registry::Worker;
@@ -111,7 +112,8 @@ impl Owner {
         let judged = streamed.unwrap_or_else(|| classify(&answer, &worker.status_map, worker.config.accepts, now.0));
         let mut outcome = judged.read(&rules);
         let sent = slot.as_ref().map_or(now, |slot| slot.since());
-        tell_gate(worker, &mut outcome, (sent, now), allowance);
+        let is_instance = tell_instance(worker, slot.as_deref(), &answer, now);
+        tell_gate(worker, &mut outcome, (sent, now), allowance, is_instance);
         instances::count(worker, &end.instance, [&outcome], memory);
         drop(slot);
         self.meters.attempt_seconds.record(elapsed.as_secs_f64());
@@ -284,18 +286,40 @@ impl Owner {
     }
 }
 
+/// Notes whether anybody was there at the instance that this slot is of. Answers whether a fault is the instance's alone: the
+/// others get its tasks, and the worker as a whole is not left alone because of it.
+pub(super) fn tell_instance(worker: &Worker, slot: Option<&Slot>, answer: &Answer, now: Millis) -> bool {
+    let Some(slot) = slot else { return false };
+    if !matches!(answer, Answer::Fault(fault) if fault.before_send()) {
+        slot.reached();
+        return false;
+    }
+    if let Some(pause) = slot.unreached(now, worker.config.breaker()) {
+        metrics::counter!("lovage_instances_passed_over_total").increment(1);
+        // Whoever waits for a slot then may try it.
+        let gate = Arc::clone(slot.gate());
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            gate.tell();
+        });
+    }
+    worker.is_any_reached(now)
+}
+
 /// Lets the worker's gate know what it answered to what was sent at `sent`; a worker that said "not now" learns here for how long
-/// it is left alone.
+/// it is left alone. `is_instance`: if nobody was there, this is about one of its instances.
 pub(super) fn tell_gate<S>(
     worker: &Worker,
     outcome: &mut Outcome<S>,
     (sent, now): (Millis, Millis),
     allowance: Option<Allowance>,
+    is_instance: bool,
 ) {
     let gate = &worker.gate;
     match outcome {
+        Outcome::Endpoint { .. } if is_instance => {}
         Outcome::Throttled { after, .. } => *after = Some(gate.throttle(now, sent, *after)),
-        Outcome::Endpoint { .. } => gate.fault(now, worker.config.breaker()),
+        Outcome::Endpoint { .. } => gate.fault(now, sent, worker.config.breaker()),
         _ => gate.recovered(sent),
     }
     if let Some(allowance) = allowance {

@@ -11,11 +11,13 @@ use lovage_store::{DocGuard, DocKind, DocPut, MemoryClock, MemoryOptions, Memory
 use super::{Admission, PRUNE_FROM, Registry};
 use crate::egress::AddressPolicy;
 use crate::gate::Slot;
+use crate::line::Asker;
 
+const ASKER: Asker = Asker { number: 0, wants: 0, waits: None };
 const NOW: Millis = Millis(1_800_000_000_000);
 
 fn slot(registry: &Registry, origin: &str) -> Slot {
-    match registry.origin(Ns::DEFAULT, origin, NOW).admit(NOW, 0) {
+    match registry.origin(Ns::DEFAULT, origin, NOW).admit(NOW, &ASKER) {
         Admission::Slot(slot, _) => slot,
         _ => panic!("a new origin is free"),
     }
@@ -38,12 +40,12 @@ fn origins_that_nobody_calls_any_more_are_forgotten() {
     let (origins, _, gates) = sizes(&registry);
     assert!(origins <= PRUNE_FROM && gates <= PRUNE_FROM + 1, "{origins} origins, {gates} gates");
     // What is open stays counted, and who wants to be left alone is.
-    let Admission::Slot(second, instance) = registry.origin(Ns::DEFAULT, "http://open", NOW).admit(NOW, 0) else {
+    let Admission::Slot(second, instance) = registry.origin(Ns::DEFAULT, "http://open", NOW).admit(NOW, &ASKER) else {
         panic!("free")
     };
     assert_eq!(instance.state.slots.open(), 2);
     drop((open, second));
-    assert!(matches!(registry.origin(Ns::DEFAULT, "http://slow", NOW).admit(NOW, 0), Admission::Paused(_)));
+    assert!(matches!(registry.origin(Ns::DEFAULT, "http://slow", NOW).admit(NOW, &ASKER), Admission::Paused(_)));
     // A lane that waited for a gate of before does not wait for ever.
     assert_eq!(registry.free(&[waited_for], NOW), [(waited_for, usize::MAX)]);
 }
@@ -62,7 +64,7 @@ async fn workers_that_are_gone_are_forgotten_when_nothing_is_open() {
         put(Some(serde_json::to_vec(&config(format!("http://127.0.0.1:{}/", 9_000 + n))).unwrap().into())).await;
     }
     let worker = registry.worker(Ns::DEFAULT, "default", "t").unwrap();
-    let Admission::Slot(open, _) = worker.admit(NOW, 0) else { panic!("a new worker is free") };
+    let Admission::Slot(open, _) = worker.admit(NOW, &ASKER) else { panic!("a new worker is free") };
     drop(worker);
     assert_eq!(sizes(&registry), (0, 1, 1));
     put(None).await;

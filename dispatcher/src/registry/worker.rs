@@ -10,8 +10,9 @@ use lovage_core::instance::{Balance, Recycling};
 use lovage_core::worker::WorkerConfig;
 
 use crate::egress::Target;
-use crate::gate::{Gate, Held, Slot};
+use crate::gate::{Gate, Held, Slot, Slots};
 use crate::instances::InstanceState;
+use crate::line::Asker;
 use crate::signing::Signer;
 
 /// Where a task can be pushed to.
@@ -61,6 +62,8 @@ pub enum Admission {
     Slot(Slot, Instance),
     /// All instances are busy.
     Busy,
+    /// The free slots are for others; ask again then, or when one is free.
+    Behind(Millis),
     /// It wants to be left alone until then.
     Paused(Millis),
     /// There is no live instance.
@@ -89,6 +92,7 @@ impl Instance {
             open: self.state.slots.open(),
             slots: self.capacity,
             healthy: self.state.is_well(),
+            unreachable: self.state.slots.unreachable(),
             failures: probes.failures,
             probed: probes.last,
             born,
@@ -101,10 +105,22 @@ impl Instance {
         self.capacity.saturating_sub(self.state.slots.open())
     }
 
+    /// How many tasks may go there now, one that is to be tried included.
+    fn free_if_reachable(&self, now: Millis) -> u32 {
+        if !self.state.slots.fails() {
+            return self.free();
+        }
+        match self.state.slots.unreachable() {
+            Millis(0) => self.free(),
+            until if until <= now => self.free().min(1),
+            _ => 0,
+        }
+    }
+
     /// A slot, unless all are taken or it was drained this very moment: the slot is taken first and the drain looked at
     /// afterwards, and whoever drains does it the other way round, so one of the two sees the other.
-    fn take(&self) -> Option<Slot> {
-        let slot = self.state.slots.take(self.capacity)?;
+    fn take(&self, take: impl FnOnce(&Arc<Slots>) -> Option<Slot>) -> Option<Slot> {
+        let slot = take(&self.state.slots)?;
         (!self.state.is_drained()).then_some(slot)
     }
 }
@@ -120,8 +136,8 @@ impl Worker {
         self.instances.iter().find(|instance| &*instance.url == url)
     }
 
-    /// A slot of the instance whose turn it is. Askers that wait for the worker's pace take turns.
-    pub fn admit(&self, now: Millis, asker: u64) -> Admission {
+    /// A slot of the instance whose turn it is, if it is the turn of this asker.
+    pub fn admit(&self, now: Millis, asker: &Asker) -> Admission {
         if let Some(pause) = self.config.paused(now) {
             // The end of one without an end is a change of the document, which opens all lanes.
             return Admission::Paused(pause.until.unwrap_or(Millis::MAX));
@@ -129,21 +145,37 @@ impl Worker {
         if !self.instances.iter().any(|instance| instance.is_usable(now)) {
             return Admission::NoInstance;
         }
-        for asked in [false, true] {
-            match self.gate.admit(now, asker, || self.load(now), || self.choose(now)) {
-                Ok((slot, instance)) => return Admission::Slot(slot, instance),
-                Err(Held::Until(until)) => return Admission::Paused(until),
-                // A slot that is freed between looking and asking would be missed: ask, then look once more.
-                Err(Held::Busy) if !asked => self.gate.want(),
-                Err(Held::Busy) => {}
-            }
+        let ask = || self.gate.admit(now, asker, || self.load(now), || self.free(now), || self.choose(now));
+        let mut answer = ask();
+        if matches!(answer, Err(Held::Busy | Held::Behind(_))) {
+            // A slot that is freed between looking and asking would be missed: ask, then look once more.
+            self.gate.want();
+            answer = ask();
         }
-        Admission::Busy
+        match answer {
+            Ok((slot, instance)) => Admission::Slot(slot, instance),
+            Err(Held::Until(until)) => Admission::Paused(until),
+            Err(Held::Behind(again)) => Admission::Behind(again),
+            Err(Held::Busy) => Admission::Busy,
+        }
+    }
+
+    /// Whether anybody was there lately, at any of its instances.
+    pub fn is_any_reached(&self, now: Millis) -> bool {
+        self.instances.iter().any(|instance| instance.is_usable(now) && !instance.state.slots.fails())
+    }
+
+    /// The instances that tasks may go to. Those that cannot be reached are passed over as long as others can be; if none
+    /// can, the breaker of the worker says what is tried.
+    fn usable(&self, now: Millis) -> (impl Iterator<Item = &Instance> + Clone, bool) {
+        let usable = self.instances.iter().filter(move |instance| instance.is_usable(now));
+        let passes = usable.clone().any(|instance| instance.state.slots.unreachable().0 == 0);
+        (usable.filter(move |instance| !passes || instance.state.slots.unreachable() <= now), passes)
     }
 
     /// Open pushes, and how many there may be.
     pub fn load(&self, now: Millis) -> (u32, u32) {
-        let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
+        let (usable, _) = self.usable(now);
         usable.fold((0, 0), |(open, slots), i| (open + i.state.slots.open(), slots.saturating_add(i.capacity)))
     }
 
@@ -156,13 +188,20 @@ impl Worker {
         if self.config.balance == Balance::Broadcast {
             return self.take_all(now);
         }
-        let mut free: Vec<&Instance> = self.instances.iter().filter(|i| i.is_usable(now) && i.free() > 0).collect();
+        let (usable, passes) = self.usable(now);
+        let mut free: Vec<&Instance> = usable.filter(|i| i.free() > 0).collect();
         match self.config.balance {
             // The one that had its turn longest ago: so it stays even however the instances come and go.
             Balance::RoundRobin => free.sort_by_key(|instance| instance.state.last_turn()),
-            Balance::LeastLoaded | Balance::Broadcast => free.sort_by_key(|instance| instance.state.slots.open()),
+            Balance::LeastLoaded | Balance::Broadcast => {
+                free.sort_by_key(|instance| (instance.state.slots.open(), instance.state.last_turn()));
+            }
         }
-        let (slot, instance) = free.into_iter().find_map(|instance| Some((instance.take()?, instance.clone())))?;
+        let take = |instance: &Instance| {
+            let most = instance.capacity;
+            instance.take(|slots| if passes { slots.take_reachable(most, now) } else { slots.take(most) })
+        };
+        let (slot, instance) = free.into_iter().find_map(|instance| Some((take(instance)?, instance.clone())))?;
         instance.state.take_turn();
         Some((slot, instance))
     }
@@ -176,7 +215,7 @@ impl Worker {
         }
         let mut slots = Vec::with_capacity(all.len());
         for instance in &all {
-            slots.push(instance.take()?);
+            slots.push(instance.take(|slots| slots.take(instance.capacity))?);
         }
         let mut instances = all.into_iter().cloned();
         let first = instances.next()?;
@@ -194,7 +233,8 @@ impl Worker {
             let free = |instance: &Instance| if instance.state.is_drained() { 0 } else { instance.free() };
             return self.called_at_once(now).map(free).min().unwrap_or_default();
         }
-        self.instances.iter().filter(|instance| instance.is_usable(now)).map(Instance::free).sum()
+        let (usable, passes) = self.usable(now);
+        usable.map(|instance| if passes { instance.free_if_reachable(now) } else { instance.free() }).sum()
     }
 
     /// Live instances, whether they can be called or not.

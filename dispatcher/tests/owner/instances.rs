@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lovage_core::board::Board;
 use lovage_core::errand::{Errand, ErrandKind};
 use lovage_core::instance::{Balance, Health, Recycle, Recycling};
 use lovage_core::retry::RetryPolicy;
@@ -246,6 +247,77 @@ async fn tasks_wait_for_the_only_instance_to_be_well() {
     let before = world.transport.seen.lock().len();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.transport.seen.lock().len(), before);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_nobody_answers_at_is_passed_over_and_tried_now_and_then() {
+    for balance in [Balance::LeastLoaded, Balance::RoundRobin] {
+        let down = Arc::new(AtomicBool::new(true));
+        let is_down = Arc::clone(&down);
+        let world = World::new(move |seen| match port(seen) {
+            "1003" if is_down.load(Ordering::Relaxed) => Reply::Fault(FaultKind::Refused),
+            _ => Reply::Slow(Duration::from_millis(50)),
+        });
+        world.put(DocKind::Worker, "w", &worker(balance, 10)).await;
+        let node = world.start();
+        let run = async |count: usize| {
+            let (start, mut keys) = (Instant::now(), Vec::new());
+            for _ in 0..count {
+                keys.push(world.submit(call("t")).await);
+            }
+            for key in &keys {
+                assert_eq!(world.until_final(key).await.state, State::Succeeded);
+            }
+            start.elapsed()
+        };
+        let took = run(500).await;
+        assert!(took < Duration::from_secs(4), "{balance:?}: {took:?}");
+        let calls = by_port(&world);
+        assert!(calls["1003"] <= 20 && calls["1001"] >= 200 && calls["1002"] >= 200, "{balance:?}: {calls:?}");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let board = Board::decode(&world.store.boards().await.unwrap()[0].1).unwrap();
+        let seen = board.worker(Ns::DEFAULT, "w", false).unwrap();
+        let passed_over = |url: &str| seen.instances.iter().find(|it| it.url == url).unwrap().unreachable.0 != 0;
+        assert_eq!((URLS.map(passed_over), seen.standing().instances), ([false, false, true], 2));
+        // Tried with one at a time, less and less often.
+        for _ in 0..60 {
+            run(10).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let tried = by_port(&world)["1003"] - calls["1003"];
+        assert!((2..=4).contains(&tried), "{balance:?}: {tried}");
+        down.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        run(10).await;
+        let before = by_port(&world)["1003"];
+        run(300).await;
+        assert!(by_port(&world)["1003"] >= before + 90, "{balance:?}: it is one like the others again");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_which_no_instance_is_there_is_left_alone_and_comes_back_with_any() {
+    let start = Instant::now();
+    let world = World::new(move |seen| match port(seen) {
+        "1002" if start.elapsed() > Duration::from_secs(60) => Reply::Status(204, ""),
+        _ => Reply::Fault(FaultKind::Refused),
+    });
+    world.put(DocKind::Worker, "w", &worker(Balance::LeastLoaded, 10)).await;
+    let node = world.start();
+    let mut keys = Vec::new();
+    for _ in 0..100 {
+        keys.push(world.submit(call("t")).await);
+    }
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let calls: usize = by_port(&world).into_values().sum();
+    assert!(calls <= 40, "{calls}");
+    for key in &keys {
+        assert_eq!(world.until_final(key).await.state, State::Succeeded);
+    }
+    // Trials go around: two of them at most miss the one that is back.
+    assert!(start.elapsed() < Duration::from_secs(300), "{:?}", start.elapsed());
     node.stop().await;
 }
 

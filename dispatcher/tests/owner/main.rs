@@ -15,6 +15,7 @@ mod pace;
 mod protocol;
 mod queues;
 mod simulation;
+mod slots;
 mod streams;
 mod wedged;
 mod world;

@@ -325,9 +325,15 @@ impl World {
     }
 
     pub async fn submit_with(&self, spec: Spec, priority: u8, due: Option<Millis>, expires: Option<Millis>) -> TaskKey {
+        let n = self.next_id.load(Ordering::Relaxed);
+        let slot = spec.bound(Ns::DEFAULT).unwrap_or(Slot::new((n * 1_237 % 4096) as u16));
+        self.submit_at(slot, spec, priority, due, expires).await
+    }
+
+    /// … that lives there.
+    pub async fn submit_at(&self, slot: Slot, spec: Spec, priority: u8, due: Option<Millis>, expires: Option<Millis>) -> TaskKey {
         let now = self.store.clock().now();
         let n = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let slot = spec.bound(Ns::DEFAULT).unwrap_or(Slot::new((n * 1_237 % 4096) as u16));
         let key = TaskKey::new(Ns::DEFAULT, IdRun::new(now, slot, n << 20).nth(0));
         let lane = spec.lane(Ns::DEFAULT, priority);
         let head = NewTask::first_head(&lane, priority, due, expires, now);

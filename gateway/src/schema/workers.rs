@@ -35,7 +35,7 @@ pub(crate) struct WorkerIn {
     /// `broadcast` (all of them).
     #[schema(example = "least_loaded")]
     pub balance: Option<String>,
-    /// Open requests per instance (100).
+    /// Requests that one dispatcher may have open at one instance (100).
     #[schema(minimum = 1)]
     pub concurrency: Option<u32>,
     /// Starts of its tasks, over all instances and nodes: the limit `worker:NAME` (none).
@@ -157,7 +157,8 @@ pub(crate) struct SeenInstance {
 /// How an instance is doing, as the dispatchers see it now.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct InstanceStatus {
-    /// `ready`, `unhealthy` (it does not answer its health probes) or `recycling` (it gets no tasks until it has started anew).
+    /// `ready`, `unhealthy` (it does not answer its health probes), `unreachable` (no connection to it came about; it is passed
+    /// over) or `recycling` (it gets no tasks until it has started anew).
     pub state: String,
     /// Requests that are open.
     pub open: u32,
@@ -167,6 +168,9 @@ pub(crate) struct InstanceStatus {
     pub health: Option<Probed>,
     /// What was counted for `recycle`; null without it.
     pub counters: Option<Counted>,
+    /// When it is tried again if it is `unreachable`: at this time or with the next task after it.
+    #[schema(format = DateTime)]
+    pub unreachable_until: Option<String>,
     /// Since when it is to be started anew.
     #[schema(format = DateTime)]
     pub recycling_since: Option<String>,
@@ -249,7 +253,7 @@ pub(crate) struct Worker {
     pub queues: Vec<String>,
     /// Which instance gets the next task.
     pub balance: String,
-    /// Open requests per instance.
+    /// Requests that one dispatcher may have open at one instance.
     pub concurrency: u32,
     /// Starts of its tasks, over all instances and nodes.
     pub rate: Option<String>,
@@ -339,7 +343,7 @@ pub(crate) struct InstanceIn {
     pub url: String,
     /// Gone after this unless it registers again (60 s; at most 24 h).
     pub ttl: Option<Duration>,
-    /// Open requests it takes; the worker's if not given.
+    /// Requests that one dispatcher may have open there; the worker's `concurrency` if not given.
     #[schema(minimum = 1)]
     pub capacity: Option<u32>,
     /// What it says of itself.
@@ -358,7 +362,7 @@ pub(crate) struct Instance {
     /// Gone at this time unless it registers again.
     #[schema(format = DateTime)]
     pub expires_at: String,
-    /// Open requests it takes.
+    /// Requests that one dispatcher may have open there.
     pub capacity: Option<u32>,
     /// What it says of itself.
     pub version: Option<String>,

@@ -119,3 +119,21 @@ async fn what_dispatchers_of_other_processes_see_is_added_up() {
     let said = h.get(&format!("/v1/tasks/{id}/explain")).await.json();
     assert_eq!((&said["worker"]["open"], &said["worker"]["breaker"]), (&json!(4), &json!("open")), "{said}");
 }
+
+#[tokio::test]
+async fn an_instance_that_is_not_there_is_shown_and_its_slots_do_not_count() {
+    let h = Harness::new();
+    register(&h, "w", &json!({"urls": ["http://a.example/", "http://b.example/"], "tasks": ["t"]})).await;
+    let until = Millis(NOW + 10_000);
+    let instance =
+        |url: &str, unreachable| InstanceBoard { url: url.into(), slots: 100, unreachable, ..InstanceBoard::default() };
+    let instances = vec![instance("http://a.example/", Millis(0)), instance("http://b.example/", until)];
+    let worker = WorkerBoard { name: "w".into(), instances, ..WorkerBoard::default() };
+    let board = Board { node: 1, open: Some(0), workers: vec![worker], ..Board::default() };
+    h.store.publish(SessionId(1), Some(board.encode(10_000).into())).await.unwrap();
+    let shown = h.get("/v1/workers/w").await.json();
+    let [a, b] = [&shown["instances"][0], &shown["instances"][1]];
+    assert_eq!((&a["state"], &a["unreachable_until"]), (&json!("ready"), &Value::Null), "{shown}");
+    assert_eq!((&b["state"], &b["unreachable_until"]), (&json!("unreachable"), &json!(until.rfc3339())), "{shown}");
+    assert_eq!(shown["live"]["slots"], 100, "{shown}");
+}

@@ -23,6 +23,7 @@ pub(super) struct Status {
     slots: u32,
     health: Option<Probed>,
     counters: Option<Counted>,
+    unreachable_until: Option<String>,
     recycling_since: Option<String>,
 }
 
@@ -49,6 +50,7 @@ impl Status {
         let state = match (seen.drained.0 != 0, seen.healthy) {
             (true, _) => "recycling",
             (false, false) => "unhealthy",
+            (false, true) if seen.unreachable.0 != 0 => "unreachable",
             (false, true) => "ready",
         };
         let probed = Probed { failures: seen.failures, checked_at: time(seen.probed) };
@@ -61,6 +63,7 @@ impl Status {
             slots: seen.slots,
             health: config.health.is_some().then_some(probed),
             counters: config.recycle.is_some().then_some(counted),
+            unreachable_until: time(seen.unreachable),
             recycling_since: time(seen.drained),
         }
     }
