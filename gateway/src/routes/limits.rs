@@ -177,7 +177,7 @@ async fn store(
     let is_full = missing == Missing::Make && all_docs(&*app.store, DocKind::Limit, Some(*ns)).await?.len() >= most;
     let put = ask.edit(DocKind::Limit, |stored| match stored {
         None if missing == Missing::Refuse => Err(unknown(key).0),
-        None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits"))),
+        None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have at most {most} stored limits"))),
         stored => edit(stored.unwrap_or_default()),
     });
     let put = put.await?;

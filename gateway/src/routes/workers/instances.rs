@@ -119,7 +119,7 @@ fn read(app: &App, text: &str) -> Result<InstanceConfig, Problem> {
             "version" => {
                 config.version = fields::string(raw, "/version", &mut errors).map(Into::into);
                 if config.version.as_ref().is_some_and(|version| version.len() > 128) {
-                    errors.invalid("/version", "may have 128 bytes");
+                    errors.invalid("/version", "may have at most 128 bytes");
                 }
             }
             other => errors.unknown("", other, &FIELDS),
