@@ -211,7 +211,7 @@ async fn note_unserved(client: &Client, task: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let (workers, _) = client.pages("/v1/workers", usize::MAX).await?;
-    let patterns = workers.iter().flat_map(|worker| worker["tasks"].as_array()).flatten().filter_map(Value::as_str);
+    let patterns = workers.iter().filter_map(|worker| worker["tasks"].as_array()).flatten().filter_map(Value::as_str);
     if patterns.into_iter().all(|pattern| closeness(pattern, task).is_none()) {
         note(client, &format!("no worker serves `{task}` now"));
     }
