@@ -135,7 +135,7 @@ fn read(bytes: &Bytes) -> Result<Line, String> {
     // `text` is `bytes`, and raw values borrow from it.
     let slice = || bytes.slice_ref(raw.get().as_bytes());
     match &**name {
-        "progress" if raw.get().len() > MAX_PROGRESS => Err(format!("/progress: may have {MAX_PROGRESS} bytes")),
+        "progress" if raw.get().len() > MAX_PROGRESS => Err(format!("/progress: may have at most {MAX_PROGRESS} bytes")),
         "progress" => match readable::check(raw.get().as_bytes()) {
             Ok(()) => Ok(Line::Progress(slice())),
             Err(error) => Err(format!("/progress{}: {}", error.pointer, error.message)),

@@ -174,7 +174,7 @@ fn heartbeat(object: &Object<'_>, errors: &mut Errors) -> Report {
 
 fn progress(body: &Bytes) -> Result<Report, Problem> {
     if body.len() > MAX_PROGRESS {
-        return Err(Problem::new(Code::PayloadTooLarge, format!("a progress report may have {MAX_PROGRESS} bytes")));
+        return Err(Problem::new(Code::PayloadTooLarge, format!("a progress report may have at most {MAX_PROGRESS} bytes")));
     }
     serde_json::from_slice::<&RawValue>(body).map_err(|error| fields::json_problem(&error))?;
     readable::check(body)?;

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Serialize};
 
 /// An instant of store time in milliseconds since the Unix epoch. Fits 48 bits until the year 10889.
@@ -37,8 +38,16 @@ impl Millis {
 
     /// Reads an RFC 3339 instant with any offset. `Err`: what it must be instead, fit for clients.
     pub fn parse_rfc3339(text: &str) -> Result<Self, &'static str> {
-        let stamp: jiff::Timestamp = text.parse().map_err(|_| "must be a time such as 2026-01-31T12:00:00Z")?;
-        // The parser knows no year after 9999, which is far within the range.
+        let stamp: jiff::Timestamp = text.parse().map_err(|_| {
+            // What is well written lies outside of what times can name: they end so that they can be shown with any offset.
+            let is_well_written = Pieces::parse(text).is_ok_and(|it| it.time().is_some() && it.offset().is_some());
+            if is_well_written {
+                "must be a time before 9999-12-30T22:00:00Z"
+            } else {
+                "must be a time such as 2026-01-31T12:00:00Z"
+            }
+        })?;
+        // The last one is far within the range.
         u64::try_from(stamp.as_millisecond()).map(Self).map_err(|_| "must be a time from 1970 on")
     }
 }
@@ -61,6 +70,10 @@ mod tests {
         assert_eq!(Millis(0).rfc3339(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Millis::parse_rfc3339("1969-12-31T23:59:59Z"), Err("must be a time from 1970 on"));
         assert_eq!(Millis::parse_rfc3339("tomorrow"), Err("must be a time such as 2026-01-31T12:00:00Z"));
+        let too_late = Err("must be a time before 9999-12-30T22:00:00Z");
+        assert_eq!(Millis::parse_rfc3339("9999-12-31T23:59:59Z"), too_late);
+        assert_eq!(Millis::parse_rfc3339("9999-12-31T23:59:59+02:00"), too_late);
+        assert_eq!(Millis::parse_rfc3339("9999-12-31"), Err("must be a time such as 2026-01-31T12:00:00Z"));
         assert!(Millis::parse_rfc3339("9999-12-30T00:00:00Z").is_ok_and(|last| last < Millis::MAX));
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::Ns;
 use lovage_core::board::{Board, QueueBoard, WINDOW, WorkerBoard};
+use lovage_core::{Ns, SessionId};
 use lovage_store::show;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -72,6 +72,17 @@ impl App {
     /// The worker with this name, or the origin of bare URLs, as all dispatchers together see it; `None`: none knows it.
     pub(crate) async fn seen_worker(&self, ns: Ns, name: &str, origin: bool) -> Option<WorkerBoard> {
         self.seen_on(&self.boards().await, ns, name, origin)
+    }
+
+    /// The same as the dispatcher of this session sees it, which starts tasks by what it sees itself; as all together do if it
+    /// does not say.
+    pub(crate) async fn seen_by(&self, owner: Option<SessionId>, ns: Ns, name: &str, origin: bool) -> Option<WorkerBoard> {
+        let boards = self.boards().await;
+        let Some(owner) = owner else { return self.seen_on(&boards, ns, name, origin) };
+        let own = self.options.standings.as_ref().filter(|_| owner == self.options.cluster.session);
+        let seen = own.and_then(|all| all.worker(ns, name, origin, self.now()));
+        let by_board = || boards.iter().find(|board| board.node == owner.0)?.worker(ns, name, origin).cloned();
+        seen.or_else(by_board).or_else(|| self.seen_on(&boards, ns, name, origin))
     }
 
     /// … on these boards.

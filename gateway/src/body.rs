@@ -38,7 +38,7 @@ pub(crate) fn refused(detail: &str) -> Problem {
 /// `payload_too_large`, counted.
 pub(crate) fn too_large(what: &str, limit: usize) -> Problem {
     counter!("lovage_http_bodies_refused_total", "reason" => "size").increment(1);
-    Problem::new(Code::PayloadTooLarge, format!("{what} may have {limit} bytes"))
+    Problem::new(Code::PayloadTooLarge, format!("{what} may have at most {limit} bytes"))
 }
 
 /// `malformed` because the client stopped sending or broke off.

@@ -141,7 +141,7 @@ fn check_headers(headers: &HeaderMap, app: &App) -> Result<(), Problem> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > limits.headers || bytes > limits.header_bytes {
         counter!("lovage_http_bodies_refused_total", "reason" => "headers").increment(1);
-        let detail = format!("a request may have {} headers and {} bytes of them", limits.headers, limits.header_bytes);
+        let detail = format!("a request may have at most {} headers and {} bytes of them", limits.headers, limits.header_bytes);
         return Err(Problem::new(Code::PayloadTooLarge, detail));
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! noticed with the next count; a queue that seems full is counted again before anything is refused. What other gateways
 //! store is noticed after [`FRESH`] at the latest. Queues without a bound are never counted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +146,13 @@ impl Lengths {
             sums.iter_mut().zip(row.states).for_each(|(sum, n)| *sum += n);
         }
         Ok(sums)
+    }
+
+    /// Queues with tasks that are not final, counted now.
+    pub(crate) async fn in_use(&self, store: &dyn Store, ns: Ns) -> Result<BTreeSet<String>> {
+        let is_open = |states: &[u64; 9]| State::ALL.iter().any(|state| !state.is_final() && states[*state as usize] > 0);
+        let rows = read(store).await?.into_iter().filter(|row| row.ns == ns && is_open(&row.states));
+        Ok(rows.map(|row| row.queue).collect())
     }
 
     async fn count_all(&self, store: &dyn Store) -> Result<()> {

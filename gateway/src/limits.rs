@@ -73,6 +73,7 @@ pub(crate) struct LimitView<'a> {
     rate: Option<Rate>,
     burst: Option<u32>,
     concurrency: Option<u32>,
+    paused: bool,
     paused_until: Option<String>,
     in_force: Rule,
     in_use: u32,
@@ -94,12 +95,15 @@ impl<'a> LimitView<'a> {
     pub(crate) fn of(key: &'a str, stored: &StoredLimit, version: Option<Version>, counters: Counters, now: Millis) -> Self {
         let LimitRule { rate, burst, concurrency } = stored.rule;
         let in_force = counters.rule;
+        let pause = stored.paused(now);
+        let ends = |at: &Millis| *at < FOR_EVER;
         Self {
             key,
             rate,
             burst,
             concurrency,
-            paused_until: stored.paused_until.map(Millis::rfc3339),
+            paused: pause.is_some(),
+            paused_until: stored.paused_until.filter(ends).map(Millis::rfc3339),
             in_force: Rule {
                 rate: in_force.rate,
                 burst: in_force.rate.map(|_| in_force.burst()),
@@ -109,7 +113,7 @@ impl<'a> LimitView<'a> {
             waiting: counters.waiting.map(|(waiting, _)| waiting),
             waiting_more: counters.waiting.is_some_and(|(_, more)| more),
             tokens: counters.tokens,
-            next_at: stored.paused(now).max(counters.next).map(Millis::rfc3339),
+            next_at: pause.max(counters.next).filter(ends).map(Millis::rfc3339),
             version,
         }
     }
@@ -244,5 +248,5 @@ pub(crate) fn end_of(pause: Pause) -> Millis {
     pause.until.unwrap_or(FOR_EVER)
 }
 
-/// The end of what has none: the last midnight that times can name.
+/// The end of what has none, which is shown as none: the last midnight that times can name.
 pub(crate) const FOR_EVER: Millis = Millis(253_402_128_000_000);

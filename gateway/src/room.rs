@@ -43,7 +43,7 @@ impl Rooms {
 
 fn full(queue: &str, bound: u64) -> Problem {
     counter!("lovage_tasks_refused_total", "reason" => "queue_full").increment(1);
-    Problem::new(Code::QueueFull, format!("queue `{queue}` has the {bound} waiting tasks that it may have"))
+    Problem::new(Code::QueueFull, format!("queue `{queue}` is full: at most {bound} may wait in it"))
 }
 
 /// The items of one queue with a bound.

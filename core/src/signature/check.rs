@@ -195,7 +195,7 @@ impl Rules<'_> {
         let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         if headers.len() > self.limits.forwarded_headers || bytes > self.limits.forwarded_header_bytes {
             let (count, bytes) = (self.limits.forwarded_headers, self.limits.forwarded_header_bytes);
-            errors.invalid(at, format!("may have {count} headers and {bytes} bytes"));
+            errors.invalid(at, format!("may have at most {count} headers and {bytes} bytes"));
         } else if !headers.is_empty()
             && let Err(refusal) = self.destinations.check_headers(headers)
         {
@@ -292,7 +292,7 @@ impl Rules<'_> {
             }
             Payload::Raw { content_type, bytes } => {
                 if content_type.len() > 255 {
-                    errors.invalid("/content_type", "the content type may have 255 bytes");
+                    errors.invalid("/content_type", "the content type may have at most 255 bytes");
                 }
                 (Form::Verbatim, content_type.to_owned(), bytes)
             }

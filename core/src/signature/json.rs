@@ -88,7 +88,7 @@ fn hidden(raw: &RawValue, errors: &mut Errors) -> Vec<String> {
     let list: Vec<String> = fields::value(raw, "/redact", errors).unwrap_or_default();
     let (count, bytes) = MAX_REDACT;
     if list.len() > count {
-        errors.invalid("/redact", format!("may have {count} pointers"));
+        errors.invalid("/redact", format!("may have at most {count} pointers"));
     }
     for (n, pointer) in list.iter().take(count).enumerate() {
         if pointer.len() > bytes || !redact::is_pointer(pointer) {

@@ -22,7 +22,7 @@ pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> BTreeMap<St
 /// Labels are sent as headers and named in filters as `KEY:VALUE`, so a key is a header token, which has no colon.
 pub(super) fn check(labels: &BTreeMap<String, String>, limits: &SignatureLimits, errors: &mut Errors) {
     if labels.len() > limits.labels {
-        errors.invalid("/labels", format!("may have {} labels", limits.labels));
+        errors.invalid("/labels", format!("may have at most {} labels", limits.labels));
     }
     for key in differ_in_case(labels.keys().map(String::as_str)) {
         let at = format!("/labels{}", pointer_step(key));
@@ -33,7 +33,7 @@ pub(super) fn check(labels: &BTreeMap<String, String>, limits: &SignatureLimits,
         if key.is_empty() || !key.bytes().all(is_token) {
             errors.invalid(at(), "a label's key has letters, digits and !#$%&'*+-.^_`|~ only");
         } else if key.len() + value.len() > limits.label_bytes {
-            errors.invalid(at(), format!("a label may have {} bytes, key and value together", limits.label_bytes));
+            errors.invalid(at(), format!("a label may have at most {} bytes, key and value together", limits.label_bytes));
         } else if value.chars().any(char::is_control) {
             errors.invalid(at(), "must not have control characters");
         }

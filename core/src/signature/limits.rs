@@ -19,7 +19,7 @@ pub(super) fn read(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Vec<
         }
     };
     if list.len() > MAX_LIMITS {
-        errors.invalid(at, format!("may have {MAX_LIMITS} limits"));
+        errors.invalid(at, format!("may have at most {MAX_LIMITS} limits"));
         return None;
     }
     let mut limits: Vec<TaskLimit> = Vec::with_capacity(list.len());

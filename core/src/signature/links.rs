@@ -41,7 +41,7 @@ impl Rules<'_> {
             }
         };
         if list.len() > MAX_LINKS {
-            errors.invalid(at, format!("may have {MAX_LINKS} signatures"));
+            errors.invalid(at, format!("may have at most {MAX_LINKS} signatures"));
             return Vec::new();
         }
         list.iter().enumerate().filter_map(|(n, raw)| self.child(raw.get(), &format!("{at}/{n}"), nest.link(), errors)).collect()

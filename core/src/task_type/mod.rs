@@ -65,7 +65,7 @@ impl TaskType {
         let mut errors = Errors::default();
         let Parts { defaults, schema, rule, worker } = document::split(text, &mut errors)?;
         if defaults.len() > MAX_DEFAULT_BYTES {
-            errors.invalid("", format!("may have {MAX_DEFAULT_BYTES} bytes beside args_schema"));
+            errors.invalid("", format!("may have at most {MAX_DEFAULT_BYTES} bytes beside args_schema"));
         }
         let schema = schema.and_then(|raw| Schema::compile(raw, "/args_schema", &mut errors));
         if !defaults.is_empty() {

@@ -37,7 +37,7 @@ impl Schema {
     /// Compiles a schema that stands at `at`; `None` if it was refused.
     pub(super) fn compile(raw: &RawValue, at: &str, errors: &mut Errors) -> Option<Self> {
         if raw.get().len() > MAX_SCHEMA_BYTES {
-            errors.invalid(at, format!("may have {MAX_SCHEMA_BYTES} bytes"));
+            errors.invalid(at, format!("may have at most {MAX_SCHEMA_BYTES} bytes"));
             return None;
         }
         let Ok(mut schema) = serde_json::from_str::<Value>(raw.get()) else {

@@ -500,19 +500,16 @@ impl State {
     pub(super) fn release(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
         let (slots, starts) = (self.slot_line.promised(), self.start_line.promised());
         self.slot_line.settle(partition, lane, 1);
-        let kept = match keep {
-            Some(until) => self.start_line.keep(partition, lane, self.cost(cost), until),
-            None => {
-                self.start_line.settle(partition, lane, cost);
-                false
-            }
-        };
+        let kept = keep.is_some_and(|until| self.start_line.keep(partition, lane, self.cost(cost), until));
+        if keep.is_none() {
+            self.start_line.settle(partition, lane, cost);
+        }
         kept || self.slot_line.promised() != slots || self.start_line.promised() != starts
     }
 
     /// How long it takes on average until there is another start; zero: there is no rate.
     pub(super) fn interval(&self) -> Duration {
-        self.rule.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(u64::from(rate.per().secs())) / rate.count().max(1))
+        self.rule.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(rate.per().secs()) / rate.count().max(1))
     }
 
     /// Nothing starts here any more.

@@ -202,15 +202,15 @@ impl Limits {
     }
 
     /// There are tasks with these gates: here, or with a worker that takes them itself.
-    pub(crate) fn hear_of(&self, lane: &LaneDef) {
-        if lane.limits.iter().any(|limit| limit.concurrency.is_some()) {
+    pub(crate) fn hear_of<'a>(&self, lanes: impl IntoIterator<Item = &'a LaneDef>) {
+        if lanes.into_iter().flat_map(|lane| &lane.limits).any(|limit| limit.concurrency.is_some()) {
             self.counts.store(true, Ordering::Relaxed);
         }
     }
 
     /// The limits of tasks with these gates that this worker gets.
     pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>) -> Arc<Gates> {
-        self.hear_of(lane);
+        self.hear_of([lane]);
         let rated = worker.filter(|worker| worker.mark != 0 && !worker.config.rule().is_free());
         let mut book = self.book.lock();
         let mut parts = SmallVec::new();

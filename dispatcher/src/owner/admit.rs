@@ -120,7 +120,9 @@ impl Owner {
         }
         let Some(turn) = turn.or_else(|| self.ask_for_turn()) else { return };
         let plans = self.plan();
-        plans.iter().for_each(|plan| plan.worker.gate.pass_on());
+        for plan in &plans {
+            plan.worker.gate.pass_on();
+        }
         self.room = None;
         if plans.is_empty() {
             return;

@@ -76,7 +76,7 @@ impl Owner {
             Seen::Page(Ok(page)) => {
                 let next = page.next.filter(|next| *next != Cursor::default());
                 let defs: Vec<LaneDef> = page.items.into_iter().map(|(_, def)| def).collect();
-                defs.iter().for_each(|def| self.shared.limits.hear_of(def));
+                self.shared.limits.hear_of(&defs);
                 self.lanes.paged(life, Some((defs, next)));
             }
             Seen::Page(Err(error)) => {
@@ -84,7 +84,7 @@ impl Owner {
                 self.lanes.paged(life, None);
             }
             Seen::Defs(lanes, Ok(defs)) => {
-                defs.iter().flatten().for_each(|def| self.shared.limits.hear_of(def));
+                self.shared.limits.hear_of(defs.iter().flatten());
                 self.learning = false;
                 self.lanes.learned(life, lanes.into_iter().zip(defs).collect());
             }
@@ -104,7 +104,7 @@ impl Owner {
                 self.lanes.loaded(life, lane, page);
             }
             Seen::Specs(found) => {
-                found.iter().filter_map(|(_, gates)| gates.as_ref()).for_each(|gates| self.shared.limits.hear_of(gates));
+                self.shared.limits.hear_of(found.iter().filter_map(|(_, gates)| gates.as_ref()));
                 self.reading_specs = false;
                 self.lanes.told(life, found);
             }

@@ -163,7 +163,7 @@ fn split(bytes: &Bytes, most: usize) -> Result<Vec<&RawValue>, Problem> {
     let text = body::utf8(bytes)?;
     let texts = serde_json::from_str::<Texts<'_>>(text).map_err(|error| json_problem(&error))?.0;
     if texts.len() > most {
-        let detail = format!("an array may have {most} items; send more as application/x-ndjson");
+        let detail = format!("an array may have at most {most} items; send more as application/x-ndjson");
         return Err(Problem::new(Code::PayloadTooLarge, detail));
     }
     Ok(texts)

@@ -3,7 +3,7 @@
 use lovage_core::{Flags, Head, LaneDef, LaneId, Millis, Ns, State, TaskId, gcra};
 use lovage_store::{Cursor, Index, LimitRequest};
 
-use super::{Case, Cause, Story};
+use super::{Case, Cause, Story, words};
 use crate::limits::{Counters, FOR_EVER, Gate, MOST_LANES};
 use crate::problem::Refusal;
 
@@ -40,13 +40,13 @@ impl Pace {
 impl Case<'_> {
     /// What is closed on purpose.
     pub(super) async fn paused(&self, story: &mut Story) -> Result<(), Refusal> {
-        let types = self.app.types(self.key.ns).await?;
+        let (types, now) = (self.app.types(self.key.ns).await?, self.app.now());
         let queue = self.spec.queue();
-        if let Some(pause) =
-            types.dispatch_pause(queue, self.spec.task.as_deref().filter(|_| self.spec.url.is_none()), self.app.now())
-        {
-            let text = format!("Queue `{queue}` or its task type is paused {}.", until(pause.until));
-            story.cause("paused", text, pause.until);
+        let of_queue = types.queue(queue).and_then(|config| Some((format!("Queue `{queue}`"), config.pause(now)?)));
+        let task_type = self.spec.task.as_deref().filter(|_| self.spec.url.is_none()).and_then(|task| types.type_of(task));
+        let of_type = task_type.and_then(|one| Some((format!("Task type `{}`", one.pattern()), one.pause(now)?)));
+        for (what, pause) in of_queue.into_iter().chain(of_type).filter(|(_, pause)| pause.dispatch) {
+            story.cause("paused", format!("{what} is paused {}.", until(pause.until)), pause.until);
         }
         Ok(())
     }
@@ -112,7 +112,11 @@ impl Case<'_> {
                 continue;
             }
             if let Some(most) = counters.is_full() {
-                let text = format!("Limit `{key}` lets {most} tasks run at once, and {} do.", counters.in_use);
+                let text = match (most, counters.in_use) {
+                    (0, _) => format!("Limit `{key}` lets no task start: its concurrency is 0."),
+                    (1, 1) => format!("Limit `{key}` lets 1 task run at once, and 1 does."),
+                    (most, n) => format!("Limit `{key}` lets {} run at once, and {n} do.", words::count(most, "task")),
+                };
                 let cause = Cause::new("concurrency", text, None);
                 let cause = Cause { key: Some(key.clone()), in_use: Some(counters.in_use), limit: Some(most), ..cause };
                 story.causes.push((cause, None));

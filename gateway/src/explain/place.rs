@@ -5,7 +5,7 @@ use lovage_core::{Flags, LaneDef, LaneId, LaneOrder, Millis, Route};
 use lovage_store::{Cursor, Index};
 
 use super::gates::Pace;
-use super::{Case, LanePlace, Story};
+use super::{Case, Cause, LanePlace, Story};
 use crate::limits::MOST_LANES;
 use crate::problem::Refusal;
 
@@ -16,7 +16,7 @@ const PAGE: usize = 250;
 /// Lanes that are read at once.
 const LANES: usize = 500;
 /// Causes of which nobody knows when they pass.
-const OPEN_END: [&str; 5] = ["held", "order", "no_worker", "no_dispatcher", "limit_keys"];
+const OPEN_END: [&str; 7] = ["held", "order", "no_worker", "no_dispatcher", "limit_keys", "unhealthy", "recycling"];
 
 impl Case<'_> {
     /// How many tasks of its lane start before it, and how many of its queue have a higher priority; also those of any lane that
@@ -109,8 +109,14 @@ impl Case<'_> {
         paces: &[Pace],
         story: &Story,
     ) -> Result<Option<(Millis, String)>, Refusal> {
-        let open_end = |code: &&str, end: &Option<Millis>| OPEN_END.contains(code) || *code == "paused" && end.is_none();
-        if place.more || place.higher_more || story.causes.iter().any(|(cause, end)| open_end(&cause.code, end)) {
+        let queue_key = format!("queue:{}", self.spec.queue());
+        let open_end = |(cause, end): &(Cause, Option<Millis>)| match (cause.code, &cause.key) {
+            ("paused", _) => end.is_none(),
+            // What a limit starts is counted for those of queues alone, and one of 0 starts nothing.
+            ("concurrency", Some(key)) => *key != queue_key || cause.limit == Some(0),
+            (code, _) => OPEN_END.contains(&code),
+        };
+        if place.more || place.higher_more || story.causes.iter().any(open_end) {
             return Ok(None);
         }
         let now = self.app.now();
@@ -125,7 +131,9 @@ impl Case<'_> {
         let is_told = !is_open && by_rate.as_ref().is_some_and(|(at, _)| *at > now);
         let lately = if waits_for_others && !is_told { self.started_lately().await? } else { 0 };
         let by_pace = (lately > 0).then(|| {
-            let wait = (before + 1).saturating_mul(LATELY * 1_000) / lately;
+            // As few starts as a slow rate makes may be one more in the next such span; the rate itself tells better.
+            let starts = lately + u64::from(by_rate.is_some());
+            let wait = (before + 1).saturating_mul(LATELY * 1_000) / starts;
             (Millis(now.0.saturating_add(wait)), format!("{lately} starts of its queue in the last {LATELY} s"))
         });
         Ok(match by_rate.into_iter().chain(by_pace).max_by_key(|(at, _)| *at) {

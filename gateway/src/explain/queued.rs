@@ -3,7 +3,7 @@
 use lovage_core::board::{Board, InstanceBoard, WorkerBoard};
 use lovage_core::redact::{HIDDEN, Redaction};
 use lovage_core::standing::{BreakerState, Standing};
-use lovage_core::{Flags, LaneDef, LaneOrder, Millis, Route};
+use lovage_core::{Flags, LaneDef, LaneOrder, Millis, Route, SessionId};
 
 use super::{Case, Story, WorkerStanding};
 use crate::problem::Refusal;
@@ -14,10 +14,15 @@ impl Case<'_> {
         let lane = if self.head.flags.has(Flags::NOW) { lane.at_once() } else { lane };
         self.paused(story).await?;
         self.ordered(&lane, story).await?;
-        let together = self.callee(&lane, story).await?;
+        let owner = self.owner().await?;
+        let together = self.callee(&lane, owner, story).await?;
         let worker = story.worker.as_ref().map(|worker| worker.name.clone());
         let mut paces = self.limited(worker.filter(|_| self.spec.url.is_none()).as_deref(), story).await?;
-        self.dispatcher(story).await?;
+        // Nobody starts it if no dispatcher looks after its partition.
+        if !story.pulled && owner.is_none() {
+            let text = "No dispatcher looks after its partition: none runs, or all are drained.";
+            story.cause("no_dispatcher", text, None);
+        }
         if let Some(batch) = self.spec.batch.as_ref().filter(|_| together) {
             let text = format!("It waits up to {} for others to be delivered with.", batch.max_wait);
             story.cause("batching", text, None);
@@ -26,12 +31,18 @@ impl Case<'_> {
         if lane.order == LaneOrder::Fifo && lane.order_key.is_none() && place.ahead > 0 {
             story.cause("order", format!("Queue `{}` is kept in order, and others are before it.", lane.queue), None);
         }
+        if let Some(owner) = owner.filter(|_| !story.pulled) {
+            self.room(owner, story).await;
+        }
         if story.causes.is_empty() {
             let known = story.worker.as_ref().is_some_and(|worker| worker.instances.is_some());
-            story.say(if known {
-                "It may start now."
-            } else {
-                "Nothing stored keeps it from starting; whether its worker has a free slot is known to the dispatchers."
+            let is_next = place.ahead == 0 && !place.more;
+            story.say(match (known, is_next) {
+                (true, true) => "It may start now.",
+                (true, false) => "Nothing keeps its lane from starting, so it starts when it is its turn.",
+                (false, _) => {
+                    "Nothing stored keeps it from starting; whether its worker has a free slot is known to the dispatchers."
+                }
             });
         }
         story.say(place.words(&lane));
@@ -47,36 +58,32 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Nobody starts it if no dispatcher looks after its partition. One that has as many keys of limits in use as it may does not
-    /// say which lanes wait for that: those of which nothing else is known to hold them.
-    async fn dispatcher(&self, story: &mut Story) -> Result<(), Refusal> {
-        if story.pulled {
-            return Ok(());
-        }
+    /// The dispatcher that would start it.
+    async fn owner(&self) -> Result<Option<SessionId>, Refusal> {
         let seen = self.app.store.ownership(self.app.lives_in(self.key, self.spec)).await?;
-        let Some((owner, _)) = seen.owner.filter(|(_, until)| *until > seen.now) else {
-            let text = "No dispatcher looks after its partition: none runs, or all are drained.";
-            story.cause("no_dispatcher", text, None);
-            return Ok(());
-        };
+        Ok(seen.owner.filter(|(_, until)| *until > seen.now).map(|(session, _)| session))
+    }
+
+    /// A dispatcher that has as many keys of limits in use as it may does not say which lanes wait for that: those of which nothing
+    /// else is known to hold them.
+    async fn room(&self, owner: SessionId, story: &mut Story) {
         let lacks_keys = |board: &Board| board.node == owner.0 && board.lacks_keys;
         if story.causes.is_empty() && self.app.boards().await.iter().any(lacks_keys) {
             let text =
                 "As many keys of limits are in use as its dispatcher holds at once (`dispatcher.limits`); others wait for room.";
             story.cause("limit_keys", text, None);
         }
-        Ok(())
     }
 
-    /// Who would get it, and what keeps it from being sent there. Whether that one takes tasks together.
-    async fn callee(&self, lane: &LaneDef, story: &mut Story) -> Result<bool, Refusal> {
+    /// Who would get it, and what keeps its owner from sending it there. Whether that one takes tasks together.
+    async fn callee(&self, lane: &LaneDef, owner: Option<SessionId>, story: &mut Story) -> Result<bool, Refusal> {
         let mut together = false;
         let (name, standing) = match &self.spec.gates(self.key.ns).route {
             Route::Mixed => return Ok(false),
             Route::Origin(origin) => {
                 let shown = self.shown_origin(origin);
                 story.say(format!("It is pushed straight to {shown}."));
-                (shown, self.known(origin, true).await)
+                (shown, self.app.seen_by(owner, self.key.ns, origin, true).await.map(|seen| seen.standing()))
             }
             Route::Task(task) => {
                 let Some((name, config)) = self.app.serving(self.key.ns, &lane.queue, task).await? else {
@@ -97,7 +104,7 @@ impl Case<'_> {
                     (name, None)
                 } else {
                     story.say(format!("Worker `{name}` serves it."));
-                    let seen = self.app.seen_worker(self.key.ns, &name, false).await;
+                    let seen = self.app.seen_by(owner, self.key.ns, &name, false).await;
                     if let Some(seen) = &seen {
                         out_of_use(&name, seen, story);
                     }
@@ -118,11 +125,7 @@ impl Case<'_> {
 
     /// How the worker with this name is doing.
     pub(super) async fn standing(&self, name: &str) -> WorkerStanding {
-        shown(name.to_owned(), self.known(name, false).await)
-    }
-
-    async fn known(&self, name: &str, origin: bool) -> Option<Standing> {
-        self.app.seen_worker(self.key.ns, name, origin).await.map(|worker| worker.standing())
+        shown(name.to_owned(), self.app.seen_worker(self.key.ns, name, false).await.map(|worker| worker.standing()))
     }
 }
 
@@ -166,7 +169,10 @@ fn keeps_away(name: &str, standing: &Standing, story: &mut Story) {
         BreakerState::HalfOpen | BreakerState::Closed => {}
     }
     if standing.instances > 0 && standing.open >= standing.slots {
-        let text = format!("All {} slots of `{name}` are taken.", standing.slots);
+        let text = match standing.slots {
+            1 => format!("The one slot of `{name}` is taken."),
+            slots => format!("All {slots} slots of `{name}` are taken."),
+        };
         story.cause("concurrency", text, None);
     }
 }

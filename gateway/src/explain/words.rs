@@ -1,6 +1,11 @@
-//! Reasons and ends in words.
+//! Counts, reasons and ends in words.
 
 use lovage_core::{Head, Reason, State};
+
+/// So many of them.
+pub(super) fn count(n: u32, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
 
 /// Why a task that is blocked or waits for another attempt does so.
 pub(super) fn of_wait(reason: Reason) -> &'static str {

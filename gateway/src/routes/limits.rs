@@ -7,7 +7,8 @@ use lovage_core::fields::Errors;
 use lovage_core::limit::{is_built_in, refuse_built_in};
 use lovage_core::problem::{Code, Problem};
 use lovage_core::queue::read_until;
-use lovage_core::{Millis, StoredLimit, Version, names};
+use lovage_core::worker::{WorkerConfig, closeness};
+use lovage_core::{Ns, StoredLimit, Version, names};
 use lovage_store::{DocKind, all_docs};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -69,8 +70,8 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
 async fn get(Ask { app, ns, name: key, .. }: Ask) -> Result<Response, Refusal> {
     let (stored, version) = match app.stored_limit(ns, &key).await? {
         Some((stored, version)) => (stored, version),
+        None if is_built_in(&key) && !is_there(&app, ns, &key).await? => return Err(unknown(&key)),
         // Whoever uses a key makes it known, also without a document.
-        None if is_built_in(&key) => return Err(unknown(&key)),
         None => (StoredLimit::default(), None),
     };
     let counters = app.counters(ns, &key, stored.rule).await?;
@@ -80,10 +81,24 @@ async fn get(Ask { app, ns, name: key, .. }: Ask) -> Result<Response, Refusal> {
     Ok(answer(&app, StatusCode::OK, &key, &stored, version, counters))
 }
 
+/// Whether it is the key of a queue with tasks, or of a task name that a worker serves in whatever queue.
+async fn is_there(app: &App, ns: Ns, key: &str) -> Result<bool, Refusal> {
+    if let Some(queue) = key.strip_prefix("queue:") {
+        return Ok(app.lengths.in_use(&*app.store, ns).await?.contains(queue));
+    }
+    let Some(task) = key.strip_prefix("task:") else { return Ok(false) };
+    for document in all_docs(&*app.store, DocKind::Worker, Some(ns)).await? {
+        if content::<WorkerConfig>(&document)?.tasks.iter().any(|pattern| closeness(pattern, task).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Set a limit
 ///
-/// The fields that it sets hold for all tasks of the key, whatever they say; for the others the latest submitted task's
-/// values hold. It is in force on every node within a second.
+/// The fields that it sets hold for all tasks of the key, whatever they say; for the others the values of the newest
+/// task hold that a dispatcher has tried to start. It is in force on every node within a second.
 #[utoipa::path(
     put, path = "/v1/limits/{key}", operation_id = "putLimit", tag = "limits",
     params(("key" = String, Path, description = "The key, percent-encoded"), schema::Preconditions),
@@ -131,7 +146,7 @@ async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
 
 /// Pause a limit
 ///
-/// No task with the key starts until then, or until it is resumed; what runs goes on. The same as setting `paused_until`.
+/// No task with the key starts until then, or until it is resumed; what runs goes on.
 #[utoipa::path(
     post, path = "/v1/limits/{key}/pause", operation_id = "pauseLimit", tag = "limits",
     params(("key" = String, Path, description = "The key, percent-encoded")),
@@ -139,8 +154,7 @@ async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
     responses((status = 200, description = "The limit", body = schema::Limit))
 )]
 async fn pause(ask: Ask) -> Result<Response, Refusal> {
-    // As `paused_until`, it may be over.
-    let until = read_until(&ask.json_if_any().await?, Millis(0))?.unwrap_or(FOR_EVER);
+    let until = read_until(&ask.json_if_any().await?, ask.app.now())?.unwrap_or(FOR_EVER);
     let paused = |stored| Ok(StoredLimit { paused_until: Some(until), ..stored });
     let mut response = store(&ask, Missing::Make, paused).await?;
     *response.status_mut() = StatusCode::OK;
@@ -177,7 +191,7 @@ async fn store(
     let is_full = missing == Missing::Make && all_docs(&*app.store, DocKind::Limit, Some(*ns)).await?.len() >= most;
     let put = ask.edit(DocKind::Limit, |stored| match stored {
         None if missing == Missing::Refuse => Err(unknown(key).0),
-        None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} stored limits"))),
+        None if is_full => Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have at most {most} stored limits"))),
         stored => edit(stored.unwrap_or_default()),
     });
     let put = put.await?;

@@ -158,7 +158,7 @@ async fn store(ask: &Ask, given: &str, keep: bool) -> Result<Response, Refusal> 
             return Err(unknown(pattern).0);
         }
         if stored.is_none() && known >= most {
-            return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have {most} task types")));
+            return Err(Problem::new(Code::QuotaExceeded, format!("a namespace may have at most {most} task types")));
         }
         let text = task_type::merge(stored.filter(|_| keep), given)?;
         let (_, paused) = stored.map_or_else(|| Ok(<_>::default()), task_type::take_pause)?;

@@ -98,9 +98,6 @@ pub(crate) struct DryRunLimit {
     pub concurrency: Option<u32>,
     /// For how many starts it counts.
     pub cost: u32,
-    /// Nothing of the key starts before.
-    #[schema(format = DateTime)]
-    pub paused_until: Option<String>,
 }
 
 /// An attempt that would be made.

@@ -117,7 +117,7 @@ pub(crate) struct LanePlace {
     pub higher_more: bool,
 }
 
-/// A worker, or an origin of bare URLs, as this server sees it.
+/// A worker, or an origin of bare URLs: of a queued task as the dispatcher of its partition sees it, else as all together do.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct WorkerStanding {
     /// The worker's name, or the origin.

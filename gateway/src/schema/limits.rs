@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What holds for all tasks of a key; a field that is not set holds as the latest submitted task says it.
+/// What holds for all tasks of a key; a field that is not set holds as the newest task says it that was tried.
 #[derive(ToSchema, Serialize)]
 pub(crate) struct LimitIn {
     /// Starts per second, minute or hour, over all nodes.
@@ -27,7 +27,9 @@ pub(crate) struct Limit {
     pub key: String,
     #[serde(flatten)]
     pub stored: LimitIn,
-    /// What holds now: what is stored, completed by what the latest task says.
+    /// No task of it starts now: until `paused_until`, or until it is resumed if that is null.
+    pub paused: bool,
+    /// What holds now: what is stored, completed by what the newest task says that was tried.
     pub in_force: Rule,
     /// Tasks of the key that run.
     pub in_use: u32,

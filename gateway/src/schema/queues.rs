@@ -23,7 +23,7 @@ pub(crate) struct QueueIn {
     pub max_length: Option<u64>,
     /// What happens to a task that would be one more (`reject`).
     pub on_full: Option<OnFull>,
-    /// A task that has waited for so long since it could have started is not started any more.
+    /// No attempt of a task starts later than so long after it could have started.
     pub max_age: Option<Duration>,
     /// For tasks that do not say it, nor does their type.
     pub retry: Option<RetryPolicy>,

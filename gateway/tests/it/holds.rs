@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::http::Method;
-use lovage_core::board::{Board, QueueBoard};
+use lovage_core::board::{Board, InstanceBoard, QueueBoard, WorkerBoard};
 use lovage_core::{Event, LimitRule, Millis, Ns, Outcome, Partition, SessionId, TaskError};
 use lovage_store::{OwnRequest, Store, Want};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, options};
+use crate::harness::{Harness, options, until};
 use crate::limits::used;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -69,6 +69,7 @@ async fn every_limit_that_does_not_agree_is_named() {
     );
     assert_eq!((&said["reason"], &said["next_at"]), (&json!("concurrency"), &Value::Null));
     assert!(text(&said).contains("Limit `slots` lets 2 tasks run at once, and 2 do."), "{said}");
+    assert!(text(&said).contains("Limit `task:a` lets no task start: its concurrency is 0."), "{said}");
     // What a stored limit says goes before.
     for key in ["slots", "calls"] {
         h.call(Method::PUT, &format!("/v1/limits/{key}"), &[JSON], r#"{"rate":"1000/s","burst":1000,"concurrency":9}"#).await;
@@ -129,9 +130,77 @@ async fn the_rate_that_holds_a_task_tells_when_it_starts_whatever_its_queue_did_
     let said = explained(&h, &ids[2]).await;
     assert_eq!((&said["estimated_start"], &said["lane"]["higher"]), (&at(60), &json!(5)));
     assert!(text(&said).contains("the rate of `k`, 6/m"), "{said}");
-    // What has no end that is known says nothing of its own: then it counts what the queue did.
+    // How many tasks run at once in a queue shows in what it started: so few are no better known than the rate.
+    h.call(Method::PUT, "/v1/queues/q", &[JSON], r#"{"concurrency":1}"#).await;
+    used(&h, "queue:q", LimitRule { concurrency: Some(1), ..LimitRule::default() }, 1, 1).await;
+    let said = explained(&h, &ids[2]).await;
+    assert_eq!((codes(&said), &said["estimated_start"]), (vec!["concurrency"], &at(60)));
+    assert!(text(&said).contains("Limit `queue:q` lets 1 task run at once, and 1 does."), "{said}");
+    // When another limit lets one go on is known to nobody, whatever the queue does.
     h.call(Method::PUT, "/v1/task-types/a", &[JSON], r#"{"concurrency":0}"#).await;
-    assert_eq!(estimate(&ids[2]).await, at(80));
+    assert_eq!(estimate(&ids[2]).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_limit_of_concurrency_is_not_judged_by_what_its_queue_starts() {
+    let h = harness_of(1).await;
+    let task = |key: &str| json!({"task": "a", "limits": [{"key": key, "concurrency": 1}]}).to_string();
+    let id = h.submit(&task("busy")).await;
+    let queue = QueueBoard { ns: Ns::DEFAULT, name: "default".into(), started: 100, ..QueueBoard::default() };
+    let board = Board { queues: vec![queue], ..Board::default() };
+    h.store.publish(SessionId(1), Some(board.encode(10_000).into())).await.unwrap();
+    for rule in [0, 1].map(|most| LimitRule { concurrency: Some(most), ..LimitRule::default() }) {
+        used(&h, "busy", rule, 1, 1).await;
+        let said = explained(&h, &id).await;
+        assert_eq!((codes(&said), &said["estimated_start"]), (vec!["concurrency"], &Value::Null), "{said}");
+        assert!(!text(&said).contains("may start at"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn slots_are_those_of_the_dispatcher_that_would_start_it() {
+    let h = harness_of(1).await;
+    let ids = [h.submit(r#"{"task":"a"}"#).await, h.submit(r#"{"task":"a"}"#).await];
+    let publish = async |session, open| {
+        let instance = InstanceBoard { url: "http://a.example".into(), open, slots: 1, ..InstanceBoard::default() };
+        let worker = WorkerBoard { name: "w".into(), instances: vec![instance], ..WorkerBoard::default() };
+        let board = Board { node: session, workers: vec![worker], ..Board::default() };
+        h.store.publish(SessionId(session), Some(board.encode(10_000).into())).await.unwrap();
+    };
+    publish(2, 0).await;
+    publish(1, 1).await;
+    // Boards are remembered for a moment.
+    until("the boards to be read", async || codes(&explained(&h, &ids[1]).await) == ["concurrency"]).await;
+    let said = explained(&h, &ids[1]).await;
+    assert_eq!((&said["reason"], &said["worker"]["slots"]), (&json!("concurrency"), &json!(1)));
+    assert!(text(&said).contains("The one slot of `w` is taken."), "{said}");
+    // Slots that others have taken are not in its way; who stands before it is.
+    publish(2, 1).await;
+    publish(1, 0).await;
+    until("the boards to be read again", async || codes(&explained(&h, &ids[1]).await).is_empty()).await;
+    let said = explained(&h, &ids[1]).await;
+    assert!(text(&said).contains("it starts when it is its turn. One task of its lane is before it."), "{said}");
+    assert!(text(&explained(&h, &ids[0]).await).contains("It may start now."));
+}
+
+#[tokio::test]
+async fn what_is_paused_is_named() {
+    let h = harness().await;
+    let id = h.submit(r#"{"task":"a","queue":"q"}"#).await;
+    h.call(Method::PUT, "/v1/task-types/a*", &[JSON], "{}").await;
+    h.post("/v1/task-types/a*/pause", json!({"until": at(30)}).to_string()).await;
+    let said = explained(&h, &id).await;
+    assert_eq!((codes(&said), &said["next_at"]), (vec!["paused"], &at(30)));
+    let until = format!("until {}.", at(30).as_str().unwrap());
+    assert!(text(&said).starts_with(&format!("Task type `a*` is paused {until} Worker `w` serves it.")), "{said}");
+    h.post("/v1/queues/q/pause", "").await;
+    let said = explained(&h, &id).await;
+    assert_eq!((codes(&said), &said["next_at"]), (vec!["paused", "paused"], &Value::Null));
+    assert!(text(&said).starts_with("Queue `q` is paused until it is resumed. Task type `a*` is paused"), "{said}");
+    // Intake alone keeps nothing that waits.
+    h.post("/v1/queues/q/drain", "").await;
+    h.post("/v1/task-types/a*/resume", "").await;
+    assert_eq!(codes(&explained(&h, &id).await), Vec::<&str>::new());
 }
 
 #[tokio::test]

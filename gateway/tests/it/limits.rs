@@ -25,6 +25,12 @@ pub async fn used(h: &Harness, key: &str, rule: LimitRule, running: u32, starts:
     h.store.limit(vec![LimitRequest { holds: vec![hold], tokens: Some(tokens), submitted, ..look }]).await.unwrap();
 }
 
+async fn shown(h: &Harness, key: &str) -> Value {
+    let reply = h.get(&format!("/v1/limits/{key}")).await;
+    assert_eq!(reply.status, 200, "{:?}", reply.bytes);
+    reply.json()
+}
+
 #[tokio::test]
 async fn a_limit_is_a_document() {
     let h = Harness::new();
@@ -32,7 +38,7 @@ async fn a_limit_is_a_document() {
     assert_eq!((made.status.as_u16(), made.header("etag")), (201, "\"1\""));
     assert_eq!(
         made.json(),
-        json!({"key": "customer:42", "rate": "10/s", "burst": 3, "concurrency": null, "paused_until": null,
+        json!({"key": "customer:42", "rate": "10/s", "burst": 3, "concurrency": null, "paused": false, "paused_until": null,
             "in_force": {"rate": "10/s", "burst": 3, "concurrency": null}, "in_use": 0, "waiting": 0, "waiting_more": false,
             "tokens": 3, "next_at": null, "version": 1})
     );
@@ -83,7 +89,9 @@ async fn what_is_refused_names_its_place() {
     }
     let long = "x".repeat(256);
     assert_eq!(call(&h, Method::PUT, &long, &json!({})).await.is_problem(Code::InvalidField)["errors"][0]["pointer"], "/key");
-    call(&h, Method::PUT, "a%0Ab", &json!({})).await.is_problem(Code::InvalidField);
+    for key in ["a%0Ab", "%2E", "%2E%2E"] {
+        call(&h, Method::PUT, key, &json!({})).await.is_problem(Code::InvalidField);
+    }
     let bad = call(&h, Method::POST, "k/pause", &json!({"until": "soon"})).await.is_problem(Code::InvalidField);
     assert_eq!(bad["errors"][0]["pointer"], "/until");
 }
@@ -121,12 +129,15 @@ async fn built_in_keys_show_the_rules_of_their_documents() {
     for key in ["queue:mail", "task:a.b", "worker:w"] {
         h.get(&format!("/v1/limits/{key}")).await.is_problem(Code::LimitUnknown);
     }
+    put("/v1/workers/v", json!({"url": "http://v.example", "tasks": ["v.*"], "queues": ["some"]})).await;
+    assert_eq!(shown(&h, "task:v.x").await["in_force"], json!({"rate": null, "burst": null, "concurrency": null}));
+    h.get("/v1/limits/task:a.b").await.is_problem(Code::LimitUnknown);
     put("/v1/task-types/a.*", json!({"rate": "5/m", "concurrency": 3})).await;
     put("/v1/workers/w", json!({"url": "http://a.example", "tasks": ["a.*"], "rate": "7/s", "burst": 2})).await;
     h.submit(r#"{"task":"a.b","queue":"mail"}"#).await;
     h.submit(r#"{"task":"a.c","queue":"mail"}"#).await;
     used(&h, "task:a.b", LimitRule::default(), 1, 1).await;
-    let shown = async |key: &str| h.get(&format!("/v1/limits/{key}")).await.json();
+    let shown = async |key: &str| shown(&h, key).await;
     let task = shown("task:a.b").await;
     assert_eq!(
         (&task["rate"], &task["concurrency"], &task["in_use"], &task["waiting"]),
@@ -145,9 +156,16 @@ async fn a_pause_ends_by_itself_or_by_hand() {
     let paused = call(&h, Method::POST, "k/pause", &json!({"until": "2030-01-01T00:00:00Z"})).await;
     assert_eq!((paused.status.as_u16(), &paused.json()["paused_until"]), (200, &json!("2030-01-01T00:00:00.000Z")));
     let for_ever = h.call(Method::POST, "/v1/limits/k/pause", &[], "").await.json();
-    assert_eq!(for_ever["paused_until"], "9999-12-30T00:00:00.000Z");
+    for shown in [for_ever, h.get("/v1/limits/k").await.json(), h.get("/v1/limits").await.json()["items"][0].clone()] {
+        assert_eq!((&shown["paused"], &shown["paused_until"], &shown["next_at"]), (&json!(true), &Value::Null, &Value::Null));
+    }
     let resumed = h.call(Method::POST, "/v1/limits/k/resume", &[], "").await;
-    assert_eq!((resumed.status.as_u16(), &resumed.json()["paused_until"]), (200, &Value::Null));
+    assert_eq!((resumed.status.as_u16(), &resumed.json()["paused"]), (200, &json!(false)));
+    // As of everything else that can be paused.
+    for (until, why) in [("2020-01-01T00:00:00Z", "is over already"), ("9999-12-31T23:59:59Z", "before 9999-12-30T22:00:00Z")] {
+        let refused = call(&h, Method::POST, "k/pause", &json!({"until": until})).await.is_problem(Code::InvalidField);
+        assert!(refused["errors"][0]["message"].as_str().unwrap().contains(why), "{refused}");
+    }
 }
 
 #[tokio::test]
@@ -172,7 +190,7 @@ async fn a_dry_run_shows_the_limits_in_force() {
     let body = r#"{"task":"a","limits":[{"key":"k","rate":"10/s","burst":4,"cost":2},{"key":"l"}],"order_key":"o"}"#;
     let shown = h.post("/v1/tasks?dry_run=true", body).await.json();
     assert_eq!((&shown["order_key"], &shown["fair_key"]), (&json!("o"), &json!("f")));
-    let limit = |key: &str, rate: Option<&str>, burst: Option<u32>, concurrency: Option<u32>, cost: u32| json!({"key": key, "rate": rate, "burst": burst, "concurrency": concurrency, "cost": cost, "paused_until": null});
+    let limit = |key: &str, rate: Option<&str>, burst: Option<u32>, concurrency: Option<u32>, cost: u32| json!({"key": key, "rate": rate, "burst": burst, "concurrency": concurrency, "cost": cost});
     let expected = [
         limit("task:a", Some("5/m"), Some(1), None, 1),
         limit("k", Some("10/s"), Some(4), Some(1), 2),

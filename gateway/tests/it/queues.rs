@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::Method;
 use lovage_core::board::{Board, QueueBoard};
 use lovage_core::problem::Code;
-use lovage_core::{Event, Ns, SessionId};
+use lovage_core::{Event, Ns, Outcome, SessionId};
 use lovage_store::Store;
 use serde_json::{Value, json};
 
@@ -66,7 +66,10 @@ async fn a_queue_is_a_document() {
     patch("{}").await.is_problem(Code::VersionMismatch);
     assert_eq!(put(&h, "mail", "{}").await.json()["max_length"], Value::Null);
     put(&h, "mail", r#"{"rate":"0/s"}"#).await.is_problem(Code::InvalidField);
-    put(&h, "no%20good", "{}").await.is_problem(Code::InvalidField);
+    for name in ["no%20good", "%2E", "%2E%2E"] {
+        put(&h, name, "{}").await.is_problem(Code::InvalidField);
+    }
+    h.post("/v1/tasks", r#"{"task":"t","queue":".."}"#).await.is_problem(Code::InvalidField);
     assert_eq!(put(&h, "default", r#"{"max_age":"1h"}"#).await.status, 201);
     let names: Vec<Value> =
         h.get("/v1/queues").await.json()["items"].as_array().unwrap().iter().map(|queue| queue["name"].clone()).collect();
@@ -88,6 +91,25 @@ async fn a_queue_is_a_document() {
         let reply = h.call(method, &format!("/v1/queues/mail{path}"), &[("content-type", "application/json")], "{}").await;
         reply.is_problem(Code::QueueUnknown);
     }
+}
+
+#[tokio::test]
+async fn a_queue_with_tasks_that_nobody_submitted_there_is_shown() {
+    let h = Harness::new();
+    let id = h.submit(r#"{"task":"t","link":{"task":"u","queue":"linked"}}"#).await;
+    h.get("/v1/queues/linked").await.is_problem(Code::QueueUnknown);
+    h.finish(&id, Outcome::Success { content_type: None, body: None }).await;
+    let shown = json!({"name": "linked", "created_at": null, "paused": null, "version": null});
+    assert_eq!(h.get("/v1/queues/linked").await.json(), shown);
+    assert_eq!(depth(&h, "linked").await, 1);
+    assert_eq!(h.get("/v1/limits/queue:linked").await.json()["waiting"], 1);
+    assert!(h.get("/v1/queues").await.json()["items"].as_array().unwrap().contains(&shown));
+    h.call(Method::DELETE, "/v1/queues/linked", &[], "").await.is_problem(Code::WrongState);
+    let paused = h.post("/v1/queues/linked/pause", "").await.json();
+    assert_eq!((&paused["paused"]["dispatch"], &paused["version"]), (&json!(true), &json!(1)));
+    assert_eq!(h.post("/v1/queues/linked/purge", "").await.json(), json!({"count": 1}));
+    assert_eq!(h.call(Method::DELETE, "/v1/queues/linked", &[], "").await.status, 204);
+    h.get("/v1/queues/linked").await.is_problem(Code::QueueUnknown);
 }
 
 #[tokio::test]

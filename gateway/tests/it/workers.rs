@@ -135,7 +135,10 @@ async fn instances_come_and_go() {
     let list = h.get(&format!("/v1/workers/w/instances?cursor={next}")).await.json();
     assert_eq!((list["items"].as_array().unwrap().len(), &list["next_cursor"]), (1, &Value::Null));
     assert_eq!(h.call(Method::DELETE, "/v1/workers/w/instances/i2", &[], "").await.status, 204);
-    h.get("/v1/workers/w/instances/i2").await.is_problem(Code::WorkerUnknown);
+    let gone = h.get("/v1/workers/w/instances/i2").await.is_problem(Code::WorkerUnknown);
+    assert_eq!(gone["detail"], "worker `w` has no instance `i2`");
+    let gone = h.call(Method::DELETE, "/v1/workers/w/instances/i2", &[], "").await.is_problem(Code::WorkerUnknown);
+    assert_eq!(gone["detail"], "worker `w` has no instance `i2`");
 
     h.clock.advance(Duration::from_secs(31));
     h.get("/v1/workers/w/instances/i1").await.is_problem(Code::WorkerUnknown);

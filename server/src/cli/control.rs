@@ -3,12 +3,13 @@
 //! All of it changes stored settings or tasks, so it holds for every node and stays when processes end.
 
 use clap::{Args, Subcommand, ValueEnum};
+use http::StatusCode;
 use lovage_core::units::{Dur, Rate};
 use lovage_core::worker::closeness;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, encoded, task_id};
+use super::client::{Answer, Client, encoded, task_id};
 use super::{ClientArgs, Failure, show};
 use crate::style::plain;
 
@@ -37,8 +38,8 @@ pub(crate) struct RateArgs {
     #[arg(value_name = "RATE|none", value_parser = rate)]
     pub rate: OrNone<Rate>,
     /// Starts that may come at once [default: 1].
-    #[arg(long, value_name = "N")]
-    pub burst: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub burst: Option<i64>,
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -153,30 +154,15 @@ pub(crate) async fn control(client: &Client, command: &ControlCommand) -> Result
     }
 }
 
-/// Changes these fields of a task type. Of a name without a type of its own one is made, with the fields of the type that its
-/// tasks had until now: types are not joined.
+/// Changes these fields of a task type; one that is not there is made.
 async fn change_type(client: &Client, task: &str, change: &Value) -> Result<(), Failure> {
-    let path = format!("/v1/task-types/{}", encoded(task));
-    let (types, _) = client.pages("/v1/task-types", usize::MAX).await?;
-    let pattern = |one: &Value| one["pattern"].as_str().unwrap_or_default().to_owned();
-    let request = if types.iter().any(|one| pattern(one) == task) {
-        client.request(Method::PATCH, &path).json(change)
-    } else {
-        // The closest; of equals the first in alphabetical order, which is the order of the list.
-        let near = types.iter().rev().filter_map(|one| Some((closeness(&pattern(one), task)?, one)));
-        let base = near.max_by_key(|(near, _)| *near).map(|(_, one)| one);
-        if let Some(base) = base {
-            eprintln!(
-                "{}",
-                client.style.dim(&plain(&format!("made from the task type `{}`, which it had until now", pattern(base))))
-            );
-        }
-        let mut document: Map<String, Value> = base.and_then(Value::as_object).cloned().unwrap_or_default();
-        document.retain(|name, _| !matches!(name.as_str(), "pattern" | "version"));
-        document.extend(change.as_object().cloned().unwrap_or_default());
-        client.request(Method::PUT, &path).header("if-none-match", "*").json(&document)
+    let changed = client.send_any(client.request(Method::PATCH, &type_path(task)).json(change)).await?;
+    let answer = match changed.status {
+        StatusCode::NOT_FOUND => make_type(client, task, change).await?,
+        status if status.is_success() => changed,
+        _ => return Err(client.refusal(&changed)),
     };
-    let answer = client.send(request).await?;
+    note_unserved(client, task).await?;
     if client.wants_json() {
         show::json(&answer);
         return Ok(());
@@ -185,6 +171,50 @@ async fn change_type(client: &Client, task: &str, change: &Value) -> Result<(), 
     let said: Vec<String> =
         said.map(|(name, value)| format!("{name} {}", value.as_str().map_or_else(|| null_or(value), str::to_owned))).collect();
     show::line(&plain(&format!("{task}  {}", said.join(", "))));
+    Ok(())
+}
+
+fn type_path(task: &str) -> String {
+    format!("/v1/task-types/{}", encoded(task))
+}
+
+fn note(client: &Client, text: &str) {
+    eprintln!("{}", client.style.dim(&plain(text)));
+}
+
+/// Makes a task type with the fields, and the pause, of the type that its tasks had until now: types are not joined.
+async fn make_type(client: &Client, task: &str, change: &Value) -> Result<Answer, Failure> {
+    let (types, _) = client.pages("/v1/task-types", usize::MAX).await?;
+    let pattern = |one: &Value| one["pattern"].as_str().unwrap_or_default().to_owned();
+    // The closest; of equals the first in alphabetical order, which is the order of the list.
+    let near = types.iter().rev().filter_map(|one| Some((closeness(&pattern(one), task)?, one)));
+    let base = near.max_by_key(|(near, _)| *near).map(|(_, one)| one);
+    let mut document: Map<String, Value> = base.and_then(Value::as_object).cloned().unwrap_or_default();
+    let paused = document.remove("paused");
+    document.retain(|name, _| !matches!(name.as_str(), "pattern" | "version"));
+    document.extend(change.as_object().cloned().unwrap_or_default());
+    let request = client.request(Method::PUT, &type_path(task)).header("if-none-match", "*").json(&document);
+    let mut answer = client.send(request).await?;
+    if let Some(paused) = paused {
+        let request = client.request(Method::POST, &format!("{}/pause", type_path(task))).json(&paused);
+        answer = client.send(request).await?;
+    }
+    let from = base.map(|base| format!(" from `{}`, which it had until now", pattern(base))).unwrap_or_default();
+    note(client, &format!("task type `{task}` made{from}"));
+    Ok(answer)
+}
+
+/// Says so if nobody serves the tasks of this name: it may be misspelt.
+async fn note_unserved(client: &Client, task: &str) -> Result<(), Failure> {
+    // A pattern may be meant for names that are to come.
+    if task.contains('*') {
+        return Ok(());
+    }
+    let (workers, _) = client.pages("/v1/workers", usize::MAX).await?;
+    let patterns = workers.iter().filter_map(|worker| worker["tasks"].as_array()).flatten().filter_map(Value::as_str);
+    if patterns.into_iter().all(|pattern| closeness(pattern, task).is_none()) {
+        note(client, &format!("no worker serves `{task}` now"));
+    }
     Ok(())
 }
 
@@ -200,17 +230,30 @@ async fn switch(client: &Client, what: &ResumeArgs, verb: &str, body: Option<Val
         Kind::Task => "task-types",
         Kind::Limit => "limits",
     };
-    let request = client.request(Method::POST, &format!("/v1/{place}/{}/{verb}", encoded(&what.name)));
-    let request = match &body {
-        Some(body) => request.json(body),
-        None => request,
+    let request = || {
+        let request = client.request(Method::POST, &format!("/v1/{place}/{}/{verb}", encoded(&what.name)));
+        if let Some(body) = &body { request.json(body) } else { request }
     };
-    let answer = client.send(request).await?;
+    let mut answer = client.send_any(request()).await?;
+    // The pause is kept in the type.
+    if what.kind == Kind::Task && verb == "pause" && answer.status == StatusCode::NOT_FOUND {
+        make_type(client, &what.name, &json!({})).await?;
+        answer = client.send_any(request()).await?;
+    }
+    if !answer.status.is_success() {
+        return Err(client.refusal(&answer));
+    }
+    if what.kind == Kind::Task {
+        note_unserved(client, &what.name).await?;
+    }
     if client.wants_json() {
         show::json(&answer);
     } else {
-        let until = body.as_ref().and_then(|body| body["until"].as_str());
-        let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
+        let until = match body.as_ref().map(|body| &body["until"]) {
+            Some(Value::String(until)) => format!(" until {until}"),
+            Some(_) => " until resumed".to_owned(),
+            None => String::new(),
+        };
         show::line(&plain(&format!("{}  {verb}d{until}", what.name)));
     }
     Ok(())

@@ -87,7 +87,8 @@ fn shown(
         let answer = json!({"to": place, "tasks": copied.tasks, "bytes": copied.bytes, "seconds": taken.as_secs_f64()});
         super::show::line(&answer.to_string());
     } else {
-        super::show::line(&format!("{done} {} tasks, {} bytes, to {place} in {taken:?}", copied.tasks, copied.bytes));
+        let tasks = super::show::count(&copied.tasks.into(), "task");
+        super::show::line(&format!("{done} {tasks}, {} bytes, to {place} in {taken:?}", copied.bytes));
     }
     Ok(())
 }

@@ -121,8 +121,10 @@ async fn stats(client: &Client, limit: usize) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["WORKER", "CONCURRENCY", "RATE", "PAUSED", "PAUSED UNTIL"]);
     for worker in &workers {
-        let row = ["concurrency", "rate", "paused_because", "paused_until"].map(|name| show::cell(&worker[name]));
-        table.add_row([vec![show::text(worker, "name").into_owned()], row.to_vec()].concat());
+        let mut row = vec![show::text(worker, "name").into_owned()];
+        row.extend(["concurrency", "rate", "paused_because"].map(|name| show::cell(&worker[name])));
+        row.push(show::until(!worker["paused_because"].is_null(), &worker["paused_until"]));
+        table.add_row(row);
     }
     finish(client, table, workers.len(), more_workers.is_some(), "no workers are registered");
     let mut table = Table::new();

@@ -65,18 +65,18 @@ pub(crate) struct LimitPatchArgs {
     pub unset: Unset,
 }
 
-/// What is stored of a key.
+/// What is stored of a key. Which numbers may be is the server's word.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LimitFields {
     /// Starts per second, minute or hour, such as `10/s`.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<Rate>,
     /// Starts that may come at once.
-    #[arg(long, value_name = "N")]
-    pub burst: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub burst: Option<i64>,
     /// Tasks that may run at once; 0 stops all.
-    #[arg(long, value_name = "N")]
-    pub concurrency: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub concurrency: Option<i64>,
     /// No task starts before this time (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub paused_until: Option<String>,
@@ -178,7 +178,7 @@ fn table(limits: &[Value]) {
             format!("{}{more}", show::cell(&limit["waiting"])),
             show::cell(&limit["tokens"]),
             show::cell(&limit["next_at"]),
-            show::cell(&limit["paused_until"]),
+            show::until(limit["paused"] == true, &limit["paused_until"]),
         ]);
     }
     show::table(table);

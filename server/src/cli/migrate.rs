@@ -265,7 +265,10 @@ fn summary(args: &MigrateArgs, report: &Report, lost: u64, taken: Duration) -> R
         show::line(&format!("documents: {} copied, {} there already", documents.moved, documents.there));
         show::line(&format!("idempotency keys and directory entries: {} moved, {} there already", keys.moved, keys.there));
         if lost > 0 {
-            show::line(&format!("{lost} attempts of servers that died were lost and go on as after any crash"));
+            show::line(&format!(
+                "lost with servers that died: {}; their tasks go on as after any crash",
+                show::count(&lost.into(), "attempt")
+            ));
         }
     }
     if !args.json {

@@ -22,7 +22,7 @@ pub(crate) enum QueuesCommand {
     Put(Box<QueuePutArgs>),
     /// Change settings of a queue; what is not given stays as it is.
     Patch(Box<QueuePatchArgs>),
-    /// Remove a queue that is empty.
+    /// Remove a queue that is empty; of `default` only its settings.
     Delete(QueueArgs),
     /// Let its waiting tasks wait, or refuse new ones.
     Pause(QueuePauseArgs),
@@ -72,25 +72,25 @@ pub(crate) struct QueuePatchArgs {
     pub unset: Unset,
 }
 
-/// The settings of a queue.
+/// The settings of a queue. Which numbers may be is the server's word.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct QueueFields {
     /// Starts per second, minute or hour, such as `10/s`.
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true)]
     pub rate: Option<Rate>,
     /// Starts that may come at once.
-    #[arg(long, value_name = "N")]
-    pub burst: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub burst: Option<i64>,
     /// Tasks that may run at once.
-    #[arg(long, value_name = "N")]
-    pub concurrency: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub concurrency: Option<i64>,
     /// Tasks that may wait in it.
-    #[arg(long, value_name = "N")]
-    pub max_length: Option<u64>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub max_length: Option<i64>,
     /// What happens to a task that would be one more.
     #[arg(long, value_name = "WHAT", value_parser = ["reject", "drop_oldest"])]
     pub on_full: Option<String>,
-    /// How long a task may wait.
+    /// No attempt of a task starts later than this after it could have started.
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<Dur>,
     /// Of the open request of one attempt.
@@ -174,10 +174,13 @@ pub(crate) async fn queues(client: &Client, command: &QueuesCommand) -> Result<(
     };
     let answer = client.send(request).await?;
     match command {
+        QueuesCommand::Delete(args) if !client.wants_json() && args.queue == lovage_core::spec::DEFAULT_QUEUE => {
+            show::line("default has no settings any more; its tasks are still there");
+        }
         QueuesCommand::Delete(args) if !client.wants_json() => show::line(&format!("{} deleted", plain(&args.queue))),
         QueuesCommand::Delete(_) => {}
         _ if client.wants_json() => show::json(&answer),
-        QueuesCommand::Purge(_) => show::line(&format!("{} tasks canceled", show::cell(&answer.json()?["count"]))),
+        QueuesCommand::Purge(_) => show::line(&format!("{} canceled", show::count(&answer.json()?["count"], "task"))),
         QueuesCommand::Stats(_) => stats(&answer.json()?),
         _ => table(&[answer.json()?]),
     }
@@ -226,7 +229,8 @@ fn table(queues: &[Value]) {
         let closed: Vec<&str> = ["intake", "dispatch"].into_iter().filter(|what| paused[what] == true).collect();
         let mut row = vec![show::text(queue, "name").into_owned()];
         row.extend(["order", "rate", "concurrency", "max_length", "on_full", "worker"].map(|name| show::cell(&queue[name])));
-        row.extend([closed.join(" "), show::cell(&paused["until"])]);
+        let until = show::until(!closed.is_empty(), &paused["until"]);
+        row.extend([closed.join(" "), until]);
         table.add_row(row);
     }
     show::table(table);

@@ -175,6 +175,16 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
+/// Until when something is paused, as it stands in a table.
+pub(super) fn until(is_paused: bool, until: &Value) -> String {
+    if is_paused && until.is_null() { "until resumed".to_owned() } else { cell(until) }
+}
+
+/// `1 task`, `2 tasks`.
+pub(super) fn count(n: &Value, what: &str) -> String {
+    format!("{} {what}{}", cell(n), if *n == 1 { "" } else { "s" })
+}
+
 /// `Type: message`.
 fn error(value: &Value) -> String {
     format!("{}: {}", text(value, "type"), text(value, "message"))

@@ -170,7 +170,12 @@ fn table(workers: &[Value]) {
     for worker in workers {
         let mut row = vec![show::text(worker, "name").into_owned(), words(&worker["tasks"]), words(&worker["queues"])];
         row.push(if worker["pull"] == true { "pull".to_owned() } else { show::cell(&worker["balance"]) });
-        row.extend(["concurrency", "paused_until", "paused_because"].map(|name| show::cell(&worker[name])));
+        let because = &worker["paused_because"];
+        row.extend([
+            show::cell(&worker["concurrency"]),
+            show::until(!because.is_null(), &worker["paused_until"]),
+            show::cell(because),
+        ]);
         table.add_row(row);
     }
     show::table(table);

@@ -167,12 +167,10 @@ fn every_limit_is_kept_and_nobody_waits_for_nothing() {
     // The same scenarios each time, unless more are asked for.
     let asked: Option<u32> = std::env::var("LOVAGE_SIMULATIONS").ok().and_then(|n| n.parse().ok());
     let base = Config { failure_persistence: None, max_shrink_iters: 3_000, max_shrink_time: 60_000, ..Config::default() };
-    let mut runner = match asked {
-        Some(cases) => TestRunner::new(Config { cases, ..base }),
-        None => {
-            let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-            TestRunner::new_with_rng(Config { cases: 40, ..base }, rng)
-        }
+    let mut runner = if let Some(cases) = asked {
+        TestRunner::new(Config { cases, ..base })
+    } else {
+        TestRunner::new_with_rng(Config { cases: 40, ..base }, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
     };
     runner
         .run(&scenario(), |scenario| {

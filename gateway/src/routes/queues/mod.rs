@@ -5,6 +5,8 @@ mod purge;
 mod settings;
 mod stats;
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
@@ -19,7 +21,7 @@ use utoipa_axum::routes;
 use crate::app::{App, Shared};
 use crate::ask::Ask;
 use crate::auth::Caller;
-use crate::documents::{bytes_of, content, shown};
+use crate::documents::{content, shown};
 use crate::problem::Refusal;
 use crate::query::Query;
 use crate::{cursor, schema, view};
@@ -60,8 +62,10 @@ impl<'a> QueueView<'a> {
         Self { name, created_at, config, paused, version }
     }
 
-    fn stored(document: &'a Document, now: Millis) -> Result<Self, Problem> {
-        Ok(Self::of(&document.name, content(document)?, Some(document.version), now))
+    /// One without a document has the defaults.
+    fn stored(name: &'a str, document: Option<&Document>, now: Millis) -> Result<Self, Problem> {
+        let config = document.map(content).transpose()?.unwrap_or_default();
+        Ok(Self::of(name, config, document.map(|document| document.version), now))
     }
 
     fn answer(&self, status: StatusCode) -> Response {
@@ -81,18 +85,15 @@ async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Re
     query.done()?;
     let after = from.map(|text| cursor::decode(KIND, &text)).transpose()?;
     let after = after.map(|bytes| String::from_utf8(bytes).map_err(|_| cursor::refused())).transpose()?;
-    let mut documents = all_docs(&*app.store, DocKind::Queue, Some(caller.ns)).await?;
+    let without = app.lengths.in_use(&*app.store, caller.ns).await?.into_iter().chain([DEFAULT_QUEUE.to_owned()]);
+    let mut queues: BTreeMap<String, Option<Document>> = without.map(|name| (name, None)).collect();
+    let documents = all_docs(&*app.store, DocKind::Queue, Some(caller.ns)).await?;
+    queues.extend(documents.into_iter().map(|document| (document.name.clone(), Some(document))));
     let now = app.now();
-    if let Err(place) = documents.binary_search_by(|document| document.name.as_str().cmp(DEFAULT_QUEUE)) {
-        let bytes = Some(bytes_of(&QueueConfig::default())?);
-        let default = Document { kind: DocKind::Queue, ns: caller.ns, name: DEFAULT_QUEUE.to_owned(), version: 0, bytes };
-        documents.insert(place, default);
-    }
-    let mut rest = documents.iter().filter(|document| after.as_ref().is_none_or(|after| document.name > *after));
+    let mut rest = queues.iter().filter(|(name, _)| after.as_ref().is_none_or(|after| *name > after));
     let mut items = Vec::new();
-    for document in rest.by_ref().take(limit) {
-        let view = QueueView::stored(document, now)?;
-        items.push(QueueView { version: view.version.filter(|version| *version > 0), ..view });
+    for (name, document) in rest.by_ref().take(limit) {
+        items.push(QueueView::stored(name, document.as_ref(), now)?);
     }
     let more = rest.next().is_some();
     let next = items.last().filter(|_| more).map(|last| cursor::encode(KIND, last.name.as_bytes()));
@@ -111,23 +112,27 @@ async fn get(ask: Ask) -> Result<Response, Refusal> {
 
 /// A queue that there is; `queue_unknown` if there is not.
 async fn known<'a>(app: &App, ns: Ns, name: &'a str) -> Result<QueueView<'a>, Refusal> {
-    let now = app.now();
-    match app.store.doc(DocKind::Queue, ns, name).await? {
-        Some(document) => Ok(QueueView::of(name, content(&document)?, Some(document.version), now)),
-        None if name == DEFAULT_QUEUE => Ok(QueueView::of(name, QueueConfig::default(), None, now)),
-        None => Err(unknown(name)),
+    let document = app.store.doc(DocKind::Queue, ns, name).await?;
+    if document.is_none() && !is_there(app, ns, name).await? {
+        return Err(unknown(name));
     }
+    Ok(QueueView::stored(name, document.as_ref(), app.now())?)
+}
+
+/// Whether there is such a queue without a document. What tasks start themselves may wait in one that nobody has submitted to.
+async fn is_there(app: &App, ns: Ns, name: &str) -> Result<bool, Refusal> {
+    Ok(name == DEFAULT_QUEUE || app.lengths.in_use(&*app.store, ns).await?.contains(name))
 }
 
 /// Changes a queue that there is, and shows it.
 async fn change(ask: &Ask, edit: impl Fn(&mut QueueConfig) -> Result<(), Problem>) -> Result<Response, Refusal> {
+    let is_there = is_there(&ask.app, ask.ns, &ask.name).await?;
     let mut response = store(ask, |stored| {
-        let of_default = || (ask.name == DEFAULT_QUEUE).then(QueueConfig::default);
-        let mut config = stored.or_else(of_default).ok_or_else(|| unknown(&ask.name).0)?;
+        let mut config = stored.or_else(|| is_there.then(QueueConfig::default)).ok_or_else(|| unknown(&ask.name).0)?;
         edit(&mut config).map(|()| config)
     })
     .await?;
-    // That of `default` may have been made now.
+    // Its document may have been made now.
     *response.status_mut() = StatusCode::OK;
     Ok(response)
 }

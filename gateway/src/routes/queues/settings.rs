@@ -58,7 +58,7 @@ pub(super) async fn patch(ask: Ask) -> Result<Response, Refusal> {
 
 /// Remove a queue
 ///
-/// It must be empty: purge it, or let it drain. `default` stays, without its settings.
+/// It must be empty: purge it, or let it drain. Of `default` only the settings and a pause are removed, whatever is in it.
 #[utoipa::path(
     delete, path = "/v1/queues/{queue}", operation_id = "deleteQueue", tag = "queues",
     params(("queue" = String, Path, description = "Its name"), schema::Preconditions),
@@ -69,12 +69,12 @@ pub(super) async fn patch(ask: Ask) -> Result<Response, Refusal> {
 )]
 pub(super) async fn delete(ask: Ask) -> Result<StatusCode, Refusal> {
     let Ask { app, ns, name, .. } = &ask;
-    let stored = app.store.doc(DocKind::Queue, *ns, name).await?;
-    if stored.is_some() && name != DEFAULT_QUEUE {
+    if name != DEFAULT_QUEUE {
         let counts = app.lengths.counts(&*app.store, *ns, name).await?;
         let open: u64 = State::ALL.iter().filter(|state| !state.is_final()).map(|state| counts[*state as usize]).sum();
         if open > 0 {
-            let detail = format!("{open} tasks of queue `{name}` wait or run; purge it, or drain it and let them end");
+            let tasks = if open == 1 { "1 task of it waits or runs" } else { &format!("{open} tasks of it wait or run") };
+            let detail = format!("queue `{name}` is in use: {tasks}; purge it, or drain it and let them end");
             return Err(Problem::new(Code::WrongState, detail).in_state("in_use").into());
         }
     }

@@ -52,7 +52,6 @@ struct Limit {
     burst: Option<u32>,
     concurrency: Option<u32>,
     cost: u32,
-    paused_until: Option<String>,
 }
 
 impl Limit {
@@ -63,7 +62,6 @@ impl Limit {
             burst: rule.rate.map(|_| rule.burst()),
             concurrency: rule.concurrency,
             cost: gate.cost,
-            paused_until: gate.stored.paused_until.map(Millis::rfc3339),
             key: gate.key,
         }
     }

@@ -10,7 +10,7 @@ use crate::{schema, view};
 /// Why a task does not go on
 ///
 /// In plain sentences and for programs: what it waits for and until when, who would get it, how many are before it. Of a
-/// final task: how it ended. What is said of workers is what this server sees of them.
+/// final task: how it ended. What is said of workers is what dispatchers show of them.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/explain", operation_id = "explainTask", tag = "tasks",
     params(("id" = String, Path, description = "The task's id")),

@@ -156,7 +156,7 @@ fn list(raw: &RawValue, at: &str, most: usize, errors: &mut Errors) -> Vec<Strin
     }
     let list: Vec<String> = fields::value(raw, at, errors).unwrap_or_default();
     if list.len() > most {
-        errors.invalid(at, format!("may have {most} entries"));
+        errors.invalid(at, format!("may have at most {most} entries"));
     }
     list
 }

@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 use lovage_core::fields::{self, Errors};
 use lovage_core::instance::Balance;
-use lovage_core::problem::Problem;
+use lovage_core::problem::{Code, Problem};
 use lovage_core::units::Dur;
 use lovage_core::worker::{InstanceConfig, WorkerConfig};
 use lovage_core::{Millis, Ns};
@@ -119,7 +119,7 @@ fn read(app: &App, text: &str) -> Result<InstanceConfig, Problem> {
             "version" => {
                 config.version = fields::string(raw, "/version", &mut errors).map(Into::into);
                 if config.version.as_ref().is_some_and(|version| version.len() > 128) {
-                    errors.invalid("/version", "may have 128 bytes");
+                    errors.invalid("/version", "may have at most 128 bytes");
                 }
             }
             other => errors.unknown("", other, &FIELDS),
@@ -158,10 +158,10 @@ async fn sweep(app: &App, ns: Ns, worker: &str) -> Result<(), Refusal> {
 )]
 pub(crate) async fn get(Ask { app, ns, name: (worker, id), .. }: Ask<(String, String)>) -> Result<Response, Refusal> {
     let name = format!("{worker}/{id}");
-    let document = app.store.doc(DocKind::Instance, ns, &name).await?.ok_or_else(|| unknown(&name))?;
+    let document = app.store.doc(DocKind::Instance, ns, &name).await?.ok_or_else(|| no_instance(&worker, &id))?;
     let config: InstanceConfig = content(&document)?;
     if config.until <= app.now() {
-        return Err(unknown(&name));
+        return Err(no_instance(&worker, &id));
     }
     let served = app.store.doc(DocKind::Worker, ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
     let seen = app.seen_worker(ns, &worker, false).await;
@@ -201,6 +201,12 @@ pub(crate) async fn list(
     Ok(view::json(StatusCode::OK, &serde_json::json!({ "items": items, "next_cursor": next })))
 }
 
+/// `worker_unknown`, of an instance
+fn no_instance(worker: &str, id: &str) -> Refusal {
+    let [worker, id] = [worker, id].map(|name| name.chars().take(128).collect::<String>());
+    Refusal::new(Code::WorkerUnknown, format!("worker `{worker}` has no instance `{id}`"))
+}
+
 /// Remove an instance
 #[utoipa::path(
     delete, path = "/v1/workers/{name}/instances/{id}", operation_id = "deleteInstance", tag = "workers",
@@ -210,5 +216,5 @@ pub(crate) async fn list(
 pub(crate) async fn delete(ask: Ask<(String, String)>) -> Result<StatusCode, Refusal> {
     let name = format!("{}/{}", ask.name.0, ask.name.1);
     let removed = ask.app.delete_doc(DocKind::Instance, ask.ns, &name, ask.wanted()?).await?;
-    if removed { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&name)) }
+    if removed { Ok(StatusCode::NO_CONTENT) } else { Err(no_instance(&ask.name.0, &ask.name.1)) }
 }

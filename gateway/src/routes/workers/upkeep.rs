@@ -90,7 +90,7 @@ pub(super) fn check_broadcast(config: &WorkerConfig, errors: &mut Errors) {
 /// Refuses more instances than are called at once; `registered` beside those in the document.
 pub(super) fn check_number(config: &WorkerConfig, registered: usize, most: usize, at: &str) -> Result<(), Problem> {
     if config.balance == Balance::Broadcast && config.urls.len() + registered > most {
-        let message = format!("a worker with the balance broadcast may have {most} instances");
+        let message = format!("a worker with the balance broadcast may have at most {most} instances");
         return Err(Problem::invalid(at, message));
     }
     Ok(())

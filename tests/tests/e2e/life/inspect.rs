@@ -35,7 +35,15 @@ async fn limits_are_stored_shown_paused_and_deleted() {
     assert_eq!(lovage.cli(&["limits", "patch", "customer:42"]).status.code(), Some(2));
     let paused = lovage.cli(&["limits", "pause", "customer:42", "--until", "2099-01-01T00:00:00Z"]);
     assert!(has_row(&paused, &["customer:42", "2099-01-01T00:00:00.000Z"]), "{paused:?}");
-    assert_eq!(as_json(&lovage.cli(&["limits", "resume", "customer:42", "--json"]))["paused_until"], Value::Null);
+    assert!(has_row(&lovage.cli(&["limits", "pause", "customer:42"]), &["customer:42", "until", "resumed"]));
+    assert_eq!(as_json(&lovage.cli(&["limits", "resume", "customer:42", "--json"]))["paused"], false);
+    for field in ["--concurrency", "--burst"] {
+        let refused = lovage.cli(&["limits", "put", "k", field, "-1"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains("invalid_field"), "{refused:?}");
+    }
+    let refused = lovage.cli(&["limits", "put", "k", "--rate", "-1/s"]);
+    assert!(refused.status.code() == Some(2) && String::from_utf8_lossy(&refused.stderr).contains("-1/s"), "{refused:?}");
     assert_eq!(told(&lovage.cli(&["limits", "delete", "customer:42"])), (Some(0), "customer:42 deleted".to_owned()));
     let gone = lovage.cli(&["limits", "get", "customer:42"]);
     assert!(gone.status.code() == Some(1) && String::from_utf8_lossy(&gone.stderr).contains("limit_unknown"), "{gone:?}");
@@ -75,6 +83,26 @@ async fn control_pauses_and_revokes() {
     let paused = lovage.cli(&["control", "pause", "limit", "k", "--until", until]);
     assert_eq!(told(&paused), (Some(0), format!("k  paused until {until}")));
     assert_eq!(told(&lovage.cli(&["control", "resume", "limit", "k"])), (Some(0), "k  resumed".to_owned()));
+    // Of a task name without a type one is made, and what is probably misspelt is said.
+    let says = |output: &Output, words: &str| String::from_utf8_lossy(&output.stderr).contains(words);
+    let paused = lovage.cli(&["control", "pause", "task", "demo.add"]);
+    assert_eq!(told(&paused), (Some(0), "demo.add  paused until resumed".to_owned()));
+    assert!(says(&paused, "task type `demo.add` made") && !says(&paused, "no worker"), "{paused:?}");
+    assert_eq!(client.get("/v1/task-types/demo.add").await.json["paused"]["dispatch"], true);
+    for (args, task) in
+        [(&["control", "pause", "task", "dem.add"][..], "dem.add"), (&["control", "rate_limit", "dem.ad", "1/s"], "dem.ad")]
+    {
+        let noted = lovage.cli(args);
+        assert!(noted.status.success() && says(&noted, &format!("no worker serves `{task}` now")), "{noted:?}");
+    }
+    // What a type of its own is made from may be paused: then it is as well.
+    client.put("/v1/task-types/demo.*", &json!({"queue": "slow"})).await;
+    assert!(lovage.cli(&["control", "pause", "task", "demo.*"]).status.success());
+    assert!(lovage.cli(&["control", "rate_limit", "demo.sleep", "1/s"]).status.success());
+    let made = client.get("/v1/task-types/demo.sleep").await.json;
+    assert_eq!((&made["queue"], &made["rate"], &made["paused"]["dispatch"]), (&json!("slow"), &json!("1/s"), &json!(true)));
+    assert_eq!(lovage.cli(&["control", "pause", "task", "other.x", "--until", "2020-01-01T00:00:00Z"]).status.code(), Some(1));
+    assert_eq!(client.get("/v1/task-types/other.x").await.status, 404, "nothing is made of a pause that is refused");
     for id in ["a", "b"] {
         client.submit(&json!({"task": "nobody.serves", "id": id})).await;
     }

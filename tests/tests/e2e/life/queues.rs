@@ -50,5 +50,14 @@ async fn queues_are_set_up_changed_shown_and_emptied() {
         has_row(&lovage.cli(&["queues", "stats", "mail"]), &["out", "a", "second", "0.1"]).then_some(())
     })
     .await;
+    assert_eq!(told(&lovage.cli(&["queues", "purge", "mail"])), (Some(0), "0 tasks canceled".to_owned()));
+    assert!(has_row(&lovage.cli(&["queues", "pause", "mail"]), &["mail", "dispatch", "until", "resumed"]));
     assert_eq!(told(&lovage.cli(&["queues", "delete", "mail"])), (Some(0), "mail deleted".to_owned()));
+    let reset = told(&lovage.cli(&["queues", "delete", "default"]));
+    assert!(reset.0 == Some(0) && reset.1.starts_with("default has no settings any more"), "{reset:?}");
+    for name in [".", ".."] {
+        let named = client.post("/v1/tasks", &json!({"task": "nobody", "queue": name})).await;
+        assert_eq!(named.status, 422, "{name}");
+    }
+    assert!(lovage.cli(&["inspect", "stats"]).status.success());
 }
