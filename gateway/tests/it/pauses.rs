@@ -123,7 +123,6 @@ async fn what_dispatchers_of_other_processes_see_is_added_up() {
 #[tokio::test]
 async fn an_instance_that_is_not_there_is_shown_and_its_slots_do_not_count() {
     let h = Harness::new();
-    register(&h, "w", &json!({"urls": ["http://a.example/", "http://b.example/"], "tasks": ["t"]})).await;
     let until = Millis(NOW + 10_000);
     let instance =
         |url: &str, unreachable| InstanceBoard { url: url.into(), slots: 100, unreachable, ..InstanceBoard::default() };
@@ -131,6 +130,7 @@ async fn an_instance_that_is_not_there_is_shown_and_its_slots_do_not_count() {
     let worker = WorkerBoard { name: "w".into(), instances, ..WorkerBoard::default() };
     let board = Board { node: 1, open: Some(0), workers: vec![worker], ..Board::default() };
     h.store.publish(SessionId(1), Some(board.encode(10_000).into())).await.unwrap();
+    register(&h, "w", &json!({"urls": ["http://a.example/", "http://b.example/"], "tasks": ["t"]})).await;
     let shown = h.get("/v1/workers/w").await.json();
     let [a, b] = [&shown["instances"][0], &shown["instances"][1]];
     assert_eq!((&a["state"], &a["unreachable_until"]), (&json!("ready"), &Value::Null), "{shown}");
