@@ -495,16 +495,16 @@ impl State {
         self.start_line.settle_any(partition, cost);
     }
 
-    /// A lane waits for something else: others may have what it was woken for here, but a start that is kept for it until then.
-    /// Whether somebody has to see to it.
-    pub(super) fn release(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
-        let (slots, starts) = (self.slot_line.promised(), self.start_line.promised());
-        self.slot_line.settle(partition, lane, 1);
-        let kept = keep.is_some_and(|until| self.start_line.keep(partition, lane, self.cost(cost), until));
-        if keep.is_none() {
-            self.start_line.settle(partition, lane, cost);
-        }
-        kept || self.slot_line.promised() != slots || self.start_line.promised() != starts
+    /// A lane waits for something else: others may have the slot it was woken for, unless it is kept for it until then. Whether
+    /// anything changed.
+    pub(super) fn release_slot(&mut self, partition: u16, lane: LaneId, keep: Option<Instant>) -> bool {
+        self.slot_line.release(partition, lane, 1, keep)
+    }
+
+    /// The same of starts.
+    pub(super) fn release_start(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
+        let cost = self.cost(cost);
+        self.start_line.release(partition, lane, cost, keep)
     }
 
     /// How long it takes on average until there is another start; zero: there is no rate.

@@ -113,6 +113,16 @@ impl Line {
         moved > 0
     }
 
+    /// A lane does not use what it was woken for now: it is kept for it until then, or others may have it. Whether anything changed.
+    pub(super) fn release(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
+        let Some(until) = keep else {
+            let before = self.promised();
+            self.settle(partition, lane, cost);
+            return self.promised() != before;
+        };
+        self.keep(partition, lane, cost, until)
+    }
+
     /// What was promised to this partition, or kept for this lane, is used or not needed.
     pub(super) fn settle(&mut self, partition: u16, lane: LaneId, cost: u32) {
         let kept = match self.kept.iter().position(|kept| kept.is_of(partition, lane)) {

@@ -136,6 +136,8 @@ struct Meters {
 const KEPT_STARTS: u32 = 20;
 const KEPT_MOST: Duration = Duration::from_secs(1);
 const KEPT_LEAST: Duration = Duration::from_millis(50);
+/// A slot is kept for a lane that waits for a slot of another key, or for a start that comes so soon.
+const KEPT_SLOT: Duration = Duration::from_millis(250);
 /// Keys that are looked at in one go.
 const VISITS: usize = 1_000;
 /// How often others are looked for who said something of a key of the users' own.
@@ -285,19 +287,26 @@ impl Limits {
             }
             return Verdict::Go(Permit(Arc::clone(gates)));
         };
+        let mut before = true;
         for other in parts {
             let Some(key) = book.keys.get_mut(&other.number) else { continue };
-            if other.number == part.number {
-                let cost = key.cost(part.cost);
-                match need {
-                    Need::Slot => key.slot_line.join(p.0, 1, tasks),
-                    Need::Start => key.start_line.join(p.0, cost, tasks),
+            let is_it = other.number == part.number;
+            before &= !is_it;
+            let keep = |what: Need, key: &State| Some(now + keep_for(what, key.interval(), before, need, interval)?);
+            let (slot, start) = (keep(Need::Slot, key), keep(Need::Start, key));
+            let changed = match (is_it, need) {
+                (false, _) => key.release_slot(p.0, lane, slot) | key.release_start(p.0, lane, other.cost, start),
+                (true, Need::Slot) => {
+                    key.slot_line.join(p.0, 1, tasks);
+                    key.release_start(p.0, lane, other.cost, start)
                 }
-                book.visit(other.number, now);
-                continue;
-            }
-            let keep = if need == Need::Start { keep_for(key.interval(), interval) } else { None };
-            if key.release(p.0, lane, other.cost, keep.map(|wait| now + wait)) {
+                (true, Need::Start) => {
+                    let cost = key.cost(part.cost);
+                    key.start_line.join(p.0, cost, tasks);
+                    key.release_slot(p.0, lane, slot)
+                }
+            };
+            if is_it || changed {
                 // What it was woken for goes to the next.
                 book.visit(other.number, now);
             }
@@ -477,12 +486,19 @@ impl Drop for Permit {
     }
 }
 
-/// How long a start that a lane was woken for is kept for it while it waits for one of another key; `None`: others may have it.
+/// How long what a lane was woken for is kept for it while it waits for something else; `None`: others may have it at once. `interval`:
+/// between two starts of its key. `before`: its key comes before that of what is awaited.
 ///
-/// Of two keys one is slower. Others that need the faster one alone take it as fast as it comes, and a lane that needs both would give
-/// back one while it waits for the other, over and over. What is kept of the slower one meanwhile is missed by nobody.
-fn keep_for(slower: Duration, faster: Duration) -> Option<Duration> {
-    (slower >= faster).then(|| (faster * KEPT_STARTS).min(KEPT_MOST) + KEPT_LEAST)
+/// Who needs several would else give back one while another comes, over and over, where others take each as it comes. A start is kept
+/// while one of a faster key comes: nobody misses it. A slot is kept while a start comes soon, and while another slot comes
+/// whose key is behind: this order is the same everywhere, so those who have what the other waits for do not both keep it.
+fn keep_for(what: Need, interval: Duration, before: bool, awaited: Need, wait: Duration) -> Option<Duration> {
+    match (what, awaited) {
+        (Need::Start, Need::Start) if interval >= wait => Some((wait * KEPT_STARTS).min(KEPT_MOST) + KEPT_LEAST),
+        (Need::Slot, Need::Slot) if before => Some(KEPT_SLOT),
+        (Need::Slot, Need::Start) if wait <= KEPT_SLOT => Some(wait * 2 + KEPT_LEAST),
+        _ => None,
+    }
 }
 
 impl Book {
