@@ -346,11 +346,11 @@ impl Limits {
     }
 
     /// Counts an attempt that its worker has accepted until `until` for its partition, which is owned here. It had this permit
-    /// until now, or its worker took it itself and it is counted under the name `taken`. `silent`: not all of the partition are
-    /// known yet.
+    /// until now; or its task, accepted at this time, was started without one, or taken by its worker itself: then it is counted under
+    /// the name `taken`. `silent`: not all of the partition are known yet.
     pub(crate) fn accept(
         &self,
-        from: Result<Permit, Arc<Gates>>,
+        from: Result<Permit, (Arc<Gates>, Millis)>,
         partition: Partition,
         until: Millis,
         taken: Option<&str>,
@@ -358,14 +358,19 @@ impl Limits {
     ) -> Count {
         let now = Instant::now();
         let from_here = from.is_ok();
-        let gates = match from {
-            Ok(permit) => permit.defused(),
-            Err(gates) => gates,
+        let (gates, created) = match from {
+            Ok(permit) => (permit.defused(), None),
+            Err((gates, created)) => (gates, Some(created)),
         };
         let mut book = self.book.lock();
         let new = Accepted { partition: partition.0, count: 1, until, news: true, silent };
         for part in gates.parts.iter().flatten() {
-            if book.keys.get_mut(&part.number).is_some_and(|key| key.accept(new, from_here, taken)) {
+            let says = created.zip(part.says);
+            let look = |key: &mut Box<State>| {
+                let changed = says.is_some_and(|(created, says)| key.submit(created, says));
+                key.accept(new, from_here, taken) || changed
+            };
+            if book.keys.get_mut(&part.number).is_some_and(look) {
                 book.visit(part.number, now);
             }
         }

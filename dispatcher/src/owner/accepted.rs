@@ -23,6 +23,8 @@ const BATCH: usize = 200;
 struct Unread {
     attempt: u32,
     until: Millis,
+    /// When its task was accepted.
+    created: Millis,
     /// Its worker took it itself.
     taken: bool,
 }
@@ -68,7 +70,7 @@ impl Accepted {
         }
         self.counted.remove(key);
         let taken = head.session == SessionId(0);
-        self.unread.insert(key.clone(), Unread { attempt: head.attempt, until: head.deadline, taken });
+        self.unread.insert(key.clone(), Unread { attempt: head.attempt, until: head.deadline, created: head.created, taken });
     }
 
     fn forget(&mut self, key: &TaskKey, attempt: Option<u32>) {
@@ -184,7 +186,8 @@ impl Owner {
                     let limits = &self.shared.limits;
                     let taken = unread.taken.then(|| lovage_store::attempt_holder(&key, unread.attempt));
                     let (gates, silent) = (limits.gates(&gates, None), !self.accepted.complete);
-                    let count = limits.accept(Err(gates), self.partition, unread.until, taken.as_deref(), silent);
+                    let count =
+                        limits.accept(Err((gates, unread.created)), self.partition, unread.until, taken.as_deref(), silent);
                     self.accepted.counted.insert(key, (unread.attempt, count));
                 }
             }

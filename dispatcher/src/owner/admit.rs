@@ -269,7 +269,8 @@ impl Owner {
             Verdict::Go(permit) => Ok(Right::Granted(permit)),
             // Counted as what its worker has accepted: for that nobody is asked.
             Verdict::Wait(wait) if wait.number != NO_ROOM && first.head.flags.has(Flags::NOW) => {
-                let (gates, silent) = (Err(Arc::clone(&place.limits)), !self.accepted.is_complete());
+                let gates = Err((Arc::clone(&place.limits), first.head.created));
+                let silent = !self.accepted.is_complete();
                 Ok(Right::Taken(limits.accept(gates, self.partition, now, None, silent)))
             }
             Verdict::Wait(wait) => {

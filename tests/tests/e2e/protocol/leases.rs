@@ -10,6 +10,7 @@ use crate::contract::site::{Site, Store};
 
 on_both_stores!(
     a_lease_that_runs_out_is_a_loss,
+    a_limit_that_only_tasks_tell_of_is_free_as_soon_as_one_ends,
     a_worker_that_pulls_is_never_called,
     a_task_for_a_worker_that_pulls_is_explained,
     pollers_share_the_work,
@@ -60,6 +61,21 @@ async fn a_task_for_a_worker_that_pulls_is_explained(store: Store) {
         said["worker"],
         json!({"name": "p", "instances": null, "open": null, "slots": null, "breaker": null, "paused_until": null})
     );
+}
+
+async fn a_limit_that_only_tasks_tell_of_is_free_as_soon_as_one_ends(store: Store) {
+    let site = site(store).await;
+    for _ in 0..4 {
+        site.submit(&json!({"task": "t", "limits": [{"key": "k", "concurrency": 1}]})).await;
+    }
+    for _ in 0..4 {
+        // By itself a slot comes back only when what holds it has not been told of for longer than this.
+        let taken = lease(&site, &json!({"worker": "p", "max": 4, "wait": "10s"})).await;
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        let url = taken[0]["attempt_url"].as_str().unwrap();
+        let path = url.strip_prefix(site.url()).expect("it leads to this server");
+        assert_eq!(site.post(&format!("{path}/complete"), &json!(1)).await.status, 200);
+    }
 }
 
 async fn a_worker_that_pulls_is_never_called(store: Store) {
