@@ -64,12 +64,12 @@ pub(crate) async fn keys(bed: &Bed<'_>, keys: usize) -> anyhow::Result<Figures> 
         let fields = format!(r#"{}"retention":"1s""#, limits.unwrap_or_default());
         payload::signature("bench.push", r#"{"n":1}"#, Some(&fields))
     };
-    // As many tasks without a key first: buffers and caches have their size then.
-    submit(bed, &made.lovage.origin, keys, |_| signature(None)).await?;
+    // As many tasks without a key first, all of which wait at once as well: buffers and the store's cache have their size then.
+    gather(bed, &made.lovage.origin, keys, |_| signature(None)).await?;
     settled(&made.lovage.origin).await?;
     let before = made.lovage.process.resident_mib()?;
+    gather(bed, &made.lovage.origin, keys, |n| signature(Some(n))).await?;
     let started = Instant::now();
-    submit(bed, &made.lovage.origin, keys, |n| signature(Some(n))).await?;
     watch::until_final(&made.lovage.origin, 0, Duration::from_secs(600)).await?;
     let rate = keys as f64 / started.elapsed().as_secs_f64();
     let full = made.lovage.process.resident_mib()?;
@@ -89,6 +89,19 @@ pub(crate) async fn keys(bed: &Bed<'_>, keys: usize) -> anyhow::Result<Figures> 
     ]);
     made.lovage.process.stop()?;
     Ok(named)
+}
+
+/// Submits tasks while none is delivered, then lets them go.
+async fn gather(
+    bed: &Bed<'_>,
+    server: &crate::client::Origin,
+    tasks: usize,
+    signature: impl Fn(usize) -> String,
+) -> anyhow::Result<()> {
+    server.expect("POST", "/v1/queues/default/pause", "{}").await?;
+    submit(bed, server, tasks, signature).await?;
+    server.expect("POST", "/v1/queues/default/resume", "").await?;
+    Ok(())
 }
 
 /// Submits tasks in arrays over the connections of the bench.
