@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 /// A slot is kept so long for those who are before others: a claim of theirs may be on its way.
 const KEPT: Duration = Duration::from_millis(20);
 /// Of a worker with many slots, equal ones take this part of them in one go: one claim for each slot would cost too much.
-const PART_AT_ONCE: u32 = 8;
-const MOST_AT_ONCE: u32 = 64;
+const PART_AT_ONCE: u32 = 2;
+const MOST_AT_ONCE: u32 = 256;
 
 /// Who asks for a slot. The lower the number the more urgent is a task.
 #[derive(Clone, Copy, Debug)]
