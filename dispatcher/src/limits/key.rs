@@ -90,15 +90,6 @@ pub(super) struct State {
     faults: u32,
 }
 
-/// What stands in the way of a start.
-pub(super) enum Lack {
-    Nothing,
-    Slot,
-    Start,
-    /// Nothing starts before.
-    Paused(Millis),
-}
-
 impl State {
     pub(super) fn new(number: u64, ns: Ns, kind: Kind, name: &str, stored: StoredLimit) -> Self {
         Self {
@@ -199,21 +190,21 @@ impl State {
         true
     }
 
-    /// What is lacking for a start of this cost, asked by this partition.
-    pub(super) fn lack_of_slot(&self, partition: u16, lane: LaneId, now: Millis) -> Lack {
-        if let Some(until) = self.stored.paused(now) {
-            return Lack::Paused(until);
-        }
-        // What others say of it may rule it.
-        let unknown = self.kind == Kind::Own && self.asked_at.is_none();
-        let lacks = self.rule.concurrency.is_some() && !self.slot_line.leaves(partition, lane, self.stock, 1);
-        if unknown || lacks { Lack::Slot } else { Lack::Nothing }
+    /// Until when nothing starts.
+    pub(super) fn paused(&self, now: Millis) -> Option<Millis> {
+        self.stored.paused(now)
     }
 
-    pub(super) fn lack_of_start(&self, partition: u16, lane: LaneId, cost: u32, now: Instant) -> Lack {
-        let free = self.starts.ripe(now);
-        let lacks = self.rule.rate.is_some() && !self.start_line.leaves(partition, lane, free, self.cost(cost));
-        if lacks { Lack::Start } else { Lack::Nothing }
+    /// Whether there is no slot for this lane of this partition.
+    pub(super) fn lacks_slot(&self, partition: u16, lane: LaneId) -> bool {
+        // What others say of it may rule it.
+        let unknown = self.kind == Kind::Own && self.asked_at.is_none();
+        unknown || (self.rule.concurrency.is_some() && !self.slot_line.leaves(partition, lane, self.stock, 1))
+    }
+
+    /// Whether there is no start of this cost for this lane of this partition.
+    pub(super) fn lacks_start(&self, partition: u16, lane: LaneId, cost: u32, now: Instant) -> bool {
+        self.rule.rate.is_some() && !self.start_line.leaves(partition, lane, self.starts.ripe(now), self.cost(cost))
     }
 
     /// A cost that was allowed when its task was accepted may be more than a later rule allows.
@@ -221,7 +212,7 @@ impl State {
         cost.min(self.rule.burst())
     }
 
-    /// A start, of a task that was let through or goes whatever the limits say.
+    /// A start, of a task that was let through.
     pub(super) fn start(&mut self, partition: u16, lane: LaneId, cost: u32, now: Instant) {
         self.held += 1;
         if self.rule.concurrency.is_some() {

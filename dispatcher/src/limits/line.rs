@@ -43,7 +43,6 @@ pub(super) struct Line {
     promised_in_all: u32,
     promised_until: Option<Instant>,
     kept: Vec<Kept>,
-    kept_in_all: u32,
 }
 
 impl Line {
@@ -73,7 +72,7 @@ impl Line {
 
     /// How much is promised, or kept.
     pub(super) fn promised(&self) -> u32 {
-        self.promised_in_all + self.kept_in_all
+        self.promised_in_all + self.kept.iter().map(|kept| kept.amount).sum::<u32>()
     }
 
     /// When the first promises end.
@@ -103,8 +102,7 @@ impl Line {
     pub(super) fn keep(&mut self, partition: u16, lane: LaneId, cost: u32, until: Instant) -> bool {
         let known = self.kept.iter().position(|kept| kept.is_of(partition, lane));
         let had = known.map_or(0, |at| self.kept[at].amount);
-        let moved = self.take_promised(partition, cost.saturating_sub(had));
-        self.kept_in_all += moved;
+        let moved = self.settle_any(partition, cost.saturating_sub(had));
         match known {
             Some(at) => self.kept[at].amount += moved,
             None if moved > 0 => self.kept.push(Kept { partition, lane, amount: moved, until }),
@@ -129,16 +127,11 @@ impl Line {
             Some(at) => self.kept.swap_remove(at).amount,
             None => 0,
         };
-        self.kept_in_all -= kept;
         self.settle_any(partition, cost.saturating_sub(kept));
     }
 
-    /// What was promised to this partition is used, or not needed, by any of its lanes.
-    pub(super) fn settle_any(&mut self, partition: u16, cost: u32) {
-        self.take_promised(partition, cost);
-    }
-
-    fn take_promised(&mut self, partition: u16, cost: u32) -> u32 {
+    /// What was promised to this partition is used, or not needed, by any of its lanes; answers how much that was.
+    pub(super) fn settle_any(&mut self, partition: u16, cost: u32) -> u32 {
         let Some(at) = self.promised.iter().position(|(p, _)| *p == partition) else { return 0 };
         let settled = self.promised[at].1.min(cost);
         self.promised[at].1 -= settled;
@@ -160,10 +153,7 @@ impl Line {
         if self.promised_until.is_some_and(|until| until <= now) {
             self.settle_all();
         }
-        if !self.kept.is_empty() {
-            self.kept.retain(|kept| kept.until > now);
-            self.kept_in_all = self.kept.iter().map(|kept| kept.amount).sum();
-        }
+        self.kept.retain(|kept| kept.until > now);
     }
 
     /// Hands out what is free to those who have waited longest; `wake` is told of each partition and its number of lanes.
@@ -207,9 +197,8 @@ impl Line {
             self.wanted = self.wanted - self.wanted * u64::from(gone) / u64::from(self.lanes);
             self.lanes -= gone;
         }
-        self.take_promised(partition, u32::MAX);
+        self.settle_any(partition, u32::MAX);
         self.kept.retain(|kept| kept.partition != partition);
-        self.kept_in_all = self.kept.iter().map(|kept| kept.amount).sum();
     }
 }
 

@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::key::{Accepted, Lack, State};
+use self::key::{Accepted, State};
 use self::line::Line;
 use self::rules::Kind;
 use crate::registry::{Registry, Worker};
@@ -263,10 +263,11 @@ impl Limits {
         let mut lack: Option<(&Part, Need, Duration)> = None;
         for part in parts {
             let Some(key) = book.keys.get(&part.number) else { continue };
-            match key.lack_of_slot(p.0, lane, store_now) {
-                Lack::Nothing => {}
-                Lack::Paused(until) => return Verdict::Until(until),
-                Lack::Slot | Lack::Start => lack = lack.or(Some((part, Need::Slot, Duration::ZERO))),
+            if let Some(until) = key.paused(store_now) {
+                return Verdict::Until(until);
+            }
+            if lack.is_none() && key.lacks_slot(p.0, lane) {
+                lack = Some((part, Need::Slot, Duration::ZERO));
             }
         }
         if lack.is_none() {
@@ -274,7 +275,7 @@ impl Limits {
                 let Some(key) = book.keys.get(&part.number) else { continue };
                 let interval = key.interval();
                 let slower = lack.is_none_or(|(_, _, known)| known < interval);
-                if slower && !matches!(key.lack_of_start(p.0, lane, part.cost, now), Lack::Nothing) {
+                if slower && key.lacks_start(p.0, lane, part.cost, now) {
                     lack = Some((part, Need::Start, interval));
                 }
             }
