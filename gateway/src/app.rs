@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lovage_core::{Millis, Ns, Partition, SignatureLimits, Slot, TaskKey};
-use lovage_store::Store;
+use lovage_core::decide::Transition;
+use lovage_core::{Head, Millis, Ns, Partition, SignatureLimits, Slot, Spec, TaskKey};
+use lovage_store::{Commit, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -79,6 +80,20 @@ impl App {
 
     pub(crate) fn random(&self) -> u64 {
         self.options.random.next()
+    }
+
+    /// The change of a task that this process has judged.
+    pub(crate) fn commit(
+        &self,
+        key: &TaskKey,
+        was: Head,
+        transition: Transition,
+        spec: &Spec,
+        worker: Option<&str>,
+        now: Millis,
+    ) -> Commit {
+        let queue = spec.queue().into();
+        Commit::of(key, was, transition, spec, queue, worker, now, || self.random(), self.partitions())
     }
 
     pub(crate) fn partitions(&self) -> u16 {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::worker::{DEFAULT_CANCEL_GRACE, WorkerConfig};
 use lovage_core::{Event, Flags, Head, Ns, Partition, Reason, SessionId, Spec, TaskId, TaskKey, decide};
-use lovage_store::{Commit, Committed, Cursor, DocKind, FeedPos, Index, Message, Mode, Sync};
+use lovage_store::{Committed, Cursor, DocKind, FeedPos, Index, Message, Mode, Sync};
 
 use crate::app::App;
 use crate::change::TRIES;
@@ -195,18 +195,7 @@ impl App {
             let grace = graces.of(self, key.ns, head).await?;
             let event = Event::Cancel { hard, reason: Reason::Upstream, grace };
             if let Ok(transition) = decide(key, head, spec, event, now, self.random()) {
-                let queue = spec.queue().into();
-                commits.push(Commit::of(
-                    key,
-                    head.clone(),
-                    transition,
-                    spec,
-                    queue,
-                    None,
-                    now,
-                    || self.random(),
-                    self.partitions(),
-                ));
+                commits.push(self.commit(key, head.clone(), transition, spec, None, now));
             }
         }
         if commits.is_empty() {

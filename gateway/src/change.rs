@@ -2,7 +2,7 @@
 
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Body, Event, Head, Refusal as Decision, SessionId, State, TaskKey, decide};
-use lovage_store::{Commit, Committed, Mode, Parts, Sync};
+use lovage_store::{Committed, Mode, Parts, Sync};
 
 use crate::app::App;
 use crate::documents::Precondition;
@@ -54,9 +54,7 @@ impl App {
                 Err(Decision::Superseded | Decision::NotDue) => return Ok(Some(Changed::Not(stored.head.state))),
             };
             let after = transition.head.clone();
-            let queue = spec.queue().into();
-            let mut commit =
-                Commit::of(key, stored.head, transition, &spec, queue, None, now, || self.random(), self.partitions());
+            let mut commit = self.commit(key, stored.head, transition, &spec, None, now);
             if let Some(rival) = rival.take() {
                 commit.steal_from(&rival);
             }

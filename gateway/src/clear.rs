@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Event, Head, LaneId, Millis, Ns, Partition, Reason, SessionId, State, TaskKey, decide};
-use lovage_store::{Commit, Committed, Cursor, Index, Mode, Result as StoreResult, Sync};
+use lovage_store::{Committed, Cursor, Index, Mode, Result as StoreResult, Sync};
 
 use crate::app::App;
 use crate::change::Changed;
@@ -151,18 +151,7 @@ impl App {
                 // Gone since it was found, or damaged: whoever starts it finds out.
                 let Some((spec, _)) = read_body(body.as_ref()) else { continue };
                 let Ok(transition) = decide(key, head, &spec, cancel.clone(), now, self.random()) else { continue };
-                let queue = spec.queue().into();
-                commits.push(Commit::of(
-                    key,
-                    head.clone(),
-                    transition,
-                    &spec,
-                    queue,
-                    None,
-                    now,
-                    || self.random(),
-                    self.partitions(),
-                ));
+                commits.push(self.commit(key, head.clone(), transition, &spec, None, now));
                 asked.push(key);
             }
             if commits.is_empty() {

@@ -24,7 +24,7 @@ use lovage_core::{
     Body, Event, Flags, Head, LaneDef, LaneId, Millis, Ns, Outcome, Partition, Pause, Route, SessionId, Spec, State, TaskError,
     TaskKey, Transition, decide, worker_mark,
 };
-use lovage_store::{Commit, Committed, Cursor, DocKind, Error, Index, Mode, Sync};
+use lovage_store::{Committed, Cursor, DocKind, Error, Index, Mode, Sync};
 use metrics::counter;
 use tokio::time::Instant;
 
@@ -382,8 +382,7 @@ impl App {
             limited.push(Candidate { key: key.clone(), attempt: head.attempt + 1, created: head.created, gates });
             haul.bytes += bytes;
             let after = transition.head.clone();
-            let (queue, random) = (spec.queue().into(), || self.random());
-            commits.push(Commit::of(&key, head, transition, spec, queue, Some(&wish.worker), now, random, self.partitions()));
+            commits.push(self.commit(&key, head, transition, spec, Some(&wish.worker), now));
             // One that cannot be read fails instead.
             let taken = content.zip(after).map(|((spec, body), head)| Taken { key, head, spec, body, children });
             candidates.push(taken);

@@ -7,7 +7,7 @@ use lovage_core::problem::{Code, Problem};
 use lovage_core::{
     Attempt, AttemptEntry, AttemptToken, Event, Flags, Head, Refusal as Decision, Report, SessionId, Spec, State, decide,
 };
-use lovage_store::{Commit, Committed, Mode, Parts, Sync};
+use lovage_store::{Committed, Mode, Parts, Sync};
 use serde::Serialize;
 
 use crate::app::App;
@@ -65,9 +65,7 @@ impl App {
             }
             let standing = self.standing(transition.head.as_ref(), &spec, *attempt);
             let worker = self.directory.worker(key.ns, was.worker);
-            let queue = spec.queue().into();
-            let commit =
-                Commit::of(key, was, transition, &spec, queue, worker.as_deref(), now, || self.random(), self.partitions());
+            let commit = self.commit(key, was, transition, &spec, worker.as_deref(), now);
             let done = self.store.commit(p, SessionId(0), vec![commit], Mode::Each, Sync::Durable).await?;
             if done.first() == Some(&Committed::Ok) {
                 return Ok(standing);

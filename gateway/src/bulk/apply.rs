@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lovage_core::problem::{Code, Problem};
 use lovage_core::{Event, Millis, Partition, Reason, Refusal as Decision, SessionId, State, TaskKey, decide};
-use lovage_store::{Commit, Committed, KeyKind, Mode, Sync};
+use lovage_store::{Committed, KeyKind, Mode, Sync};
 
 use super::{Order, Tally, Verb};
 use crate::app::App;
@@ -99,18 +99,8 @@ impl App {
                     }
                 }
                 Ok(transition) => {
-                    let (queue, was) = (found.spec.queue().into(), found.head.clone());
-                    commits.push(Commit::of(
-                        &found.key,
-                        was,
-                        transition,
-                        &found.spec,
-                        queue,
-                        None,
-                        now,
-                        || self.random(),
-                        self.partitions(),
-                    ));
+                    let was = found.head.clone();
+                    commits.push(self.commit(&found.key, was, transition, &found.spec, None, now));
                     asked.push((found, event));
                 }
                 Err(Decision::Unchanged) => {}

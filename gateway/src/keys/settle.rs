@@ -249,8 +249,7 @@ impl App {
         let grace = self.cancel_grace(holder.ns, &stored.head).await?;
         let event = Event::Cancel { hard: false, reason: *reason, grace };
         let Ok(change) = decide(holder, &stored.head, &spec, event, now, self.random()) else { return Ok(None) };
-        let queue = spec.queue().into();
-        Ok(Some(Commit::of(holder, stored.head, change, &spec, queue, None, now, || self.random(), self.partitions())))
+        Ok(Some(self.commit(holder, stored.head, change, &spec, None, now)))
     }
 }
 
