@@ -126,7 +126,7 @@ pub struct LimitRequest {
     /// Wanted of the concurrency; without one in the rule all of them are granted.
     pub slots: Option<SlotWish>,
     /// Wanted of the rate; without one in the rule all of them are granted, due at once. None are reserved if slots were wanted
-    /// and none was granted.
+    /// and their holder has none: neither granted now nor held before.
     pub tokens: Option<TokenWish>,
 }
 

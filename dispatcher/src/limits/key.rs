@@ -10,6 +10,7 @@ use lovage_store::{Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::Need;
 use super::line::Line;
 use super::rules::{self, Kind};
 use super::starts::Starts;
@@ -284,26 +285,27 @@ impl State {
 
     /// Hands out what is there; `wake` is told of partitions and numbers of lanes. Then whether the store is to be asked. `look`: how
     /// often it is asked for what others said.
-    pub(super) fn visit(&mut self, now: Instant, look: Duration, wake: &mut impl FnMut(u16, u32)) -> bool {
+    pub(super) fn visit(&mut self, now: Instant, look: Duration, wake: &mut impl FnMut(Need, u16, u32)) -> bool {
         self.slot_line.expire(now);
         self.start_line.expire(now);
         let unknown = self.kind == Kind::Own && self.asked_at.is_none();
         match self.rule.concurrency {
-            None if !unknown => self.slot_line.dissolve(&mut *wake),
-            _ => self.slot_line.serve(self.stock, now, &mut *wake),
+            None if !unknown => self.slot_line.dissolve(|partition, lanes| wake(Need::Slot, partition, lanes)),
+            _ => self.slot_line.serve(self.stock, now, |partition, lanes| wake(Need::Slot, partition, lanes)),
         }
         if self.rule.rate.is_some() {
             let keep = if self.start_line.is_empty() { 0 } else { self.start_line.first_cost() };
             self.unused += self.starts.drop_late(now, keep.max(self.start_line.promised()));
-            self.start_line.serve(self.starts.ripe(now), now, &mut *wake);
+            self.start_line.serve(self.starts.ripe(now), now, |partition, lanes| wake(Need::Start, partition, lanes));
         } else {
-            self.start_line.dissolve(&mut *wake);
+            self.start_line.dissolve(|partition, lanes| wake(Need::Start, partition, lanes));
         }
         if self.slot_line.is_empty() && self.slot_line.promised() == 0 && self.freed_at.is_none() && self.stock > 0 {
             self.freed_at = Some(now);
         }
         if std::mem::take(&mut self.answered) {
-            self.slot_line.partitions().chain(self.start_line.partitions()).for_each(|partition| wake(partition, 0));
+            self.slot_line.partitions().for_each(|partition| wake(Need::Slot, partition, 0));
+            self.start_line.partitions().for_each(|partition| wake(Need::Start, partition, 0));
         }
         !self.calling && self.is_to_be_asked_for(now, look)
     }
@@ -481,9 +483,12 @@ impl State {
     }
 
     /// What this partition was woken for, it does not use now.
-    pub(super) fn pass_on(&mut self, partition: u16, cost: u32) {
-        self.slot_line.settle_any(partition, 1);
-        self.start_line.settle_any(partition, cost);
+    pub(super) fn pass_on(&mut self, need: Need, partition: u16, amount: u32) {
+        let line = match need {
+            Need::Slot => &mut self.slot_line,
+            Need::Start => &mut self.start_line,
+        };
+        line.settle_any(partition, amount);
     }
 
     /// A lane waits for something else: others may have the slot it was woken for, unless it is kept for it until then. Whether
@@ -519,9 +524,9 @@ impl State {
     }
 
     /// All who wait try anew.
-    pub(super) fn dissolve(&mut self, wake: &mut impl FnMut(u16, u32)) {
-        self.slot_line.dissolve(&mut *wake);
-        self.start_line.dissolve(&mut *wake);
+    pub(super) fn dissolve(&mut self, wake: &mut impl FnMut(Need, u16, u32)) {
+        self.slot_line.dissolve(|partition, lanes| wake(Need::Slot, partition, lanes));
+        self.start_line.dissolve(|partition, lanes| wake(Need::Start, partition, lanes));
     }
 
     /// A start that was let through is not made.

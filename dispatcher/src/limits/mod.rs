@@ -59,6 +59,22 @@ enum Need {
     Start,
 }
 
+impl Need {
+    /// The number of those who wait for this of the key with this number: who waits for something else of it is not woken for them.
+    fn number(self, key: u64) -> u64 {
+        key << 1 | u64::from(self == Self::Start)
+    }
+
+    fn opened(self, key: u64, lanes: u32) -> Opened {
+        Opened { number: self.number(key), lanes }
+    }
+
+    /// The key, and what is needed of it, that have this number.
+    fn of(number: u64) -> (u64, Self) {
+        (number >> 1, if number & 1 == 0 { Self::Slot } else { Self::Start })
+    }
+}
+
 /// Who wants to start something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct From {
@@ -79,7 +95,7 @@ pub(crate) enum Verdict {
 /// What a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// The number of its limit.
+    /// The number of its limit and of what it needs of it.
     pub number: u64,
     /// The store is being asked, and [`Opened`] tells when it has answered. Else it may take as long as it likes.
     pub asks: bool,
@@ -317,7 +333,7 @@ impl Limits {
         drop(book);
         self.meters.waits.increment(1);
         self.work.notify_one();
-        Verdict::Wait(Wait { number: part.number, asks })
+        Verdict::Wait(Wait { number: need.number(part.number), asks })
     }
 
     /// Fewer lanes than were woken had something to start: it is the next one's.
@@ -327,9 +343,10 @@ impl Limits {
         if opened.number == NO_ROOM {
             return book.make_room(opened.lanes);
         }
-        if let Some(key) = book.keys.get_mut(&opened.number) {
-            key.pass_on(partition.0, opened.lanes);
-            book.visit(opened.number, now);
+        let (number, need) = Need::of(opened.number);
+        if let Some(key) = book.keys.get_mut(&number) {
+            key.pass_on(need, partition.0, opened.lanes);
+            book.visit(number, now);
             self.work.notify_one();
         }
     }
@@ -561,7 +578,7 @@ impl Book {
             let Some(key) = self.keys.get_mut(&number) else { continue };
             key.visit_at = None;
             let doors = &self.doors;
-            let asks = key.visit(now, every, &mut |partition, lanes| tell(doors, partition, Opened { number, lanes }));
+            let asks = key.visit(now, every, &mut |need, partition, lanes| tell(doors, partition, need.opened(number, lanes)));
             if asks && !std::mem::replace(&mut key.queued, true) {
                 self.queue.push_back(number);
             }
@@ -596,7 +613,7 @@ impl Book {
     fn changed(&mut self, number: u64, now: Instant) {
         let doors = &self.doors;
         if let Some(key) = self.keys.get_mut(&number) {
-            key.dissolve(&mut |partition, lanes| tell(doors, partition, Opened { number, lanes }));
+            key.dissolve(&mut |need, partition, lanes| tell(doors, partition, need.opened(number, lanes)));
         }
         self.visit(number, now);
     }

@@ -110,6 +110,29 @@ async fn one_at_a_time_over_three_nodes_loses_no_time() {
     assert_eq!(in_use(&world, "k").await, 0);
 }
 
+/// Of one key some lanes wait for a slot while others have one and wait for a start: each gets what it waits for.
+#[tokio::test(start_paused = true)]
+async fn a_key_with_a_rate_and_a_concurrency_gives_all_of_its_rate() {
+    for nodes in 1..=2 {
+        let world = world(|_| Reply::Slow(ms(5))).await;
+        let nodes: Vec<Node> = (0..nodes).map(|_| world.start()).collect();
+        for n in 0..400 {
+            // Lanes with other keys besides.
+            let other = limit(&format!("other {}", n % 5), None, Some(1));
+            let limits = [limit("k", Some("20/s"), Some(1)), other];
+            let spec = Spec { fair_key: Some(format!("{}", n % 3)), ..held(&limits[..1 + n % 2]) };
+            world.submit(spec).await;
+        }
+        sleep(Duration::from_secs(10)).await;
+        let count = starts(&world).len();
+        assert!((180..=202).contains(&count), "{count} in 10 s with {} nodes", nodes.len());
+        assert_eq!(most_open(&world), 1);
+        for node in nodes {
+            node.kill();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn three_limits_are_kept_and_a_rule_may_change_or_go_while_tasks_run() {
     let world = world(|_| Reply::Slow(ms(200))).await;

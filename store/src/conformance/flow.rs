@@ -301,6 +301,9 @@ pub async fn without_a_slot_no_start(fixture: &dyn Fixture) {
     assert_eq!((first.slots, count(&first)), (1, 1));
     let second = ask(&kit, both(OTHER)).await;
     assert_eq!((second.slots, second.lot, second.tat), (0, None, first.tat));
+    // Who has one already may need the start for that, whoever else it wants another one for.
+    let third = ask(&kit, both(SESSION)).await;
+    assert_eq!((third.slots, count(&third)), (0, 1));
 }
 
 /// A look changes nothing, and finds nothing where nothing is.

@@ -57,9 +57,11 @@ impl State {
         {
             rate::give_back(&mut self.tat, count, rate);
         }
-        let slots = request.slots.as_ref().map(|wish| (wish.most, self.grant(now, request.rule.concurrency, wish)));
-        let starved = matches!(slots, Some((1.., 0)));
-        let mut reply = LimitReply { now: now.rate, slots: slots.map_or(0, |(_, granted)| granted), ..LimitReply::default() };
+        let slots = request.slots.as_ref().map_or(0, |wish| self.grant(now, request.rule.concurrency, wish));
+        // Others of a holder that has some may be what the starts are for.
+        let has_none = |wish: &SlotWish| wish.most > 0 && !self.holders.contains_key(&wish.holder);
+        let starved = request.slots.as_ref().is_some_and(has_none);
+        let mut reply = LimitReply { now: now.rate, slots, ..LimitReply::default() };
         if let (Some(wish), Some(rate), false) = (&request.tokens, request.rule.rate, starved) {
             // What was reserved far ahead is no trace of a slower rule.
             let ahead = u64::try_from(wish.ahead.as_micros()).unwrap_or(u64::MAX).saturating_sub(gcra::MOST_AHEAD);

@@ -86,10 +86,11 @@ if ARGV[10] ~= '' then
     local had = holder(ARGV[11])
     hold(ARGV[11], had[1] + slots, math.max(had[2], ms + ARGV[12]))
   end
-  starved = most > 0 and slots == 0
+  -- Others of a holder that has some may be what the starts are for.
+  starved = most > 0 and holder(ARGV[11])[1] == 0
   if asking ~= '' then
     local entry = { asking, most - slots, ms, false }
-    if place and starved then
+    if place and most > 0 and slots == 0 then
       -- Who got nothing keeps its place.
       line[place] = entry
     else
