@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::rules::Kind;
-use super::{FORGET_EVERY, Limits};
+use super::{Book, FORGET_EVERY, Limits};
 
 /// Keys that are asked for in one call.
 const BATCH: usize = 200;
@@ -99,10 +99,11 @@ impl Limits {
         while asked.len() < most
             && let Some(number) = book.queue.pop_front()
         {
-            let Some(key) = book.keys.get_mut(&number) else { continue };
+            let Book { keys, complete, .. } = &mut *book;
+            let Some(key) = keys.get_mut(&number) else { continue };
             key.queued = false;
             if !key.calling() {
-                asked.push((number, key.request(self.session, self.lease, now, store_now)));
+                asked.push((number, key.request(self.session, self.lease, complete, now, store_now)));
             }
         }
         ((!asked.is_empty()).then_some(asked), next)

@@ -3,9 +3,10 @@
 //! What may start here is never more than the store has granted: a slot that is free again may be used again for a moment if
 //! nobody else waits, and is otherwise told back; a start that is not made is told back as soon as it is late.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lovage_core::{LaneId, LimitRule, Millis, Ns, SessionId, StoredLimit};
+use lovage_core::{LaneId, LimitRule, Millis, Ns, Partition, SessionId, StoredLimit};
 use lovage_store::{Hold, Holder, LimitReply, LimitRequest, SlotWish, TokenWish};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -38,6 +39,14 @@ pub(super) struct Accepted {
     pub news: bool,
     /// Not all of them are known yet: what was told by whoever counted them before is better.
     pub silent: bool,
+}
+
+/// Partitions of this process all of whose accepted attempts are known.
+#[derive(Debug, Default)]
+pub(super) struct Complete {
+    pub partitions: BTreeSet<u16>,
+    /// Rises when one comes.
+    pub edition: u32,
 }
 
 /// See the module.
@@ -73,6 +82,8 @@ pub(super) struct State {
     pub slot_line: Line,
     starts: Starts,
     pub start_line: Line,
+    /// The edition of complete partitions of which the store was told what is accepted, if only that it is nothing.
+    told_of: u32,
     /// Starts to be given back, and what was said of them last.
     unused: u32,
     tat: u64,
@@ -115,6 +126,7 @@ impl State {
             slot_line: Line::default(),
             starts: Starts::default(),
             start_line: Line::default(),
+            told_of: 0,
             unused: 0,
             tat: 0,
             in_line: false,
@@ -379,7 +391,14 @@ impl State {
     }
 
     /// What is asked of the store now.
-    pub(super) fn request(&mut self, session: SessionId, lease: Duration, now: Instant, store_now: Millis) -> LimitRequest {
+    pub(super) fn request(
+        &mut self,
+        session: SessionId,
+        lease: Duration,
+        complete: &Complete,
+        now: Instant,
+        store_now: Millis,
+    ) -> LimitRequest {
         let mut request = LimitRequest::look(self.ns, rules::Key(self.kind, &self.name).to_string(), self.rule);
         self.calling = true;
         request.submitted = self.submitted.filter(|_| self.kind == Kind::Own);
@@ -401,10 +420,18 @@ impl State {
         let counted = self.accepted.iter_mut().filter(|accepted| !accepted.silent && self.rule.concurrency.is_some());
         for accepted in counted {
             accepted.news = false;
-            let holder = Holder::Partition(lovage_core::Partition(accepted.partition));
+            let holder = Holder::Partition(Partition(accepted.partition));
             // If nobody owns the partition any more, they are counted until they end.
             let lease = lease.max(accepted.until.since(store_now));
             request.holds.push(Hold { holder, count: accepted.count, lease });
+        }
+        if self.in_line && self.told_of != complete.edition {
+            // What is waited for may have been accepted, and have ended while nobody owned its partition.
+            self.told_of = complete.edition;
+            let known = |p: &u16| self.accepted.iter().any(|accepted| accepted.partition == *p);
+            for p in complete.partitions.iter().filter(|p| !known(p)) {
+                request.holds.push(Hold { holder: Holder::Partition(Partition(*p)), count: 0, lease });
+            }
         }
         for name in self.handed.drain(..) {
             request.holds.push(Hold { holder: Holder::Attempt(name), count: 0, lease });
@@ -469,7 +496,7 @@ impl State {
     /// The store did not answer: what was told may hold, what was asked for may be granted; nothing is used here.
     pub(super) fn fault(&mut self, asked: &LimitRequest, now: Instant) {
         (self.calling, self.answered) = (false, true);
-        self.submitted_told = false;
+        (self.submitted_told, self.told_of) = (false, 0);
         self.pause = Some(now + (AGAIN.0 * 4).saturating_mul(1 << self.faults.min(3)).min(AGAIN.1));
         self.faults += 1;
         for accepted in &mut self.accepted {
@@ -501,6 +528,11 @@ impl State {
     pub(super) fn release_start(&mut self, partition: u16, lane: LaneId, cost: u32, keep: Option<Instant>) -> bool {
         let cost = self.cost(cost);
         self.start_line.release(partition, lane, cost, keep)
+    }
+
+    /// Whether it is not known that there are no starts before this.
+    pub(super) fn has_starts_by(&self, at: Instant) -> bool {
+        self.starts_again.is_none_or(|again| again <= at)
     }
 
     /// How long it takes on average until there is another start; zero: there is no rate.

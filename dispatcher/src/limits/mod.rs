@@ -28,9 +28,10 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::key::{Accepted, State};
+use self::key::{Accepted, Complete, State};
 use self::line::Line;
 use self::rules::Kind;
+use self::starts::LATE;
 use crate::registry::{Registry, Worker};
 
 /// How often the store is told what is held.
@@ -152,6 +153,8 @@ struct Meters {
 const KEPT_STARTS: u32 = 20;
 const KEPT_MOST: Duration = Duration::from_secs(1);
 const KEPT_LEAST: Duration = Duration::from_millis(50);
+/// … and a slot for longer, so that those who have what the other waits for do not give both up at once.
+const KEPT_FOR_START: Duration = Duration::from_millis(100);
 /// A slot is kept for a lane that waits for a slot of another key, or for a start that comes so soon.
 const KEPT_SLOT: Duration = Duration::from_millis(250);
 /// Keys that are looked at in one go.
@@ -180,6 +183,7 @@ struct Book {
     full: Line,
     /// When the last of them was told so.
     refused: Option<Instant>,
+    complete: Complete,
     /// Where owners are told.
     doors: AHashMap<u16, mpsc::UnboundedSender<Opened>>,
 }
@@ -274,28 +278,25 @@ impl Limits {
                 self.work.notify_one();
             }
         }
-        // What runs first, the rate last: a start that is taken and not made is lost. The slowest rate first: what is kept of it
-        // while the others come is not missed by anybody.
-        let mut lack: Option<(&Part, Need, Duration)> = None;
-        for part in parts {
-            let Some(key) = book.keys.get(&part.number) else { continue };
-            if let Some(until) = key.paused(store_now) {
-                return Verdict::Until(until);
-            }
-            if lack.is_none() && key.lacks_slot(p.0, lane) {
-                lack = Some((part, Need::Slot, Duration::ZERO));
-            }
+        let keys = |part: &Part| book.keys.get(&part.number);
+        if let Some(until) = parts.iter().filter_map(|part| keys(part)?.paused(store_now)).max() {
+            return Verdict::Until(until);
         }
-        if lack.is_none() {
-            for part in parts {
-                let Some(key) = book.keys.get(&part.number) else { continue };
-                let interval = key.interval();
-                let slower = lack.is_none_or(|(_, _, known)| known < interval);
-                if slower && key.lacks_start(p.0, lane, part.cost, now) {
-                    lack = Some((part, Need::Start, interval));
-                }
-            }
-        }
+        // Of those that are slower than this, the slowest: what is kept of it while the others come is not missed by anybody.
+        let start = |least: Option<Duration>| {
+            let lacks = |part| {
+                let (key, of_it) = (keys(part)?, |interval| (part, Need::Start, interval));
+                let slow = Some(key.interval()).filter(|interval| least.is_none_or(|least| least < *interval));
+                slow.filter(|_| key.lacks_start(p.0, lane, part.cost, now)).map(of_it)
+            };
+            parts.iter().filter_map(lacks).max_by_key(|(.., interval)| *interval)
+        };
+        let slot = || {
+            let lacks = |part: &&Part| keys(part).is_some_and(|key| key.lacks_slot(p.0, lane));
+            parts.iter().find(lacks).map(|part| (part, Need::Slot, Duration::ZERO))
+        };
+        // What comes once in a while first, so that no slot is kept for it; then what runs, and last what comes soon.
+        let lack = start(Some(KEPT_SLOT)).or_else(slot).or_else(|| start(None));
         let Some((part, need, interval)) = lack else {
             for part in parts {
                 if let Some(key) = book.keys.get_mut(&part.number) {
@@ -304,13 +305,16 @@ impl Limits {
             }
             return Verdict::Go(Permit(Arc::clone(gates)));
         };
+        // Of a start that may be there once it is asked for, what counts is how long that takes.
+        let at_once = need == Need::Start && keys(part).is_some_and(|key| key.has_starts_by(now + KEPT_LEAST));
+        let wait = if at_once { Duration::ZERO } else { interval };
         let mut before = true;
         for other in parts {
             let Some(key) = book.keys.get_mut(&other.number) else { continue };
             let is_it = other.number == part.number;
             before &= !is_it;
-            let keep = |what: Need, key: &State| Some(now + keep_for(what, key.interval(), before, need, interval)?);
-            let (slot, start) = (keep(Need::Slot, key), keep(Need::Start, key));
+            let keep = |what, wait| Some(now + keep_for(what, key.interval(), before, need, wait)?);
+            let (slot, start) = (keep(Need::Slot, wait), keep(Need::Start, interval));
             let changed = match (is_it, need) {
                 (false, _) => key.release_slot(p.0, lane, slot) | key.release_start(p.0, lane, other.cost, start),
                 (true, Need::Slot) => {
@@ -401,6 +405,8 @@ impl Limits {
     pub(crate) fn tell_accepted(&self, partition: Partition) {
         let now = Instant::now();
         let mut book = self.book.lock();
+        book.complete.partitions.insert(partition.0);
+        book.complete.edition += 1;
         let mut numbers = Vec::new();
         for key in book.keys.values_mut() {
             for accepted in key.accepted.iter_mut().filter(|accepted| accepted.partition == partition.0) {
@@ -419,6 +425,7 @@ impl Limits {
     pub(crate) fn forget(&self, partition: Partition) {
         let now = Instant::now();
         let mut book = self.book.lock();
+        book.complete.partitions.remove(&partition.0);
         let Book { keys, full, .. } = &mut *book;
         full.forget(partition.0);
         let mut freed = Vec::new();
@@ -513,13 +520,15 @@ impl Drop for Permit {
 /// between two starts of its key. `before`: its key comes before that of what is awaited.
 ///
 /// Who needs several would else give back one while another comes, over and over, where others take each as it comes. A start is kept
-/// while one of a faster key comes: nobody misses it. A slot is kept while a start comes soon, and while another slot comes
-/// whose key is behind: this order is the same everywhere, so those who have what the other waits for do not both keep it.
+/// while one of a faster key comes, and for a moment while a slot comes if it is of a slow one: nobody misses it. A slot is kept while a start
+/// comes soon, or may be there as soon as it is asked for, and while another slot comes whose key is behind: this order is the same
+/// everywhere, so those who have what the other waits for do not both keep it.
 fn keep_for(what: Need, interval: Duration, before: bool, awaited: Need, wait: Duration) -> Option<Duration> {
     match (what, awaited) {
         (Need::Start, Need::Start) if interval >= wait => Some((wait * KEPT_STARTS).min(KEPT_MOST) + KEPT_LEAST),
+        (Need::Start, Need::Slot) if interval > KEPT_SLOT => Some(LATE),
         (Need::Slot, Need::Slot) if before => Some(KEPT_SLOT),
-        (Need::Slot, Need::Start) if wait <= KEPT_SLOT => Some(wait * 2 + KEPT_LEAST),
+        (Need::Slot, Need::Start) if wait <= KEPT_SLOT => Some(wait * 2 + KEPT_FOR_START),
         _ => None,
     }
 }

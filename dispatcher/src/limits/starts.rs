@@ -11,7 +11,7 @@ use lovage_core::gcra::Lot;
 use tokio::time::Instant;
 
 /// How late a start may be made.
-const LATE: Duration = Duration::from_millis(25);
+pub(super) const LATE: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
 struct Held {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lovage_core::{Head, Spec, State, TaskLimit};
+use lovage_core::{Event, Head, Outcome, Spec, State, TaskLimit};
 use lovage_store::{DocKind, LimitRequest};
 use tokio::time::{Instant, sleep};
 
@@ -133,6 +133,37 @@ async fn a_key_with_a_rate_and_a_concurrency_gives_all_of_its_rate() {
     }
 }
 
+/// Others take each slot as it comes, and whoever needs a start of a slow rate as well gets both nevertheless.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_always_taken_and_a_slow_start_come_together() {
+    for nodes in 1..=2 {
+        let world = world(|_| Reply::Slow(ms(40))).await;
+        let nodes: Vec<Node> = (0..nodes).map(|_| world.start()).collect();
+        let [often, seldom] = [limit("often", None, Some(2)), limit("seldom", Some("1/s"), None)];
+        for n in 0..1_500 {
+            world.submit(Spec { fair_key: Some(format!("{}", n % 5)), ..held(&[often.clone()]) }).await;
+        }
+        let mut both = Vec::new();
+        for n in 0..10 {
+            both.push(
+                world.submit(Spec { fair_key: Some(format!("both {}", n % 3)), ..held(&[often.clone(), seldom.clone()]) }).await,
+            );
+        }
+        sleep(Duration::from_secs(20)).await;
+        let mut ended = 0;
+        for key in &both {
+            ended += usize::from(world.head(key).await.state == State::Succeeded);
+        }
+        assert_eq!(ended, 10, "with {} nodes", nodes.len());
+        // Two at a time, of 40 ms: what was kept in vain cost little.
+        let count = starts(&world).len();
+        assert!(count >= 850, "{count} in 20 s with {} nodes", nodes.len());
+        for node in nodes {
+            node.kill();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn three_limits_are_kept_and_a_rule_may_change_or_go_while_tasks_run() {
     let world = world(|_| Reply::Slow(ms(200))).await;
@@ -205,5 +236,27 @@ async fn accepted_attempts_count_until_they_end_also_for_the_next_owner() {
     };
     assert!(ended.elapsed() < ms(500), "{:?}", ended.elapsed());
     assert_eq!((next.len(), in_use(&world, "k").await), (2, 2));
+    heir.stop().await;
+}
+
+/// What was accepted may end while nobody owns its partition: whoever takes that counts it no more.
+#[tokio::test(start_paused = true)]
+async fn what_ended_between_two_owners_is_not_counted() {
+    let world = world(|_| Reply::Header(202, "lovage-lease", "1h")).await;
+    let node = world.start();
+    world.until_owned(&[&node], &[8]).await;
+    let first = world.submit(held(&[limit("k", None, Some(1))])).await;
+    let accepted = world.until(&first, "accepted", Head::is_accepted).await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(in_use(&world, "k").await, 1);
+    node.kill();
+    let outcome = || Outcome::Success { content_type: None, body: None };
+    world.happen(&first, |_| Event::Answered { attempt: accepted.open_attempt(), outcome: outcome() }).await;
+    assert_eq!(world.head(&first).await.state, State::Succeeded);
+    let heir = world.start();
+    let second = world.submit(held(&[limit("k", None, Some(1))])).await;
+    let took = Instant::now();
+    world.until(&second, "accepted", Head::is_accepted).await;
+    assert!(took.elapsed() < Duration::from_secs(40), "{:?}", took.elapsed());
     heir.stop().await;
 }

@@ -28,8 +28,9 @@ fn starts<'a>(scenario: &'a Scenario, record: &'a Record, key: usize) -> Vec<(&'
 pub(super) fn limits(scenario: &Scenario, record: &Record) {
     for key in 0..KEYS {
         let starts = starts(scenario, record, key);
-        // What the first in line lacks is kept for it however late it is.
+        // What the first in line of a dispatcher lacks is kept for it however late it is.
         let dearest = starts.iter().map(|(_, cost)| *cost).max().unwrap_or(0);
+        let kept = |rule: &Rule| dearest.min(rule.burst) * record.dispatchers as u32;
         for (at, (push, _)) in starts.iter().enumerate() {
             let allowed =
                 rules(record, key, push.start, push.start).map(|rule| rule.concurrency.unwrap_or(u32::MAX)).max().unwrap();
@@ -44,14 +45,14 @@ pub(super) fn limits(scenario: &Scenario, record: &Record) {
             let mut count = 0;
             for (last, cost) in &starts[at..] {
                 let mut in_force = rules(record, key, push.start, last.start);
-                let Some(Rule { rate: Some(rate), burst, .. }) =
+                let Some(rule @ Rule { rate: Some(rate), burst, .. }) =
                     in_force.next().filter(|rule| in_force.all(|other| other == *rule))
                 else {
                     break;
                 };
                 count += cost.min(&burst);
                 let window = (last.start.saturating_sub(push.start) + LATE).as_secs_f64();
-                let allowed = f64::from(rate) * window + f64::from(burst + dearest.min(burst));
+                let allowed = f64::from(rate) * window + f64::from(burst + kept(&rule));
                 assert!(
                     f64::from(count) <= allowed + 1e-6,
                     "key {key}: {count} from {:?} to {:?}, {allowed} may",

@@ -160,7 +160,7 @@ fn run(scenario: &Scenario) {
 }
 
 /// No key runs more than it allows at once, or starts more than `rate × (window + 25 ms) + burst` in any window, but for what one
-/// start costs; tasks of an order key run one at a time in order of acceptance; every task ends, and none waits while all of its
+/// start of each dispatcher costs; tasks of an order key run one at a time in order of acceptance; every task ends, and none waits while all of its
 /// keys have something for it.
 #[test]
 fn every_limit_is_kept_and_nobody_waits_for_nothing() {

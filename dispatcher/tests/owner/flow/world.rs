@@ -42,6 +42,8 @@ pub(super) struct Record {
     /// Keys that were paused, from when and until when.
     pub pauses: Vec<(usize, Duration, Duration)>,
     pub crashes: Vec<Duration>,
+    /// The most dispatchers that worked at once.
+    pub dispatchers: usize,
 }
 
 /// An attempt that was accepted: its job, its number, and how long it takes. None: no more will be.
@@ -124,6 +126,7 @@ impl Stage<'_> {
     fn join(&mut self) {
         let options = Options { limits: self.scenario.room.unwrap_or(200_000), ..Options::default() };
         self.nodes.push(self.world.start_with(Arc::clone(&self.world.store), options));
+        self.record.dispatchers = self.record.dispatchers.max(self.nodes.len());
     }
 
     /// What holds for a key from now on.
