@@ -75,7 +75,7 @@ pub(super) struct State {
     stock: u32,
     /// How many the store counts for this process at least.
     told: u32,
-    /// Others wait for slots.
+    /// Others wait for slots, or more run than may by a rule that has changed: none that is free is used again here.
     others: bool,
     /// Since when something is to be told back.
     freed_at: Option<Instant>,
@@ -191,7 +191,7 @@ impl State {
         }
         self.rule = rule;
         // What was granted under the old rule is asked for anew.
-        (self.stock, self.freed_at) = (0, Some(Instant::now()));
+        (self.stock, self.freed_at, self.others) = (0, Some(Instant::now()), true);
         if rule.concurrency.is_none() {
             // What the store counts for this process ends by itself.
             self.told = 0;
@@ -471,6 +471,7 @@ impl State {
         } else {
             self.others = reply.waiting > u32::from(self.in_line);
         }
+        self.others |= asked.rule != self.rule || asked.rule.concurrency.is_some_and(|most| reply.in_use > most);
         let came = reply.lot.as_ref().map_or(0, |lot| lot.count);
         if came > 0 {
             // What others reserve later is told as well, and must not be taken back from them; nor can starts that come before these.

@@ -62,7 +62,9 @@ impl Line {
 
     /// How much could be used by those who wait.
     pub(super) fn wanted(&self) -> u32 {
-        u32::try_from(self.wanted).unwrap_or(u32::MAX)
+        // Those who leave take an average with them, and the first may need more than what is left of that.
+        let first = self.runs.front().map_or(0, |run| run.cost);
+        u32::try_from(self.wanted).unwrap_or(u32::MAX).max(first)
     }
 
     /// What the first one needs.
@@ -257,6 +259,11 @@ mod tests {
         line.forget(1);
         assert_eq!((line.lanes(), line.wanted(), line.promised()), (1, 3, 1));
         assert_eq!(served(&mut line, 9), [(2, 1)]);
+        // What goes with the one is never missing to the other.
+        let mut line = Line::default();
+        line.join(1, 1, 1);
+        line.join(2, 3, 1);
+        assert_eq!((served(&mut line, 2), line.wanted()), (vec![(1, 1)], 3));
     }
 
     #[tokio::test(start_paused = true)]

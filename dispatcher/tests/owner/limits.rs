@@ -51,14 +51,19 @@ fn starts(world: &World) -> Vec<Instant> {
 
 /// The most pushes that were open at one moment.
 fn most_open(world: &World) -> i32 {
+    most_open_at_starts_after(world, None)
+}
+
+/// … when one of them started after this.
+fn most_open_at_starts_after(world: &World, from: Option<Instant>) -> i32 {
     let seen = world.transport.seen.lock();
     let mut edges: Vec<(Instant, i32)> = seen.iter().map(|seen| (seen.start, 1)).collect();
     edges.extend(seen.iter().filter_map(|seen| Some((seen.end?, -1))));
     edges.sort_unstable();
     let mut open = 0;
-    let each = edges.into_iter().map(|(_, edge)| {
+    let each = edges.into_iter().map(|(at, edge)| {
         open += edge;
-        open
+        if edge > 0 && Some(at) > from { open } else { 0 }
     });
     each.max().unwrap_or_default()
 }
@@ -237,6 +242,25 @@ async fn accepted_attempts_count_until_they_end_also_for_the_next_owner() {
     assert!(ended.elapsed() < ms(500), "{:?}", ended.elapsed());
     assert_eq!((next.len(), in_use(&world, "k").await), (2, 2));
     heir.stop().await;
+}
+
+/// Fewer may run by the new rule than do: what ends makes no room until it is kept.
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_that_is_lowered_is_kept_as_soon_as_enough_have_ended() {
+    let world = world(|seen| Reply::Slow(ms(500 + seen.session_order * 37 % 100))).await;
+    world.put(DocKind::Limit, "k", &serde_json::json!({"concurrency": 8})).await;
+    let node = world.start();
+    world.until_owned(&[&node], &[8]).await;
+    for _ in 0..100 {
+        world.submit(held(&[limit("k", None, None)])).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    world.put(DocKind::Limit, "k", &serde_json::json!({"concurrency": 2})).await;
+    sleep(Duration::from_secs(1)).await;
+    let known = Instant::now();
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(most_open_at_starts_after(&world, Some(known)), 2);
+    node.stop().await;
 }
 
 /// What was accepted may end while nobody owns its partition: whoever takes that counts it no more.
