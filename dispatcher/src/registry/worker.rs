@@ -8,6 +8,7 @@ use lovage_core::board::{InstanceBoard, InstanceCounts};
 use lovage_core::classify::StatusMap;
 use lovage_core::instance::{Balance, Recycling};
 use lovage_core::worker::WorkerConfig;
+use smallvec::SmallVec;
 
 use crate::egress::Target;
 use crate::gate::{Gate, Held, Slot, Slots};
@@ -167,10 +168,13 @@ impl Worker {
 
     /// The instances that tasks may go to. Those that cannot be reached are passed over as long as others can be; if none
     /// can, the breaker of the worker says what is tried.
-    fn usable(&self, now: Millis) -> (impl Iterator<Item = &Instance> + Clone, bool) {
-        let usable = self.instances.iter().filter(move |instance| instance.is_usable(now));
-        let passes = usable.clone().any(|instance| instance.state.slots.unreachable().0 == 0);
-        (usable.filter(move |instance| !passes || instance.state.slots.unreachable() <= now), passes)
+    fn usable(&self, now: Millis) -> (impl Iterator<Item = &Instance>, bool) {
+        let usable = self.instances.iter().filter(|instance| instance.is_usable(now));
+        // Each breaker is looked at once.
+        let usable: SmallVec<[(&Instance, Millis); 4]> = usable.map(|it| (it, it.state.slots.unreachable())).collect();
+        let passes = usable.iter().any(|(_, until)| until.0 == 0);
+        let may = move |(instance, until)| (!passes || until <= now).then_some(instance);
+        (usable.into_iter().filter_map(may), passes)
     }
 
     /// Open pushes, and how many there may be.
