@@ -86,12 +86,19 @@ impl Query {
     }
 
     /// `?limit=`: 1 to 1000, 50 if it is not given.
-    pub(crate) fn limit(&mut self) -> Result<usize, Problem> {
+    fn limit(&mut self) -> Result<usize, Problem> {
         let Some(text) = self.one("limit")? else { return Ok(50) };
         match text.parse() {
             Ok(limit @ 1..=1000) => Ok(limit),
             _ => Err(refuse("limit", "must be a whole number from 1 to 1000")),
         }
+    }
+
+    /// What a list is asked for that has no other parameters than were taken already: how many, and the cursor to go on from.
+    pub(crate) fn page(mut self) -> Result<(usize, Option<String>), Problem> {
+        let page = (self.limit()?, self.one("cursor")?);
+        self.done()?;
+        Ok(page)
     }
 
     /// An instant in RFC 3339.

@@ -40,10 +40,8 @@ fn unknown(key: &str) -> Refusal {
     params(schema::PageQuery),
     responses((status = 200, description = "A page of limits", body = schema::Limits))
 )]
-async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    let (limit, from) = query.page()?;
     let (documents, next) = app.page_docs(DocKind::Limit, caller.ns, "", from, limit).await?;
     let mut stored = Vec::with_capacity(documents.len());
     for document in documents {

@@ -40,10 +40,8 @@ fn unknown(pattern: &str) -> Refusal {
     params(schema::PageQuery),
     responses((status = 200, description = "A page of task types", body = schema::TaskTypes))
 )]
-async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    let (limit, from) = query.page()?;
     let (documents, next) = app.page_docs(DocKind::TaskType, caller.ns, "", from, limit).await?;
     let mut items = Vec::with_capacity(documents.len());
     for document in &documents {

@@ -79,10 +79,8 @@ impl<'a> QueueView<'a> {
     params(schema::PageQuery),
     responses((status = 200, description = "A page of queues", body = schema::Queues))
 )]
-async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    let (limit, from) = query.page()?;
     let after = from.map(|text| cursor::decode(KIND, &text)).transpose()?;
     let after = after.map(|bytes| String::from_utf8(bytes).map_err(|_| cursor::refused())).transpose()?;
     let without = app.lengths.in_use(&*app.store, caller.ns).await?.into_iter().chain([DEFAULT_QUEUE.to_owned()]);

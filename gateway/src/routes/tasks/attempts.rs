@@ -52,11 +52,9 @@ pub(crate) async fn attempts(
     State(app): State<Shared>,
     caller: Caller,
     PathOf(id): PathOf<String>,
-    mut query: Query,
+    query: Query,
 ) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+    let (limit, from) = query.page()?;
     let key = App::key(caller.ns, &id).ok_or_else(|| Refusal::no_task(&id))?;
     // A cursor names the last attempt that was shown, of this task.
     let list = format!("attempts {}", key.id);

@@ -37,10 +37,8 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Q
 }
 
 /// A page of the tasks that pass; the rest of the query says which.
-pub(crate) async fn page(app: &App, caller: &Caller, filter: &Filter, mut query: Query) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+pub(crate) async fn page(app: &App, caller: &Caller, filter: &Filter, query: Query) -> Result<Response, Refusal> {
+    let (limit, from) = query.page()?;
     if filter.nothing {
         return Ok(view::json(StatusCode::OK, &Tasks::default()));
     }

@@ -179,11 +179,9 @@ pub(crate) async fn list(
     State(app): State<Shared>,
     caller: Caller,
     PathOf(worker): PathOf<String>,
-    mut query: Query,
+    query: Query,
 ) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+    let (limit, from) = query.page()?;
     let served = app.store.doc(DocKind::Worker, caller.ns, &worker).await?.ok_or_else(|| unknown(&worker))?;
     let served: WorkerConfig = content(&served)?;
     let seen = app.seen_worker(caller.ns, &worker, false).await;

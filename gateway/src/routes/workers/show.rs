@@ -145,10 +145,8 @@ pub(crate) async fn get(Ask { app, ns, name, .. }: Ask) -> Result<Response, Refu
     params(schema::PageQuery),
     responses((status = 200, description = "A page of workers", body = schema::Workers))
 )]
-pub(crate) async fn list(State(app): State<Shared>, caller: Caller, mut query: Query) -> Result<Response, Refusal> {
-    let limit = query.limit()?;
-    let from = query.one("cursor")?;
-    query.done()?;
+pub(crate) async fn list(State(app): State<Shared>, caller: Caller, query: Query) -> Result<Response, Refusal> {
+    let (limit, from) = query.page()?;
     let (documents, next) = app.page_docs(DocKind::Worker, caller.ns, "", from, limit).await?;
     let mut configs = Vec::with_capacity(documents.len());
     for document in &documents {
