@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::{BUILT_IN, LimitRule};
 use crate::fields::{self, Errors};
 use crate::problem::Problem;
-use crate::signature::time as json_time;
+use crate::queue::pause_end;
 use crate::time::Millis;
 
 /// The highest numbers that a limit takes: stores count with them exactly.
@@ -34,14 +34,14 @@ impl StoredLimit {
     pub const FIELDS: [&'static str; 4] = ["rate", "burst", "concurrency", "paused_until"];
 
     /// What `text`, the document of a request, makes of it: fields that are given replace those stored, and `null` takes one
-    /// away.
-    pub fn edited(mut self, text: &str) -> Result<Self, Problem> {
+    /// away. A pause that is asked for ends later than `now`.
+    pub fn edited(mut self, text: &str, now: Millis) -> Result<Self, Problem> {
         let mut errors = Errors::default();
         for (name, raw) in fields::document(text)? {
             let at = format!("/{name}");
             match &*name {
                 "paused_until" if fields::is_null(raw) => self.paused_until = None,
-                "paused_until" => self.paused_until = json_time(raw, &at, &mut errors),
+                "paused_until" => self.paused_until = pause_end(raw, now, &at, &mut errors),
                 name if read_rule(&mut self.rule, name, raw, &at, &mut errors) => {}
                 other => errors.unknown("", other, &Self::FIELDS),
             }
@@ -100,7 +100,8 @@ mod tests {
     use crate::units::{Period, Rate};
 
     fn edited(of: StoredLimit, text: &str) -> Result<StoredLimit, Vec<String>> {
-        of.edited(text).map_err(|problem| problem.errors.into_iter().map(|error| error.pointer).collect())
+        of.edited(text, Millis(1_800_000_000_000))
+            .map_err(|problem| problem.errors.into_iter().map(|error| error.pointer).collect())
     }
 
     #[test]
@@ -134,6 +135,7 @@ mod tests {
             (r#"{"concurrency":-1}"#, "/concurrency"),
             (r#"{"concurrency":"2"}"#, "/concurrency"),
             (r#"{"paused_until":"soon"}"#, "/paused_until"),
+            (r#"{"paused_until":"2020-01-01T00:00:00Z"}"#, "/paused_until"),
             (r#"{"key":"a"}"#, "/key"),
         ] {
             assert_eq!(edited(StoredLimit::default(), text), Err(vec![pointer.to_owned()]), "{text}");

@@ -105,7 +105,7 @@ pub fn read_pause(text: &str, now: Millis) -> Result<Pause, Problem> {
             "intake" => pause.intake = flag(false, "/intake", &mut errors),
             "dispatch" => pause.dispatch = flag(true, "/dispatch", &mut errors),
             "until" if fields::is_null(raw) => {}
-            "until" => pause.until = end(raw, now, "/until", &mut errors),
+            "until" => pause.until = pause_end(raw, now, "/until", &mut errors),
             other => errors.unknown("", other, &["intake", "dispatch", "until"]),
         }
     }
@@ -117,10 +117,11 @@ pub fn read_pause(text: &str, now: Millis) -> Result<Pause, Problem> {
 
 /// Until when a pause is to last that closes one thing: `{"until": null}` where nothing is said.
 pub fn read_until(text: &str, now: Millis) -> Result<Option<Millis>, Problem> {
-    fields::only(text, "until", |raw, at, errors| end(raw, now, at, errors))
+    fields::only(text, "until", |raw, at, errors| pause_end(raw, now, at, errors))
 }
 
-fn end(raw: &RawValue, now: Millis, at: &str, errors: &mut Errors) -> Option<Millis> {
+/// When a pause is to end: later than `now`.
+pub(crate) fn pause_end(raw: &RawValue, now: Millis, at: &str, errors: &mut Errors) -> Option<Millis> {
     let until = signature::time(raw, at, errors)?;
     if until <= now {
         errors.invalid(at, "is over already");

@@ -21,6 +21,7 @@ use crate::retry::RetryPolicy;
 use crate::time::Millis;
 use crate::units::{Dur, Rate};
 
+pub(crate) use document::pause_end;
 pub use document::{FIELDS, MOST_CONCURRENCY, apply, read_pause, read_until};
 
 /// What happens to a task that comes when its queue is as long as it may be.

@@ -109,7 +109,7 @@ async fn is_there(app: &App, ns: Ns, key: &str) -> Result<bool, Refusal> {
 )]
 async fn put(ask: Ask) -> Result<Response, Refusal> {
     let text = ask.json("a document").await?;
-    store(&ask, Missing::Make, |_| StoredLimit::default().edited(&text)).await
+    store(&ask, Missing::Make, |_| StoredLimit::default().edited(&text, ask.app.now())).await
 }
 
 /// Change a limit
@@ -126,7 +126,7 @@ async fn put(ask: Ask) -> Result<Response, Refusal> {
 )]
 async fn patch(ask: Ask) -> Result<Response, Refusal> {
     let text = ask.json("a document").await?;
-    store(&ask, Missing::Refuse, |stored| stored.edited(&text)).await
+    store(&ask, Missing::Refuse, |stored| stored.edited(&text, ask.app.now())).await
 }
 
 /// Remove a limit

@@ -15,7 +15,7 @@ pub(crate) struct LimitIn {
     /// Tasks that may run at once, over all nodes; 0 stops all.
     #[schema(minimum = 0, maximum = 1_000_000)]
     pub concurrency: Option<u32>,
-    /// No task of the key starts before.
+    /// No task of the key starts before this time, which has to be to come.
     #[schema(format = DateTime)]
     pub paused_until: Option<String>,
 }

@@ -163,8 +163,13 @@ async fn a_pause_ends_by_itself_or_by_hand() {
     assert_eq!((resumed.status.as_u16(), &resumed.json()["paused"]), (200, &json!(false)));
     // As of everything else that can be paused.
     for (until, why) in [("2020-01-01T00:00:00Z", "is over already"), ("9999-12-31T23:59:59Z", "before 9999-12-30T22:00:00Z")] {
-        let refused = call(&h, Method::POST, "k/pause", &json!({"until": until})).await.is_problem(Code::InvalidField);
-        assert!(refused["errors"][0]["message"].as_str().unwrap().contains(why), "{refused}");
+        for (method, path, field) in
+            [(Method::POST, "k/pause", "until"), (Method::PUT, "k", "paused_until"), (Method::PATCH, "k", "paused_until")]
+        {
+            let refused = call(&h, method, path, &json!({field: until})).await.is_problem(Code::InvalidField);
+            let error = &refused["errors"][0];
+            assert!(error["message"].as_str().unwrap().contains(why) && error["pointer"] == format!("/{field}"), "{refused}");
+        }
     }
 }
 
