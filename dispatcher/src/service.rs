@@ -95,7 +95,8 @@ impl Dispatcher {
         let shared = self.shared;
         let watching = CancellationToken::new();
         let watch = tokio::spawn(Arc::clone(&shared.registry).watch(Arc::clone(&shared.store), watching.clone()));
-        let limits = tokio::spawn(Arc::clone(&shared.limits).run(watching.clone()));
+        // A process that dies gives nothing back: what it has pushed may still run.
+        let limits = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&shared.limits).run(watching.clone())));
         let (listening, of_all) = (watching.clone(), Arc::clone(&shared));
         let notices = tokio::spawn(async move {
             tokio::join!(

@@ -232,6 +232,15 @@ impl Limits {
 
     /// The limits of tasks with these gates that this worker gets.
     pub(crate) fn gates(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>) -> Arc<Gates> {
+        self.find(lane, worker, self.most)
+    }
+
+    /// The limits of an attempt that its worker has accepted. It is counted, however many keys are in use.
+    pub(crate) fn gates_of_accepted(self: &Arc<Self>, lane: &LaneDef) -> Arc<Gates> {
+        self.find(lane, None, usize::MAX)
+    }
+
+    fn find(self: &Arc<Self>, lane: &LaneDef, worker: Option<&Worker>, most: usize) -> Arc<Gates> {
         self.hear_of([lane]);
         let rated = worker.filter(|worker| worker.mark != 0 && !worker.config.rule().is_free());
         let mut book = self.book.lock();
@@ -250,7 +259,7 @@ impl Limits {
         let built_in = named.into_iter().filter_map(|(kind, name)| Some((kind, name?, 1, None)));
         let own = lane.limits.iter().map(|limit| (Kind::Own, &*limit.key, limit.cost, Some(limit.rule())));
         for (kind, name, cost, says) in built_in.chain(own) {
-            let Some(number) = book.key(&self.registry, lane.ns, kind, name, self.most) else {
+            let Some(number) = book.key(&self.registry, lane.ns, kind, name, most) else {
                 book.leave(&parts);
                 return Arc::new(Gates { limits: Arc::clone(self), parts: None });
             };

@@ -398,3 +398,25 @@ async fn whoever_waits_is_told_of_every_answer_and_of_nothing_else() {
     let told = opened.recv().await.unwrap();
     assert_eq!((told.number, told.lanes > 0), (first.number, true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_is_counted_however_many_keys_are_in_use() {
+    let world = World::new();
+    let registry = Registry::new(AddressPolicy::development());
+    registry.load(&*world.store).await.unwrap();
+    let store = Arc::clone(&world.store) as Arc<dyn Store>;
+    let limits = Limits::new(store, registry, SessionId(1), Duration::from_secs(15), 2);
+    let run = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&limits).run(CancellationToken::new())));
+    limits.take_rules();
+    let at_once = |key: &str| lane(&[limit(key, None, None, Some(1))]);
+    let first = limits.gates(&at_once("a"), None);
+    assert!(first.parts.is_some() && limits.gates(&at_once("b"), None).parts.is_none());
+    let gates = limits.gates_of_accepted(&at_once("b"));
+    let count = limits.accept(Err((gates, EPOCH)), Partition(1), EPOCH.after(ms(60_000)), None, false);
+    tokio::time::sleep(ms(50)).await;
+    assert_eq!(world.in_use("b").await, 1);
+    drop(count);
+    tokio::time::sleep(ms(50)).await;
+    assert_eq!(world.in_use("b").await, 0);
+    drop(run);
+}

@@ -185,7 +185,7 @@ impl Owner {
                     let (Some(unread), Some(gates)) = (self.accepted.unread.remove(&key), gates) else { continue };
                     let limits = &self.shared.limits;
                     let taken = unread.taken.then(|| lovage_store::attempt_holder(&key, unread.attempt));
-                    let (gates, silent) = (limits.gates(&gates, None), !self.accepted.complete);
+                    let (gates, silent) = (limits.gates_of_accepted(&gates), !self.accepted.complete);
                     let count =
                         limits.accept(Err((gates, unread.created)), self.partition, unread.until, taken.as_deref(), silent);
                     self.accepted.counted.insert(key, (unread.attempt, count));
