@@ -6,6 +6,7 @@
 //! may run at once nothing is read or counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use lovage_core::{Body, Head, LaneDef, Millis, SessionId, Spec, State, TaskKey};
@@ -18,6 +19,9 @@ use crate::limits::Count;
 
 /// Records read at once.
 const BATCH: usize = 200;
+
+/// An attempt that its worker accepts after its partition went to another owner is counted here for so long.
+const HANDED_OVER: Duration = Duration::from_secs(2);
 
 /// An accepted attempt whose limits have to be read.
 struct Unread {
@@ -100,9 +104,14 @@ impl Owner {
     /// partition from now on; else nobody counts it.
     pub(super) fn end_permit(&mut self, key: &TaskKey, right: Option<Right>, accepted: Option<(u32, Millis)>) {
         let limits = &self.shared.limits;
-        // Of a partition of another owner that one counts it, when the feed tells.
-        let ours = self.token.is_some() && limits.counts();
-        if let (Some(right), Some((attempt, until)), true) = (right, accepted, ours) {
+        let (Some(right), Some((attempt, until)), true) = (right, accepted, limits.counts()) else { return };
+        if self.token.is_none() {
+            // Of a partition of another owner that one counts it, when the feed has told it: until then nobody takes its place.
+            tokio::spawn(async move {
+                tokio::time::sleep(HANDED_OVER).await;
+                drop(right);
+            });
+        } else {
             let count = match right {
                 Right::Granted(permit) => limits.accept(Ok(permit), self.partition, until, None, !self.accepted.complete),
                 Right::Taken(count) => {

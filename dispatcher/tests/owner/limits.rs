@@ -1,8 +1,10 @@
 //! Limits as owners keep them: over several dispatchers, for attempts of every kind, and whatever changes meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lovage_core::{Event, Head, Outcome, Spec, State, TaskLimit};
+use lovage_store::wrap::{Fault, Faulty, Verb};
 use lovage_store::{DocKind, LimitRequest};
 use tokio::time::{Instant, sleep};
 
@@ -282,5 +284,26 @@ async fn what_ended_between_two_owners_is_not_counted() {
     let took = Instant::now();
     world.until(&second, "accepted", Head::is_accepted).await;
     assert!(took.elapsed() < Duration::from_secs(40), "{:?}", took.elapsed());
+    heir.stop().await;
+}
+
+/// What was pushed from one dispatcher and is accepted when another owns its partition is counted by one of them at every moment.
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_after_a_hand_over_is_counted_without_a_gap() {
+    let world = world(|_| Reply::HeaderAfter(Duration::from_secs(20), 202, "lovage-lease", "1h")).await;
+    let node = world.start();
+    world.until_owned(&[&node], &[8]).await;
+    let first = world.submit(held(&[limit("k", None, Some(1))])).await;
+    world.until_state(&first, State::Running).await;
+    let slow = Arc::new(Faulty::new(Arc::clone(&world.store)));
+    slow.script(Verb::Bodies, vec![Some(Fault::Delay(ms(200))); 1_000]);
+    let heir = world.start_over(slow);
+    world.drain(&node, true).await;
+    world.until_owned(&[&heir], &[8]).await;
+    let second = world.submit(held(&[limit("k", None, Some(1))])).await;
+    world.until(&first, "accepted", Head::is_accepted).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((world.head(&second).await.state, in_use(&world, "k").await), (State::Queued, 1));
+    node.stop().await;
     heir.stop().await;
 }

@@ -32,6 +32,8 @@ pub const EPOCH: Millis = Millis(1_800_000_000_000);
 pub enum Reply {
     Status(u16, &'static str),
     Header(u16, &'static str, &'static str),
+    /// … after so long.
+    HeaderAfter(Duration, u16, &'static str, &'static str),
     /// 200 with a document of this content type.
     Document(&'static str, String),
     Fault(FaultKind),
@@ -138,6 +140,11 @@ impl Transport for Scripted {
             let outcome = match reply {
                 Reply::Status(status, body) => Ok((status, body.to_owned())),
                 Reply::Header(status, name, value) => {
+                    headers.insert(name, value.parse().unwrap());
+                    Ok((status, String::new()))
+                }
+                Reply::HeaderAfter(time, status, name, value) => {
+                    tokio::time::sleep(time).await;
                     headers.insert(name, value.parse().unwrap());
                     Ok((status, String::new()))
                 }
