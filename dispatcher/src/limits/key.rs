@@ -208,6 +208,11 @@ impl State {
         self.stored.paused(now)
     }
 
+    /// Whether it says how many tasks may run at once.
+    pub(super) fn counts(&self) -> bool {
+        self.rule.concurrency.is_some()
+    }
+
     /// Whether there is no slot for this lane of this partition.
     pub(super) fn lacks_slot(&self, partition: u16, lane: LaneId) -> bool {
         // What others say of it may rule it.

@@ -36,7 +36,7 @@ use crate::registry::{Registry, Worker};
 
 /// How often the store is told what is held.
 const RENEW: Duration = Duration::from_secs(2);
-/// Lanes that wait because too many keys are in use wait for this.
+/// Lanes that wait because too many keys are in use wait for this, and those that wait until rules and accepted attempts are known.
 pub(crate) const NO_ROOM: u64 = 0;
 /// How often keys that are not used any more are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
@@ -179,7 +179,7 @@ struct Book {
     queue: VecDeque<u64>,
     /// Those that may be forgotten.
     idle: Vec<u64>,
-    /// Lanes that wait because there are too many keys.
+    /// Lanes that wait because there are too many keys, or until something is known.
     full: Line,
     /// When the last of them was told so.
     refused: Option<Instant>,
@@ -288,6 +288,11 @@ impl Limits {
             }
         }
         let keys = |part: &Part| book.keys.get(&part.number);
+        if !book.complete.partitions.contains(&p.0) && parts.iter().filter_map(keys).any(|key| key.counts()) {
+            // Where the store has forgotten what runs, as one does that belongs to a process, nobody else knows what is accepted here.
+            book.full.join(p.0, 1, tasks);
+            return Verdict::Wait(Wait { number: NO_ROOM, asks: false });
+        }
         if let Some(until) = parts.iter().filter_map(|part| keys(part)?.paused(store_now)).max() {
             return Verdict::Until(until);
         }
@@ -416,6 +421,7 @@ impl Limits {
         let mut book = self.book.lock();
         book.complete.partitions.insert(partition.0);
         book.complete.edition += 1;
+        book.make_room(u32::MAX);
         let mut numbers = Vec::new();
         for key in book.keys.values_mut() {
             for accepted in key.accepted.iter_mut().filter(|accepted| accepted.partition == partition.0) {

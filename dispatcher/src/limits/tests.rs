@@ -85,6 +85,7 @@ impl World {
     fn owner(&self, node: &mut Node, partition: u16, work: Vec<Backlog>) {
         let (limits, log) = (Arc::clone(&node.limits), Arc::clone(&self.log));
         let opened = limits.door(Partition(partition));
+        limits.tell_accepted(Partition(partition));
         node.tasks.push(AbortOnDropHandle::new(tokio::spawn(own(limits, log, Partition(partition), opened, work))));
     }
 
@@ -382,6 +383,7 @@ async fn whoever_waits_is_told_of_every_answer_and_of_nothing_else() {
     let node = world.node(1).await;
     node.limits.take_rules();
     let mut opened = node.limits.door(Partition(0));
+    node.limits.tell_accepted(Partition(0));
     let gates = node.limits.gates(&lane(&[limit("k", None, None, Some(1))]), None);
     let start = || node.limits.try_start(&gates, From { partition: Partition(0), lane: LaneId(1) }, EPOCH, 1);
     let Verdict::Wait(first) = start() else { panic!("the store has not been asked") };

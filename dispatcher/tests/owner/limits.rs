@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lovage_core::{Event, Head, Outcome, Spec, State, TaskLimit};
+use lovage_core::{Event, Head, Outcome, Partition, SessionId, Spec, State, TaskLimit};
 use lovage_store::wrap::{Fault, Faulty, Verb};
-use lovage_store::{DocKind, LimitRequest};
+use lovage_store::{DocKind, Hold, Holder, LimitRequest};
 use tokio::time::{Instant, sleep};
 
 use crate::world::{Node, Reply, Seen, World, call, memory};
@@ -305,5 +305,35 @@ async fn what_is_accepted_after_a_hand_over_is_counted_without_a_gap() {
     sleep(Duration::from_secs(10)).await;
     assert_eq!((world.head(&second).await.state, in_use(&world, "k").await), (State::Queued, 1));
     node.stop().await;
+    heir.stop().await;
+}
+
+/// A store that belongs to one process forgets with it what runs; what was accepted goes on.
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_is_counted_before_anything_starts() {
+    let world = World::over(memory(1), |_| Reply::Header(202, "lovage-lease", "1h"));
+    world.worker("w", "*", 10).await;
+    world.put(DocKind::Limit, "k", &serde_json::json!({"concurrency": 1})).await;
+    let node = world.start();
+    let first = world.submit(held(&[limit("k", None, None)])).await;
+    world.until(&first, "accepted", Head::is_accepted).await;
+    sleep(Duration::from_secs(3)).await;
+    node.kill();
+    let nothing = |holder| Hold { holder, count: 0, lease: Duration::ZERO };
+    let holds = vec![nothing(Holder::Session(SessionId(1))), nothing(Holder::Partition(Partition(0)))];
+    let look = LimitRequest::look(lovage_core::Ns::DEFAULT, "k", lovage_core::LimitRule::default());
+    world.store.limit(vec![LimitRequest { holds, ..look }]).await.unwrap();
+    assert_eq!(in_use(&world, "k").await, 0);
+    let slow = Arc::new(Faulty::new(Arc::clone(&world.store)));
+    slow.script(Verb::Bodies, vec![Some(Fault::Delay(ms(500))); 100]);
+    let second = world.submit(held(&[limit("k", None, None)])).await;
+    let free = world.submit(call("t")).await;
+    let heir = world.start_over(slow);
+    // What nothing is said of does not wait for it.
+    world.until(&free, "accepted", Head::is_accepted).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((world.head(&second).await.state, in_use(&world, "k").await), (State::Queued, 1));
+    world.cancel(&first, true).await;
+    world.until(&second, "accepted", Head::is_accepted).await;
     heir.stop().await;
 }
