@@ -127,7 +127,7 @@ async fn a_key_with_a_rate_and_a_concurrency_gives_all_of_its_rate() {
             // Lanes with other keys besides.
             let other = limit(&format!("other {}", n % 5), None, Some(1));
             let limits = [limit("k", Some("20/s"), Some(1)), other];
-            let spec = Spec { fair_key: Some(format!("{}", n % 3)), ..held(&limits[..1 + n % 2]) };
+            let spec = Spec { fair_key: Some(format!("{}", n % 3)), ..held(&limits[..=n % 2]) };
             world.submit(spec).await;
         }
         sleep(Duration::from_secs(10)).await;
@@ -148,7 +148,7 @@ async fn a_slot_that_is_always_taken_and_a_slow_start_come_together() {
         let nodes: Vec<Node> = (0..nodes).map(|_| world.start()).collect();
         let [often, seldom] = [limit("often", None, Some(2)), limit("seldom", Some("1/s"), None)];
         for n in 0..1_500 {
-            world.submit(Spec { fair_key: Some(format!("{}", n % 5)), ..held(&[often.clone()]) }).await;
+            world.submit(Spec { fair_key: Some(format!("{}", n % 5)), ..held(std::slice::from_ref(&often)) }).await;
         }
         let mut both = Vec::new();
         for n in 0..10 {
